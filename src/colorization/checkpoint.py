@@ -1,0 +1,185 @@
+"""Weights that describe themselves, and the refusal of all others.
+
+``weights.safetensors`` holds the generator's tensors and, in its header, one JSON document (key ``colorization``) that
+says what they are. A Lightning checkpoint (``*.ckpt``) holds the same document beside the optimizer's state.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import nn
+
+from colorization import __version__, color
+from colorization.errors import InputError
+from colorization.runs import Run, atomic_path, git_state, utc_now
+
+FORMAT_VERSION = 1
+KEY = "colorization"
+_NETWORKS = "colorization.networks."
+# A checkpoint is only read by code that means the same by "ab"; see color.split.
+_COLOR = {"space": "CIE L*a*b*, D65, 2 degrees", "l_scale": color.L_SCALE, "ab_scale": color.AB_SCALE}
+
+
+def build_network(spec: Mapping[str, Any]) -> nn.Module:
+    """A network from ``{"_target_": "colorization.networks.<module>.<Class>", **arguments}``.
+
+    The same form stands in a model's YAML and in a weights file. A file may come from a stranger, so nothing but a
+    module of :mod:`colorization.networks` is ever called.
+
+    Raises:
+        InputError: another target, or arguments that it does not take.
+    """
+    arguments = dict(spec)
+    target = str(arguments.pop("_target_", None))
+    module_name, _, class_name = target.rpartition(".")
+    if not target.startswith(_NETWORKS):
+        raise InputError(f"network {target!r}: only networks in {_NETWORKS}* can be built")
+    try:
+        cls = getattr(importlib.import_module(module_name), class_name)
+    except (ImportError, AttributeError) as error:
+        raise InputError(f"network {target!r} does not exist in this version ({__version__})") from error
+    if not (isinstance(cls, type) and issubclass(cls, nn.Module)):
+        raise InputError(f"network {target!r} is not a network")
+    try:
+        return cls(**arguments)
+    except TypeError as error:
+        raise InputError(f"network {target!r}: {error}") from error
+
+
+def describe(
+    stage: str,
+    network: Mapping[str, Any],
+    pretrained: Mapping[str, str],
+    training_data: Mapping[str, Any] | None = None,
+    metrics: Mapping[str, float] | None = None,
+    **more: Any,
+) -> dict[str, Any]:
+    """The document that travels with weights.
+
+    Args:
+        stage: ``model.name``.
+        network: as for :func:`build_network`.
+        pretrained: what pretrained parts are, e.g. ``{"resnet": "imagenet"}``.
+        training_data: name, number of photos, hash and mean ab of the training split, image size.
+        metrics: validation figures.
+        more: anything else that is plain JSON.
+    """
+    return {
+        "format_version": FORMAT_VERSION,
+        "stage": stage,
+        "network": dict(network),
+        "pretrained": dict(pretrained),
+        "color": _COLOR,
+        "training_data": dict(training_data or {}),
+        "metrics": dict(metrics or {}),
+        "version": __version__,
+        "git": git_state(Path(__file__).parent),
+        "created": utc_now(),
+        **more,
+    }
+
+
+def _check(description: Any, path: Path) -> dict[str, Any]:
+    if not isinstance(description, dict) or "format_version" not in description:
+        raise InputError(f"{path}: these weights do not say what they are; only files written by this project can be loaded")
+    if description["format_version"] != FORMAT_VERSION:
+        raise InputError(
+            f"{path}: weights of format {description['format_version']}, but this version reads format {FORMAT_VERSION}"
+        )
+    if description["color"] != _COLOR:
+        raise InputError(f"{path}: trained with other colour constants ({description['color']}) than this version has")
+    return description
+
+
+def save_weights(path: Path, network: nn.Module, description: Mapping[str, Any], dtype: torch.dtype | None = None) -> None:
+    """Write a network's tensors and description atomically; ``dtype`` (e.g. ``torch.float16``) converts floats."""
+    tensors = {
+        k: (v.to(dtype) if dtype is not None and v.is_floating_point() else v).detach().cpu().contiguous().clone()
+        for k, v in network.state_dict().items()
+    }
+    with atomic_path(path) as temporary:
+        save_file(tensors, str(temporary), metadata={KEY: json.dumps(description)})
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """A Lightning checkpoint of this project as a dictionary, tensors on the CPU.
+
+    Raises:
+        InputError: missing, no torch file, unsafe, or not from this project.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, OSError) as error:
+        raise InputError(f"{path}: not a checkpoint that can be loaded safely") from error
+    if not isinstance(content, dict) or "state_dict" not in content:
+        raise InputError(f"{path}: not a checkpoint of this project")
+    _check(content.get(KEY), path)
+    return content
+
+
+def read_description(path: Path) -> dict[str, Any]:
+    """The document in a weights file or checkpoint, checked. Raises ``InputError``."""
+    if path.suffix == ".ckpt":
+        return read_checkpoint(path)[KEY]
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
+    try:
+        with safe_open(str(path), "pt") as file:
+            metadata = file.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path}: not a safetensors file ({error})") from error
+    return _check(json.loads(metadata.get(KEY, "null")), path)
+
+
+def load_weights(path: str | Path) -> tuple[nn.Module, dict[str, Any]]:
+    """The network in a ``.safetensors`` or ``.ckpt`` file, in eval mode, float32 on the CPU, and its description.
+
+    Raises:
+        InputError: the file is missing, broken, unsafe, of another format, or does not fill its network exactly.
+    """
+    path = Path(path)
+    if path.suffix == ".ckpt":
+        content = read_checkpoint(path)
+        description = content[KEY]
+        state = {k.removeprefix("network."): v for k, v in content["state_dict"].items() if k.startswith("network.")}
+    else:
+        description = read_description(path)
+        with safe_open(str(path), "pt") as file:
+            state = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118 (not a dictionary)
+    network = build_network(description["network"])
+    try:
+        network.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in state.items()}, strict=True)
+    except RuntimeError as error:
+        raise InputError(f"{path}: the weights do not fit the network that the file describes") from error
+    return network.eval(), description
+
+
+def resolve_weights(reference: str | Path, output_dir: str | Path = "outputs") -> Path:
+    """The file that a reference means: a path, or the id of a run below ``output_dir``.
+
+    Of a run: ``weights.safetensors``, else (still running, or killed) its best, else its last checkpoint.
+
+    Raises:
+        InputError: neither a file nor a run with weights.
+    """
+    path = Path(reference)
+    if path.is_file():
+        return path
+    run = Run(path if path.is_dir() else Path(output_dir) / "runs" / str(reference))
+    for candidate in (run.weights_file, run.best_checkpoint, run.last_checkpoint):
+        if candidate.is_file():
+            return candidate
+    if run.status_file.is_file():
+        raise InputError(f"weights={reference}: this run has not saved any weights yet")
+    raise InputError(f"weights={reference}: neither a file nor a run in {Path(output_dir) / 'runs'}")

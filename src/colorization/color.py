@@ -1,0 +1,271 @@
+"""CIE L*a*b* and what is computed in it. Nothing else in the project knows a Lab range, a white point or a gamma.
+
+Every function takes NumPy arrays or torch tensors and answers in kind, so that training (batched tensors on an
+accelerator) and colorizing (one large NumPy photo, no torch needed) share one implementation.
+
+Layout: channels first. ``rgb``: (..., 3, H, W), uint8 in [0, 255] or float in [0, 1], sRGB-encoded. ``lab``:
+(..., 3, H, W) float32, L* in [0, 100], a* and b* in Lab units, D65 white, 2° observer.
+
+Networks see normalised planes: ``L`` = L*/100 in [0, 1] and ``ab`` = a*b*/110 (see :func:`split`, :func:`join`).
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+Array = Any  # numpy.ndarray | torch.Tensor; torch is deliberately not imported here
+
+L_SCALE = 100.0
+AB_SCALE = 110.0
+# The smallest box that holds every 8-bit sRGB colour, in Lab units (a*, b*); rounded outwards.
+AB_MIN = (-86.2, -107.9)
+AB_MAX = (98.3, 94.5)
+# Below this Hasler-Süsstrunk colorfulness a photograph counts as near-grey.
+NEAR_GREY = 15.0
+
+# sRGB primaries (IEC 61966-2-1) and the D65 white of the 2° observer, to the digits that scikit-image uses.
+_RGB_TO_XYZ = np.array(
+    [[0.412453, 0.357580, 0.180423], [0.212671, 0.715160, 0.072169], [0.019334, 0.119193, 0.950227]]
+)
+_WHITE = np.array([0.95047, 1.0, 1.08883])
+_TO_LMN = (_RGB_TO_XYZ / _WHITE[:, None]).tolist()  # linear RGB -> XYZ relative to white
+_FROM_LMN = (np.linalg.inv(_RGB_TO_XYZ) * _WHITE[None, :]).tolist()
+_EPSILON, _KAPPA = 0.008856, 7.787  # CIE 1976, the constants of scikit-image
+_CODES = np.arange(256) / 255.0
+_LINEAR_OF_CODE = np.where(_CODES > 0.04045, ((_CODES + 0.055) / 1.055) ** 2.4, _CODES / 12.92).astype(np.float32)
+
+
+def _namespace(x: Array) -> ModuleType:
+    """``torch`` for a tensor, ``numpy`` for an array; raises ``TypeError`` for anything else."""
+    if isinstance(x, np.ndarray):
+        return np
+    torch = sys.modules.get("torch")  # a tensor can only exist where torch is imported already
+    if torch is not None and isinstance(x, torch.Tensor):
+        return torch
+    raise TypeError(f"expected a numpy array or a torch tensor, got {type(x).__name__}")
+
+
+def _float32(x: Array) -> Array:
+    return x.astype(np.float32) if isinstance(x, np.ndarray) else x.float()
+
+
+def _planes(x: Array) -> tuple[Array, Array, Array]:
+    return x[..., 0, :, :], x[..., 1, :, :], x[..., 2, :, :]
+
+
+def _linear(rgb: Array) -> Array:
+    """sRGB decoding: uint8 codes by table (exact), floats in [0, 1] by formula. float32 in [0, 1]."""
+    xp = _namespace(rgb)
+    if xp is np:
+        if rgb.dtype == np.uint8:
+            return _LINEAR_OF_CODE[rgb]
+    elif rgb.dtype == xp.uint8:
+        return xp.from_numpy(_LINEAR_OF_CODE).to(rgb.device)[rgb.long()]
+    rgb = _float32(rgb)
+    return xp.where(rgb > 0.04045, ((rgb.clip(0) + 0.055) / 1.055) ** 2.4, rgb / 12.92)
+
+
+def _encode(linear: Array) -> Array:
+    """sRGB encoding of linear light; values outside [0, 1] go through unclipped (negative ones linearly)."""
+    xp = _namespace(linear)
+    return xp.where(linear > 0.0031308, 1.055 * linear.clip(1e-8) ** (1 / 2.4) - 0.055, linear * 12.92)
+
+
+def _f(t: Array) -> Array:
+    xp = _namespace(t)
+    return xp.where(t > _EPSILON, t.clip(_EPSILON) ** (1 / 3), _KAPPA * t + 16 / 116)
+
+
+def _f_inverse(f: Array) -> Array:
+    xp = _namespace(f)
+    return xp.where(f > 0.2068966, f**3, (f - 16 / 116) / _KAPPA)
+
+
+def rgb_to_lab(rgb: Array) -> Array:
+    """sRGB to CIE L*a*b*.
+
+    Args:
+        rgb: (..., 3, H, W), uint8 in [0, 255] or float in [0, 1].
+
+    Returns:
+        (..., 3, H, W) float32: L* in [0, 100], a*, b* in Lab units.
+    """
+    xp = _namespace(rgb)
+    r, g, b = _planes(_linear(rgb))
+    fx, fy, fz = (_f(m[0] * r + m[1] * g + m[2] * b) for m in _TO_LMN)
+    return xp.stack((116 * fy - 16, 500 * (fx - fy), 200 * (fy - fz)), -3)
+
+
+def _lab_to_linear(lab: Array) -> Array:
+    xp = _namespace(lab)
+    L, a, b = _planes(_float32(lab))
+    fy = (L + 16) / 116
+    # As scikit-image: a negative Z (only far out of gamut) counts as zero.
+    x, y, z = _f_inverse(a / 500 + fy), _f_inverse(fy), _f_inverse((fy - b / 200).clip(0))
+    return xp.stack([m[0] * x + m[1] * y + m[2] * z for m in _FROM_LMN], -3)
+
+
+def lab_to_rgb(lab: Array) -> Array:
+    """CIE L*a*b* to sRGB, clipped to [0, 1] channel by channel.
+
+    Args:
+        lab: (..., 3, H, W).
+
+    Returns:
+        (..., 3, H, W) float32 in [0, 1].
+    """
+    return _encode(_lab_to_linear(lab)).clip(0, 1)
+
+
+def in_gamut(lab: Array, tolerance: float = 1e-4) -> Array:
+    """Whether each pixel is a colour that sRGB has: (..., H, W) bool. ``tolerance`` is in linear light."""
+    linear = _lab_to_linear(lab)
+    inside = (linear >= -tolerance) & (linear <= 1 + tolerance)
+    r, g, b = _planes(inside)
+    return r & g & b
+
+
+def fit_to_gamut(lab: np.ndarray, steps: int = 12) -> np.ndarray:
+    """Take chroma from colours outside sRGB until they fit, at constant L* and hue.
+
+    Clipping the channels of an out-of-gamut colour would change its lightness; a colorized photo must keep the
+    lightness of the original. Bisection on the chroma, only where it is needed.
+
+    Args:
+        lab: (3, H, W) float32 NumPy array.
+        steps: bisections; the chroma that is kept is within 2**-steps of the largest that fits.
+
+    Returns:
+        (3, H, W) float32, equal to ``lab`` where that was in gamut.
+    """
+    outside = ~in_gamut(lab)
+    if not outside.any():
+        return lab
+    pixels = lab[:, outside][:, None, :]  # (3, 1, N)
+    low, high = np.zeros(pixels.shape[-1], np.float32), np.ones(pixels.shape[-1], np.float32)
+    for _ in range(steps):
+        middle = (low + high) / 2
+        fits = in_gamut(pixels * np.stack((np.ones_like(middle), middle, middle))[:, None, :])[0]
+        low, high = np.where(fits, middle, low), np.where(fits, high, middle)
+    fitted = lab.copy()
+    fitted[1:, outside] *= low
+    return fitted
+
+
+def split(lab: Array) -> tuple[Array, Array]:
+    """Lab to what networks see: ``L`` (..., 1, H, W) in [0, 1] and ``ab`` (..., 2, H, W), about [-1, 1]."""
+    return lab[..., :1, :, :] / L_SCALE, lab[..., 1:, :, :] / AB_SCALE
+
+
+def join(L: Array, ab: Array) -> Array:
+    """The inverse of :func:`split`: (..., 3, H, W) float32 Lab."""
+    xp = _namespace(L)
+    parts = (_float32(L) * L_SCALE, _float32(ab) * AB_SCALE)
+    return np.concatenate(parts, -3) if xp is np else xp.cat(parts, -3)
+
+
+def squash_ab(x: Array) -> Array:
+    """Bound a network's raw output to the ab box of sRGB, smoothly, with grey (0) staying grey.
+
+    Args:
+        x: (..., 2, H, W), any real value.
+
+    Returns:
+        (..., 2, H, W) float32 normalised ab inside [AB_MIN, AB_MAX] / AB_SCALE: tanh(x), scaled on each side of zero to the
+        box's edge on that side.
+    """
+    xp = _namespace(x)
+    planes = []
+    for i in range(2):
+        t = xp.tanh(_float32(x[..., i, :, :]))
+        planes.append(xp.where(t < 0, t * (-AB_MIN[i] / AB_SCALE), t * (AB_MAX[i] / AB_SCALE)))
+    return xp.stack(planes, -3)
+
+
+def lightness_of_grey(grey: Array) -> Array:
+    """``L`` in [0, 1] (float32) of a grey picture: uint8 in [0, 255] or float in [0, 1], any shape."""
+    return (116 * _f(_linear(grey)) - 16) / L_SCALE
+
+
+def grey_of_lightness(L: Array) -> Array:
+    """The sRGB-encoded grey value in [0, 1] of ``L`` in [0, 1]; the inverse of :func:`lightness_of_grey`."""
+    return _encode(_f_inverse((_float32(L) * L_SCALE + 16) / 116)).clip(0, 1)
+
+
+def colorfulness(rgb: Array) -> Array:
+    """Hasler and Süsstrunk 2003, M3, in its signed form, of each image: 0 is grey, about 15 is hardly coloured,
+    40 an average photograph, above 80 extremely colourful.
+
+    (The form with absolute opponent values that some later papers use gives smaller figures.)
+
+    Args:
+        rgb: (..., 3, H, W), uint8 in [0, 255] or float in [0, 1].
+
+    Returns:
+        (...) float32.
+    """
+    xp = _namespace(rgb)
+    scale = 1.0 if rgb.dtype == xp.uint8 else 255.0
+    r, g, b = _planes(_float32(rgb) * scale)
+    rg, yb = r - g, 0.5 * (r + g) - b
+
+    def moments(x: Array) -> tuple[Array, Array]:
+        mean = x.mean((-2, -1))
+        return mean, ((x - mean[..., None, None]) ** 2).mean((-2, -1))
+
+    (mean_rg, var_rg), (mean_yb, var_yb) = moments(rg), moments(yb)
+    return xp.sqrt(var_rg + var_yb) + 0.3 * xp.sqrt(mean_rg**2 + mean_yb**2)
+
+
+def delta_e2000(lab1: Array, lab2: Array) -> Array:
+    """CIEDE2000 colour difference of each pixel (Sharma, Wu and Dalal 2005; kL = kC = kH = 1).
+
+    Args:
+        lab1, lab2: (..., 3, H, W), of the same shape.
+
+    Returns:
+        (..., H, W) float32, 0 for equal colours; about 1 is just noticeable.
+    """
+    xp = _namespace(lab1)
+    L1, a1, b1 = _planes(_float32(lab1))
+    L2, a2, b2 = _planes(_float32(lab2))
+
+    def root7(c: Array) -> Array:
+        c7 = c**7
+        return xp.sqrt(c7 / (c7 + 25.0**7))
+
+    g = 0.5 * (1 - root7((xp.hypot(a1, b1) + xp.hypot(a2, b2)) / 2))
+    a1, a2 = a1 * (1 + g), a2 * (1 + g)
+    c1, c2 = xp.hypot(a1, b1), xp.hypot(a2, b2)
+    h1, h2 = xp.arctan2(b1, a1) % (2 * math.pi), xp.arctan2(b2, a2) % (2 * math.pi)
+
+    dL, dC = L2 - L1, c2 - c1
+    coloured = c1 * c2 > 0
+    dh = h2 - h1
+    dh = xp.where(dh > math.pi, dh - 2 * math.pi, xp.where(dh < -math.pi, dh + 2 * math.pi, dh))
+    dH = 2 * xp.sqrt(c1 * c2) * xp.sin(xp.where(coloured, dh, 0 * dh) / 2)
+
+    mean_L, mean_C = (L1 + L2) / 2, (c1 + c2) / 2
+    total = h1 + h2
+    wrapped = xp.where(total < 2 * math.pi, total + 2 * math.pi, total - 2 * math.pi)
+    mean_h = xp.where(coloured, xp.where(abs(h1 - h2) > math.pi, wrapped, total) / 2, total)
+    t = (
+        1
+        - 0.17 * xp.cos(mean_h - math.radians(30))
+        + 0.24 * xp.cos(2 * mean_h)
+        + 0.32 * xp.cos(3 * mean_h + math.radians(6))
+        - 0.20 * xp.cos(4 * mean_h - math.radians(63))
+    )
+    s_L = 1 + 0.015 * (mean_L - 50) ** 2 / xp.sqrt(20 + (mean_L - 50) ** 2)
+    s_C = 1 + 0.045 * mean_C
+    s_H = 1 + 0.015 * mean_C * t
+    degrees = mean_h * (180 / math.pi)
+    rotation = -xp.sin(2 * math.radians(30) * xp.exp(-(((degrees - 275) / 25) ** 2))) * 2 * root7(mean_C)
+    terms = (dL / s_L, dC / s_C, dH / s_H)
+    square = terms[0] ** 2 + terms[1] ** 2 + terms[2] ** 2 + rotation * terms[1] * terms[2]
+    return xp.sqrt(square.clip(0))

@@ -1,0 +1,1 @@
+"""Photographs in, batches of uint8 RGB out: reading, checking, splitting, augmenting."""

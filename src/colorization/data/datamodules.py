@@ -1,0 +1,269 @@
+"""The data modules: a folder (or three), CIFAR-10, and the photos that scikit-image and scikit-learn ship."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+
+from colorization.color import NEAR_GREY
+from colorization.data.augment import Augment
+from colorization.data.loading import PhotoDataset, PhotoLoader
+from colorization.data.photos import ArrayPhotos, Facts, FolderPhotos, PhotoSet
+from colorization.data.splits import data_hash, split_names
+from colorization.errors import InputError
+
+log = logging.getLogger(__name__)
+
+SPLITS = ("train", "val", "test")
+
+
+class PhotoDataModule(pl.LightningDataModule):
+    """Photos in three splits, checked before training starts.
+
+    Batches are ``{"rgb": (B, 3, S, S) uint8, "index": (B,) int64}`` and, in training with damage,
+    ``"grey": (B, 1, S, S) uint8``.
+
+    Args:
+        name: what tables call this data.
+        image_size: side of the square crops, pixels.
+        batch_size: photos a batch.
+        num_workers: loader processes; ``auto`` is half of the cores, at most 8.
+        pin_memory: page-locked batches, for accelerators that copy.
+        seed: of the split, the order and the augmentation.
+        min_colorfulness: training leaves out photos below this (:func:`colorization.color.colorfulness`; 15 drops
+            the near-grey ones, 0 none).
+        max_unreadable: share of unreadable files above which the run refuses.
+        crop_scale, flip, damage: see :class:`colorization.data.augment.Augment`.
+        intervals: whether evaluation may claim confidence intervals on this data.
+
+    Subclasses say where the photos are: :meth:`load_splits`.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        image_size: int = 256,
+        batch_size: int = 4,
+        num_workers: int | str = "auto",
+        pin_memory: bool = False,
+        seed: int = 42,
+        min_colorfulness: float = 0.0,
+        max_unreadable: float = 0.05,
+        crop_scale: tuple[float, float] = (0.5, 1.0),
+        flip: float = 0.5,
+        damage: float = 0.0,
+        intervals: bool = True,
+    ) -> None:
+        super().__init__()
+        for key, value, low in (("image_size", image_size, 32), ("batch_size", batch_size, 1)):
+            if not isinstance(value, int) or value < low:
+                raise InputError(f"datamodule.{key}={value}: should be a whole number, {low} or more")
+        for key, share in (("max_unreadable", max_unreadable), ("flip", flip), ("damage", damage)):
+            if not 0 <= share <= 1:
+                raise InputError(f"datamodule.{key}={share}: should be between 0 and 1")
+        low, high = crop_scale
+        if not 0 < low <= high <= 1:
+            raise InputError(f"datamodule.crop_scale=[{low},{high}]: should be two shares, 0 < low <= high <= 1")
+        if num_workers == "auto":
+            num_workers = min(8, max(1, (os.cpu_count() or 1) // 2))
+        if not isinstance(num_workers, int) or num_workers < 0:
+            raise InputError(f"datamodule.num_workers={num_workers}: should be auto or a whole number, 0 or more")
+        self.name, self.image_size, self.batch_size, self.seed = name, image_size, batch_size, seed
+        self.num_workers, self.pin_memory, self.intervals = num_workers, pin_memory, intervals
+        self.min_colorfulness, self.max_unreadable = min_colorfulness, max_unreadable
+        self.augmentation = {"crop_scale": (low, high), "flip": flip, "damage": damage}
+        self.photos: dict[str, PhotoSet] = {}
+        self.facts: dict[str, list[Facts]] = {}
+        self.unreadable: list[Facts] = []
+        self.near_grey: dict[str, int] = {}
+
+    def load_splits(self) -> dict[str, PhotoSet]:
+        """The photos of each split, before any is left out. May lack splits that were not asked for."""
+        raise NotImplementedError
+
+    def setup(self, stage: str | None = None) -> None:
+        """Find, check and split the photos; once, whatever Lightning's ``stage``."""
+        if self.photos:
+            return
+        photos = self.load_splits()
+        scans = {split: p.scan() for split, p in photos.items()}
+        self.unreadable = [f for facts in scans.values() for f in facts if f.error is not None]
+        total = sum(map(len, scans.values()))
+        for f in self.unreadable:
+            log.warning("unreadable, skipped: %s (%s)", f.name, f.error)
+        if len(self.unreadable) > self.max_unreadable * total:
+            raise InputError(
+                f"{len(self.unreadable)} of {total} photos of {self.name} are unreadable, more than "
+                f"datamodule.max_unreadable={self.max_unreadable} allows; repair or remove them, or raise the share"
+            )
+        for split, facts in scans.items():
+            readable = [i for i, f in enumerate(facts) if f.error is None]
+            grey = [i for i in readable if facts[i].is_below(NEAR_GREY)]
+            self.near_grey[split] = len(grey)
+            left_out = [i for i in readable if split == "train" and facts[i].is_below(self.min_colorfulness)]
+            kept = sorted(set(readable) - set(left_out))
+            if not kept:
+                raise InputError(f"the {split} split of {self.name} has no photo left; give it more photographs")
+            self.photos[split] = photos[split].subset(kept)
+            self.facts[split] = [facts[i] for i in kept]
+            log.info(
+                "%s: %d photos (%d near-grey, %d left out for it, %d unreadable)",
+                split, len(kept), len(grey), len(left_out), len(facts) - len(readable),
+            )  # fmt: skip
+
+    def manifest(self) -> dict[str, Any]:
+        """Every photo with its split and size in bytes, for ``split.json``."""
+        rows = [{"path": f.name, "split": s, "bytes": f.bytes} for s, facts in self.facts.items() for f in facts]
+        unreadable = [{"path": f.name, "error": f.error} for f in self.unreadable]
+        return {"schema": 1, "name": self.name, "seed": self.seed, "photos": rows, "unreadable": unreadable}
+
+    def describe(self) -> dict[str, Any]:
+        """What weights remember of their training data: name, count, hash, mean a*b* (Lab units), image size."""
+        if "train" not in self.facts:
+            return {}
+        facts = self.facts["train"]
+        mean = np.mean([f.mean_ab for f in facts if f.mean_ab is not None], axis=0)
+        return {
+            "name": self.name,
+            "photos": len(facts),
+            "hash": data_hash(facts),
+            "mean_ab": [round(float(m), 4) for m in mean],
+            "image_size": self.image_size,
+        }
+
+    def loader(self, split: str, train: bool) -> PhotoLoader:
+        """A loader over a split; ``train``: shuffled and augmented."""
+        if split not in self.photos:
+            raise InputError(f"{self.name} has no {split} photos; set datamodule.{split}_dir or datamodule.data_dir")
+        photos = self.photos[split]
+        augment = Augment(self.image_size, train, **(self.augmentation if train else {}))  # type: ignore[arg-type]
+        dataset = PhotoDataset(photos, augment, self.seed)
+        return PhotoLoader(dataset, self.batch_size, train, self.num_workers, self.pin_memory)
+
+    def train_dataloader(self) -> PhotoLoader:
+        return self.loader("train", train=True)
+
+    def val_dataloader(self) -> PhotoLoader:
+        return self.loader("val", train=False)
+
+    def test_dataloader(self) -> PhotoLoader:
+        return self.loader("test", train=False)
+
+
+class FolderDataModule(PhotoDataModule):
+    """One folder, split by hash, or a folder for each split.
+
+    Args:
+        data_dir: the one folder; not looked at where ``train_dir`` or ``test_dir`` is given.
+        train_dir, val_dir, test_dir: a folder for each split. Training needs the first two, evaluation only the last.
+        val_fraction, test_fraction: shares of ``data_dir``.
+        cache_dir: remembers the check of the photos between runs.
+        others: see :class:`PhotoDataModule`.
+    """
+
+    def __init__(
+        self,
+        data_dir: str | None = None,
+        train_dir: str | None = None,
+        val_dir: str | None = None,
+        test_dir: str | None = None,
+        val_fraction: float = 0.1,
+        test_fraction: float = 0.1,
+        cache_dir: str | None = None,
+        name: str = "folder",
+        **others: Any,
+    ) -> None:
+        super().__init__(name, **others)
+        self.data_dir, self.dirs = data_dir, {"train": train_dir, "val": val_dir, "test": test_dir}
+        if not (0 < val_fraction < 1 and 0 < test_fraction < 1 and val_fraction + test_fraction < 1):
+            raise InputError(
+                f"datamodule.val_fraction={val_fraction} and datamodule.test_fraction={test_fraction}: "
+                "should be above 0 and leave something for training"
+            )
+        if bool(train_dir) != bool(val_dir):
+            given, lacking = ("train_dir", "val_dir") if train_dir else ("val_dir", "train_dir")
+            raise InputError(f"datamodule.{given} is set but datamodule.{lacking} is not; training needs both")
+        self.fractions = {"val": val_fraction, "test": test_fraction, "train": 1 - val_fraction - test_fraction}
+        self.cache_dir = Path(cache_dir) if cache_dir else None
+
+    def load_splits(self) -> dict[str, PhotoSet]:
+        if any(self.dirs.values()):
+            sets = {s: FolderPhotos(d, f"datamodule.{s}_dir", cache_dir=self.cache_dir) for s, d in self.dirs.items() if d}
+            seen: dict[Path, str] = {}
+            for split, photos in sets.items():
+                for i in range(len(photos.names)):
+                    path = photos.path(i).resolve()
+                    if path in seen:
+                        raise InputError(
+                            f"datamodule.{split}_dir={self.dirs[split]}: {path.name} is also in "
+                            f"datamodule.{seen[path]}_dir; the splits must not share photos"
+                        )
+                    seen[path] = split
+            return dict(sets)
+        if not self.data_dir:
+            raise InputError("datamodule.data_dir is not set; give a folder of photographs")
+        photos = FolderPhotos(self.data_dir, "datamodule.data_dir", cache_dir=self.cache_dir)
+        if len(photos.names) < 3:
+            raise InputError(
+                f"datamodule.data_dir={self.data_dir}: {len(photos.names)} photos cannot be split into train, val and test"
+            )
+        parts = split_names(photos.names, self.fractions, self.seed)
+        return {s: photos.subset(parts[s]) for s in SPLITS}
+
+
+class SampleDataModule(PhotoDataModule):
+    """The colour photographs that scikit-image and scikit-learn ship: enough to see everything run, no more.
+
+    Split by photo; each gives ``crops`` seeded square crops. No interval is claimed on so few.
+
+    Args:
+        crops: crops a photo.
+        others: see :class:`PhotoDataModule`.
+    """
+
+    PHOTOS = {
+        "train": ("skimage/astronaut", "skimage/chelsea", "skimage/motorcycle_left", "sklearn/flower"),
+        "val": ("skimage/rocket",),
+        "test": ("skimage/coffee", "sklearn/china"),
+    }
+
+    def __init__(self, crops: int = 8, name: str = "sample", **others: Any) -> None:
+        super().__init__(name, **{**others, "intervals": False})
+        if crops < 1:
+            raise InputError(f"datamodule.crops={crops}: should be 1 or more")
+        self.crops = crops
+
+    def load_splits(self) -> dict[str, PhotoSet]:
+        sets: dict[str, PhotoSet] = {}
+        for split, photos in self.PHOTOS.items():
+            names, arrays = [], []
+            for photo in photos:
+                rgb = sample_photo(photo)
+                rng = np.random.default_rng([self.seed, *photo.encode()])
+                for i in range(self.crops):
+                    side = int(min(rgb.shape[:2]) * rng.uniform(0.6, 1.0))
+                    y, x = (int(rng.integers(0, n - side + 1)) for n in rgb.shape[:2])
+                    names.append(f"{photo}#{i}")
+                    arrays.append(rgb[y : y + side, x : x + side])
+            sets[split] = ArrayPhotos(names, arrays)
+        return sets
+
+
+def sample_photo(name: str) -> np.ndarray:
+    """A photo that lies in an installed package, e.g. ``skimage/astronaut``, as (H, W, 3) uint8; no network."""
+    package, _, photo = name.partition("/")
+    if package == "sklearn":
+        from sklearn.datasets import load_sample_image
+
+        return np.asarray(load_sample_image(f"{photo}.jpg"))
+    import skimage
+
+    from colorization.data.photos import read_rgb
+
+    folder = Path(skimage.__file__).parent / "data"
+    return read_rgb(next(f for f in folder.iterdir() if f.stem == photo))

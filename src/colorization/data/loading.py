@@ -1,0 +1,134 @@
+"""The loader: photos to batches, in an order that a resumed run takes up where it left off."""
+
+from __future__ import annotations
+
+import logging
+import signal
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from colorization.data.augment import Augment
+from colorization.data.photos import UNREADABLE, PhotoSet
+from colorization.errors import InputError
+
+log = logging.getLogger(__name__)
+
+Key = tuple[int, int]  # (epoch, position in the photo set)
+
+
+class EpochSampler(Sampler[Key]):
+    """Every photo once an epoch, as (epoch, position), shuffled by (seed, epoch) or in order.
+
+    The epoch travels with the position so that a photo's augmentation depends on (seed, epoch, position) alone: not
+    on the number of workers, nor on where a run was interrupted.
+    """
+
+    def __init__(self, size: int, shuffle: bool, seed: int) -> None:
+        self.size, self.shuffle, self.seed = size, shuffle, seed
+        self.epoch, self.start = 0, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Lightning calls this before each training epoch."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __iter__(self) -> Iterator[Key]:
+        order = np.arange(self.size)
+        if self.shuffle:
+            np.random.default_rng([self.seed, self.epoch]).shuffle(order)
+        for i in order[self.start :]:
+            yield self.epoch, int(i)
+
+
+class PhotoDataset(Dataset[dict[str, np.ndarray] | None]):
+    """Photos read and augmented one at a time; ``None`` for one that has become unreadable since the scan."""
+
+    def __init__(self, photos: PhotoSet, augment: Augment, seed: int) -> None:
+        self.photos, self.augment, self.seed = photos, augment, seed
+
+    def __len__(self) -> int:
+        return len(self.photos.names)
+
+    def __getitem__(self, key: Key) -> dict[str, np.ndarray] | None:
+        epoch, index = key
+        try:
+            rgb = self.photos.read(index)
+        except UNREADABLE as error:
+            log.warning("skipped %s: %s", self.photos.names[index], error)
+            return None
+        seed = int(np.random.default_rng([self.seed, epoch, index]).integers(2**31))
+        return {**self.augment(rgb, seed), "index": np.array(index)}
+
+
+def collate(samples: Sequence[dict[str, np.ndarray] | None]) -> dict[str, torch.Tensor]:
+    """Stack what could be read.
+
+    Returns:
+        ``rgb`` (B, 3, S, S) uint8, ``index`` (B,) int64 and, where the input is damaged, ``grey`` (B, 1, S, S) uint8.
+
+    Raises:
+        InputError: not one photo of the batch could be read.
+    """
+    readable = [s for s in samples if s is not None]
+    if not readable:
+        raise InputError("a whole batch of photos could no longer be read; were they moved while training ran?")
+    return {k: torch.from_numpy(np.stack([s[k] for s in readable])) for k in readable[0]}
+
+
+def _start_worker(worker_id: int) -> None:
+    # Ctrl-C reaches the whole process group; the main process decides when to stop, workers just obey.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+class PhotoLoader(DataLoader[dict[str, Any]]):
+    """A ``DataLoader`` whose place within the epoch is saved in Lightning's checkpoints and restored from them."""
+
+    sampler: EpochSampler
+
+    def __init__(
+        self,
+        dataset: PhotoDataset,
+        batch_size: int,
+        shuffle: bool,
+        num_workers: int,
+        pin_memory: bool,
+    ) -> None:
+        super().__init__(
+            dataset,
+            batch_size=batch_size,
+            sampler=EpochSampler(len(dataset), shuffle, dataset.seed),
+            num_workers=num_workers,
+            collate_fn=collate,
+            pin_memory=pin_memory,
+            # An odd last batch would weigh its photos more; a set smaller than a batch still trains.
+            drop_last=shuffle and len(dataset) >= batch_size,
+            worker_init_fn=_start_worker,
+            persistent_workers=num_workers > 0,
+        )
+        self._done = 0  # batches handed out in this epoch
+        self._restored: dict[str, int] | None = None
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:  # type: ignore[override]
+        assert self.batch_size is not None
+        # This is a generator: it starts at the first `next`, when Lightning has set the epoch.
+        restored, self._restored = self._restored, None
+        self._done = restored["done"] if restored and restored["epoch"] == self.sampler.epoch else 0
+        self.sampler.start = self._done * self.batch_size
+        for batch in super().__iter__():
+            self._done += 1
+            yield batch
+
+    def state_dict(self) -> dict[str, int]:
+        """The current epoch and the batches handed out in it."""
+        return {"epoch": self.sampler.epoch, "done": self._done}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Go on in that epoch after that many batches; any other epoch starts at its beginning."""
+        self._restored = dict(state)

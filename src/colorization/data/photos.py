@@ -1,0 +1,196 @@
+"""Sets of photographs: where they are, how one is read, and what is known of each before training starts."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import struct
+import zlib
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from PIL import Image, ImageOps
+from tqdm import tqdm
+
+from colorization import color
+from colorization.errors import InputError
+from colorization.runs import write_json
+
+log = logging.getLogger(__name__)
+
+EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
+# What Pillow raises for files that are cut short, lie about their type, or are bombs.
+UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
+_SCAN_SIDE = 128  # pictures are reduced to about this before their colour statistics are taken
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the scan found out about one photo.
+
+    Attributes:
+        name: path relative to the set's folder, with forward slashes.
+        bytes: file size (or array size).
+        colorfulness: Hasler-Süsstrunk, signed, of a reduced copy; ``None`` where unreadable.
+        mean_ab: mean a*, b* in Lab units; ``None`` where unreadable.
+        error: why the photo cannot be read, else ``None``.
+    """
+
+    name: str
+    bytes: int
+    colorfulness: float | None = None
+    mean_ab: tuple[float, float] | None = None
+    error: str | None = None
+
+    def is_below(self, colorfulness: float) -> bool:
+        """Whether the photo can be read and has less colour than this."""
+        return self.colorfulness is not None and self.colorfulness < colorfulness
+
+
+def to_rgb8(image: Image.Image) -> np.ndarray:
+    """Any Pillow image, upright (EXIF orientation applied), as (H, W, 3) uint8 sRGB."""
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I;16") or image.mode == "I":  # 16-bit grey, which Pillow would clip at 255
+        return np.repeat((np.asarray(image).clip(0, 65535) // 257).astype(np.uint8)[..., None], 3, axis=2)
+    return np.array(image.convert("RGB"))
+
+
+def read_rgb(path: str | os.PathLike[str]) -> np.ndarray:
+    """The photo in a file as (H, W, 3) uint8. Raises one of :data:`UNREADABLE`."""
+    with Image.open(path) as image:
+        return to_rgb8(image)
+
+
+def _statistics(rgb: np.ndarray) -> tuple[float, tuple[float, float]]:
+    """Colorfulness and mean (a*, b*) of (H, W, 3) uint8."""
+    planes = rgb.transpose(2, 0, 1)
+    a, b = color.rgb_to_lab(planes)[1:].mean((1, 2))
+    return round(float(color.colorfulness(planes)), 2), (round(float(a), 3), round(float(b), 3))
+
+
+class ArrayPhotos:
+    """Photos held in memory (or mapped), all of the same role.
+
+    Args:
+        names: one name a photo.
+        arrays: one (H, W, 3) uint8 array a photo.
+    """
+
+    def __init__(self, names: Sequence[str], arrays: Sequence[np.ndarray] | np.ndarray) -> None:
+        assert len(names) == len(arrays)
+        self.names, self.arrays = list(names), arrays
+
+    def read(self, index: int) -> np.ndarray:
+        """Photo ``index`` as (H, W, 3) uint8."""
+        return np.asarray(self.arrays[index])
+
+    def scan(self) -> list[Facts]:
+        """The facts of every photo, in order."""
+        facts = []
+        for name, rgb in zip(self.names, self.arrays, strict=True):
+            reduced = rgb[:: max(1, rgb.shape[0] // _SCAN_SIDE), :: max(1, rgb.shape[1] // _SCAN_SIDE)]
+            facts.append(Facts(name, rgb.nbytes, *_statistics(reduced)))
+        return facts
+
+    def subset(self, indices: Iterable[int]) -> ArrayPhotos:
+        """The photos at these positions."""
+        chosen = list(indices)
+        return ArrayPhotos([self.names[i] for i in chosen], [self.arrays[i] for i in chosen])
+
+
+class FolderPhotos:
+    """The photos in a folder and all folders below it, sorted by relative path.
+
+    Args:
+        root: the folder.
+        key: the config key that named it, for messages.
+        names: only these (relative, forward slashes); default all.
+        cache_dir: where the scan is remembered between runs (keyed by path, size and time of change); ``None``
+            scans anew.
+
+    Raises:
+        InputError: no such folder, or nothing in it.
+    """
+
+    def __init__(
+        self, root: str | os.PathLike[str], key: str, names: Sequence[str] | None = None, cache_dir: Path | None = None
+    ) -> None:
+        self.root, self.key, self.cache_dir = Path(root), key, cache_dir
+        if names is None:
+            if not self.root.is_dir():
+                raise InputError(f"{key}={root}: no such folder; give a folder of photographs")
+            names = sorted(
+                PurePosixPath(path.relative_to(self.root)).as_posix()
+                for path in self.root.rglob("*")
+                if path.suffix.lower() in EXTENSIONS and path.is_file()
+            )
+            if not names:
+                kinds = ", ".join(sorted(e[1:] for e in EXTENSIONS))
+                raise InputError(f"{key}={root}: no photographs in this folder; it should hold {kinds} files")
+        self.names = list(names)
+
+    def path(self, index: int) -> Path:
+        """The file of photo ``index``."""
+        return self.root / self.names[index]
+
+    def read(self, index: int) -> np.ndarray:
+        """Photo ``index`` as (H, W, 3) uint8."""
+        return read_rgb(self.path(index))
+
+    def subset(self, indices: Iterable[int]) -> FolderPhotos:
+        """The photos at these positions."""
+        return FolderPhotos(self.root, self.key, [self.names[i] for i in indices], self.cache_dir)
+
+    def _scan_one(self, index: int) -> Facts:
+        path, name = self.path(index), self.names[index]
+        try:
+            size = path.stat().st_size
+            with Image.open(path) as image:
+                image.draft("RGB", (_SCAN_SIDE, _SCAN_SIDE))  # JPEG: decode reduced, eight times faster
+                image.load()
+                image.thumbnail((2 * _SCAN_SIDE, 2 * _SCAN_SIDE), Image.Resampling.BOX)
+                return Facts(name, size, *_statistics(to_rgb8(image)))
+        except UNREADABLE as error:
+            return Facts(name, path.stat().st_size if path.exists() else 0, error=f"{type(error).__name__}: {error}")
+
+    def scan(self) -> list[Facts]:
+        """The facts of every photo, in order; decodes each once, on all cores, and remembers the result."""
+        known: dict[str, dict] = {}
+        cache = None
+        if self.cache_dir is not None:
+            key = hashlib.sha256(str(self.root.resolve()).encode()).hexdigest()[:16]
+            cache = self.cache_dir / f"scan-{key}.json"
+            if cache.is_file():
+                content = json.loads(cache.read_text(encoding="utf-8"))
+                known = content["photos"] if content.get("schema") == 1 else {}
+        stamps = [self._stamp(i) for i in range(len(self.names))]
+        fresh = [i for i, n in enumerate(self.names) if n not in known or known[n]["stamp"] != stamps[i]]
+        if fresh:
+            with ThreadPoolExecutor(os.cpu_count()) as pool:
+                progress = tqdm(
+                    pool.map(self._scan_one, fresh), f"checking {self.root}", len(fresh), unit="photo", disable=None, delay=2
+                )
+                for i, facts in zip(fresh, progress, strict=True):
+                    known[self.names[i]] = {**asdict(facts), "stamp": stamps[i]}
+            if cache is not None:
+                write_json(cache, {"schema": 1, "photos": known})
+        rows = (known[name] for name in self.names)
+        return [
+            Facts(r["name"], r["bytes"], r["colorfulness"], tuple(r["mean_ab"]) if r["mean_ab"] else None, r["error"])
+            for r in rows
+        ]
+
+    def _stamp(self, index: int) -> list[int]:
+        path = self.path(index)
+        if not path.exists():
+            return [0, 0]
+        stat = path.stat()
+        return [stat.st_size, stat.st_mtime_ns]
+
+
+PhotoSet = ArrayPhotos | FolderPhotos

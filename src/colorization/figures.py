@@ -1,0 +1,68 @@
+"""Pictures for people: strips, grids, and the figure of the distributions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from colorization import color
+
+
+def to_uint8(rgb: torch.Tensor) -> np.ndarray:
+    """(3, H, W) float in [0, 1] to (H, W, 3) uint8."""
+    return (rgb.detach().float().cpu().numpy().transpose(1, 2, 0) * 255).round().astype(np.uint8)
+
+
+def strip(lab: torch.Tensor, true_lab: torch.Tensor, grey: torch.Tensor | None = None) -> np.ndarray:
+    """The three panels [grey | prediction | truth] side by side.
+
+    Args:
+        lab, true_lab: (3, H, W) Lab.
+        grey: (1, H, W) in [0, 1], the ``L`` that the network saw; default that of the truth.
+
+    Returns:
+        (H, 3 * W, 3) uint8.
+    """
+    L = color.split(true_lab)[0] if grey is None else grey
+    panels = [color.grey_of_lightness(L).expand(3, -1, -1), color.lab_to_rgb(lab), color.lab_to_rgb(true_lab)]
+    return np.concatenate([to_uint8(p) for p in panels], axis=1)
+
+
+def grid(strips: Sequence[np.ndarray], columns: int = 2) -> np.ndarray:
+    """Strips of one size, ``columns`` side by side, on white; (H, W, 3) uint8."""
+    height, width, _ = strips[0].shape
+    gap = max(2, height // 32)
+    rows = -(-len(strips) // columns)
+    columns = min(columns, len(strips))
+    canvas = np.full((rows * (height + gap) - gap, columns * (width + gap) - gap, 3), 255, np.uint8)
+    for i, s in enumerate(strips):
+        y, x = (i // columns) * (height + gap), (i % columns) * (width + gap)
+        canvas[y : y + height, x : x + width] = s
+    return canvas
+
+
+def distributions(values: Mapping[str, Mapping[str, Sequence[float]]], labels: Mapping[str, str], path: Path) -> None:
+    """Box plots of per-image metrics, one panel a metric, one box a row of the table.
+
+    Args:
+        values: metric -> row name -> one value an image.
+        labels: metric -> axis label.
+        path: the PNG to write.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    names = list(next(iter(values.values())))
+    figure = Figure(figsize=(3.2 * len(values), 1.2 + 0.45 * len(names)), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(1, len(values), sharey=True, squeeze=False)[0]
+    for ax, (metric, rows) in zip(axes, values.items(), strict=True):
+        ax.boxplot([rows[n] for n in names], orientation="horizontal", widths=0.6, showmeans=True, flierprops={"markersize": 3})
+        ax.set_xlabel(labels[metric])
+        ax.set_yticks(range(1, len(names) + 1), names)
+        ax.grid(axis="x", alpha=0.3)
+    axes[0].invert_yaxis()
+    figure.savefig(path, dpi=120)

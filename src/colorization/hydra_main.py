@@ -1,0 +1,102 @@
+"""How the Hydra commands start, and how they end when something is wrong: one sentence, no stack trace."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import hydra
+import torch
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException, InstantiationException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from colorization.errors import InputError
+from colorization.runs import new_run_id
+
+CONFIGS = "pkg://colorization.configs"
+
+
+def _best_accelerator() -> str:
+    """MPS, then CUDA, then CPU."""
+    if torch.backends.mps.is_available():
+        return "mps"
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _accelerator_kind(accelerator: str) -> str:
+    """``trainer.accelerator`` to the entry of the accelerator config that it selects."""
+    if accelerator in ("auto", "gpu"):
+        return _best_accelerator()
+    if accelerator not in ("cpu", "cuda", "mps"):
+        raise InputError(f"trainer.accelerator={accelerator}: should be auto, cpu, cuda or mps")
+    return accelerator
+
+
+def _default_run_id(model: str) -> str:
+    job = 0
+    if HydraConfig.initialized():
+        job = OmegaConf.select(HydraConfig.instance().cfg, "hydra.job.num", throw_on_missing=False) or 0
+    return new_run_id(model, job)
+
+
+def register_resolvers() -> None:
+    """The resolvers that the configs use; needed before they are resolved outside of a command."""
+    OmegaConf.register_new_resolver("accelerator_kind", _accelerator_kind, replace=True)
+    OmegaConf.register_new_resolver("new_run_id", _default_run_id, replace=True)
+
+
+def instantiate(config: DictConfig, **arguments: Any) -> Any:
+    """Hydra's ``instantiate`` (plain containers, nothing nested), with the person's mistakes as ``InputError``."""
+    try:
+        return hydra.utils.instantiate(config, _recursive_=False, _convert_="all", **arguments)
+    except InstantiationException as error:
+        if isinstance(error.__cause__, InputError):
+            raise error.__cause__ from None
+        raise
+
+
+def _sentence(error: BaseException) -> str:
+    """What went wrong, on one line."""
+    while isinstance(error, OmegaConfBaseException) and isinstance(error.__cause__, InputError):
+        error = error.__cause__
+    lines = [line.strip() for line in str(error).splitlines()]
+    if isinstance(error, HydraException):
+        # Hydra adds where it searched, which is of no use for a config inside a package.
+        lines = lines[: next((i for i, line in enumerate(lines) if line.startswith("Config search path")), None)]
+    options = [line for line in lines if line]
+    return " ".join(options)
+
+
+def run(task: Callable[[DictConfig], Any], config_name: str) -> None:
+    """Compose ``config_name`` from the command line and run ``task`` on it; exits with 2 on a person's mistake.
+
+    ``HYDRA_FULL_ERROR=1`` brings back the stack trace.
+    """
+    full = os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0")
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra prints a trace of its own and exits before we can speak
+    register_resolvers()
+
+    def job(cfg: DictConfig) -> Any:
+        try:
+            return task(cfg)
+        except (InputError, HydraException, OmegaConfBaseException) as error:
+            if full or HydraConfig.get().mode == RunMode.MULTIRUN:  # a sweep goes on with its other jobs
+                raise
+            sys.exit(_fail(error))
+
+    try:
+        hydra.main(version_base="1.3", config_path=CONFIGS, config_name=config_name)(job)()
+    except (InputError, HydraException, OmegaConfBaseException) as error:
+        if full:
+            raise
+        sys.exit(_fail(error))
+
+
+def _fail(error: BaseException) -> int:
+    print(f"error: {_sentence(error)}", file=sys.stderr)
+    return 2

@@ -1,0 +1,67 @@
+"""Losses. Each ``loss=`` config names one of these; all work on normalised ab (a*b*/110), in float32."""
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+
+class PixelLoss(nn.Module):
+    """The mean over all pixels and both channels of a per-pixel penalty.
+
+    Args:
+        name: ``mse``, ``l1`` or ``huber``.
+        delta: where the Huber loss turns from square to linear, in normalised ab (0.05 is 5.5 Lab units).
+    """
+
+    def __init__(self, name: str, delta: float = 0.05) -> None:
+        super().__init__()
+        self.name, self.delta = name, delta
+        if name not in ("mse", "l1", "huber"):
+            raise ValueError(f"unknown pixel loss {name!r}")
+
+    def forward(self, ab: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+        """Two (B, 2, H, W) tensors to a scalar."""
+        ab, truth = ab.float(), truth.float()
+        if self.name == "mse":
+            return F.mse_loss(ab, truth)
+        if self.name == "l1":
+            return F.l1_loss(ab, truth)
+        return F.huber_loss(ab, truth, delta=self.delta)
+
+
+class AdversarialLoss(nn.Module):
+    """The pix2pix objective (Isola et al. 2017): adversarial + ``l1_weight`` · L1.
+
+    Args:
+        name: as in the config; kept so that a checkpoint can tell it.
+        l1_weight: λ of the L1 term.
+        mode: ``vanilla`` (cross-entropy on logits) or ``lsgan`` (least squares).
+        real_label: target for real patches in the D step; 0.9 is one-sided label smoothing (Salimans et al. 2016).
+    """
+
+    def __init__(
+        self, name: str = "gan_l1", l1_weight: float = 100.0, mode: str = "vanilla", real_label: float = 0.9
+    ) -> None:
+        super().__init__()
+        if mode not in ("vanilla", "lsgan"):
+            raise ValueError(f"unknown GAN mode {mode!r}")
+        self.name, self.l1_weight, self.mode, self.real_label = name, l1_weight, mode, real_label
+
+    def _judge(self, logits: torch.Tensor, target: float) -> torch.Tensor:
+        logits = logits.float()
+        targets = torch.full_like(logits, target)
+        if self.mode == "lsgan":
+            return F.mse_loss(logits, targets)
+        return F.binary_cross_entropy_with_logits(logits, targets)
+
+    def discriminator(self, real: torch.Tensor, fake: torch.Tensor) -> torch.Tensor:
+        """D's loss from its logits on real and on generated pictures; halved, so that D learns slower than G."""
+        return 0.5 * (self._judge(real, self.real_label) + self._judge(fake, 0.0))
+
+    def generator(self, fake: torch.Tensor) -> torch.Tensor:
+        """G's adversarial loss from D's logits on generated pictures (smoothing is for D only)."""
+        return self._judge(fake, 1.0)
+
+    def l1(self, ab: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+        """The unweighted L1 term."""
+        return F.l1_loss(ab.float(), truth.float())

@@ -1,0 +1,161 @@
+"""The run folder: the contract between a training run and everything that reads it.
+
+``<output_dir>/runs/<run_id>/`` holds, each JSON with a ``schema`` number:
+
+- ``config.yaml``, ``overrides.yaml``: the resolved configuration and what was asked on the command line
+- ``environment.json``: versions, hardware, git revision; ``split.json``: every photo with its split and size
+- ``train.log``; ``metrics.jsonl``: append-only rows (time, step, epoch, split, name, value)
+- ``status.json``: written atomically; state is queued, running, finished, failed or stopped
+- ``checkpoints/last.ckpt``, ``checkpoints/best.ckpt``; ``weights.safetensors``; ``samples/``; ``tensorboard/``
+
+This module imports no torch, so that a server or a table can read runs cheaply.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import platform
+import secrets
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+SCHEMA = 1
+STATES = ("queued", "running", "finished", "failed", "stopped")
+_PROCESS_TIME = datetime.datetime.now(datetime.timezone.utc)
+_PROCESS_TOKEN = secrets.randbelow(1 << 16)
+
+
+def utc_now() -> str:
+    """The time as ISO 8601 in UTC, e.g. ``2026-01-31T12:00:00+00:00``."""
+    return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+
+
+def new_run_id(model: str, job: int = 0) -> str:
+    """``<model>-<UTC time>-<4 hex>``: the same within a process and job, different for each job of a sweep."""
+    return f"{model}-{_PROCESS_TIME:%Y%m%d-%H%M%S}-{(_PROCESS_TOKEN + job) % (1 << 16):04x}"
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """A path beside ``path`` to write to; renamed to it at the end, so that nothing half-written is ever there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, name = tempfile.mkstemp(prefix=f".{path.stem[:40]}-", suffix=path.suffix, dir=path.parent)
+    os.close(descriptor)
+    temporary = Path(name)
+    try:
+        yield temporary
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o666 & ~umask)  # mkstemp's 0600 would hide results from a colleague
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, content: Any, indent: int | None = None) -> None:
+    """Write JSON atomically."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=indent, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def git_state(folder: Path) -> dict[str, Any]:
+    """``{"revision": <hash or None>, "dirty": <bool or None>}`` of the checkout that holds ``folder``."""
+
+    def git(*arguments: str) -> str | None:
+        try:
+            done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, timeout=10)
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    # An installed wheel in a virtual environment inside somebody's repository is not that repository's code.
+    if git("ls-files", "--error-unmatch", Path(__file__).name) is None:
+        return {"revision": None, "dirty": None}
+    status = git("status", "--porcelain")
+    return {"revision": git("rev-parse", "HEAD"), "dirty": None if status is None else bool(status)}
+
+
+def environment() -> dict[str, Any]:
+    """Versions, hardware and git revision of this process."""
+    packages = ("lab-colorization", "torch", "torchvision", "pytorch-lightning", "torchmetrics", "hydra-core", "numpy")
+    installed = {d.metadata["Name"].lower() for d in metadata.distributions() if d.metadata["Name"]}
+    device = None
+    if "torch" in sys.modules:
+        import torch
+
+        device = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    return {
+        "schema": SCHEMA,
+        "time": utc_now(),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processor": platform.processor() or platform.machine(),
+        "cpu_count": os.cpu_count(),
+        "gpu": device,
+        "packages": {p: metadata.version(p) for p in packages if p in installed},
+        "git": git_state(Path(__file__).parent),
+        "command": sys.argv,
+    }
+
+
+class Run:
+    """One run folder. Creating the object touches nothing; see :meth:`create`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = Path(path)
+        self.id = self.path.name
+        self.status_file = self.path / "status.json"
+        self.metrics_file = self.path / "metrics.jsonl"
+        self.weights_file = self.path / "weights.safetensors"
+        self.last_checkpoint = self.path / "checkpoints" / "last.ckpt"
+        self.best_checkpoint = self.path / "checkpoints" / "best.ckpt"
+
+    def status(self) -> dict[str, Any]:
+        """The content of ``status.json``; ``{}`` where there is none."""
+        if not self.status_file.is_file():
+            return {}
+        return json.loads(self.status_file.read_text(encoding="utf-8"))
+
+    def update_status(self, **changes: Any) -> None:
+        """Merge ``changes`` into ``status.json``, atomically."""
+        assert changes.get("state", "running") in STATES, changes
+        write_json(self.status_file, {"schema": SCHEMA, "run_id": self.id, **self.status(), **changes, "time": utc_now()})
+
+    def append_metrics(self, rows: Iterable[dict[str, Any]]) -> None:
+        """Add rows to ``metrics.jsonl``; each is one line with ``schema`` and ``time`` added."""
+        lines = [json.dumps({"schema": SCHEMA, "time": utc_now(), **row}) + "\n" for row in rows]
+        with self.metrics_file.open("ab+") as file:
+            if file.tell():  # a crash may have cut the last line short; it must not swallow the next one
+                file.seek(-1, os.SEEK_END)
+                if file.read(1) != b"\n":
+                    file.write(b"\n")
+            file.write("".join(lines).encode())
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """The rows of ``metrics.jsonl``: of each (step, split, name) the last, in order of first appearance.
+
+        (After a resume a stretch of steps may have been written twice.) A line that a crash cut short is left out.
+        """
+        rows: dict[tuple[int, str, str], dict[str, Any]] = {}
+        if self.metrics_file.is_file():
+            for line in self.metrics_file.read_text(encoding="utf-8").split("\n"):
+                try:
+                    row = json.loads(line)
+                except json.JSONDecodeError:
+                    continue
+                rows[row["step"], row["split"], row["name"]] = row
+        return list(rows.values())
+
+
+def find_runs(output_dir: Path) -> list[Run]:
+    """Every run below ``<output_dir>/runs``, oldest first."""
+    files = (Path(output_dir) / "runs").glob("*/status.json")
+    return [Run(f.parent) for f in sorted(files, key=lambda f: (Run(f.parent).status().get("started", ""), f))]

@@ -1,0 +1,172 @@
+"""What all stages share: the network, reading a batch, validation, the description in the checkpoint."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from hydra.utils import get_class
+
+from colorization import checkpoint, color
+from colorization.errors import InputError
+from colorization.metrics import ColorizationMetrics
+
+log = logging.getLogger(__name__)
+
+Batch = Mapping[str, torch.Tensor]
+
+
+def lr_factor(schedule: str, progress: float, warmup: float) -> float:
+    """The learning rate at a point of the run, as a share of the configured one.
+
+    Args:
+        schedule: ``constant``; ``linear_decay`` (constant, then linear to zero from half-way, as pix2pix); ``cosine``.
+        progress: share of the run's optimizer steps that are done, in [0, 1].
+        warmup: share of the run over which the rate first rises linearly from zero; 0 for none.
+    """
+    if progress < warmup:
+        return progress / warmup
+    if schedule == "constant":
+        return 1.0
+    if schedule == "linear_decay":
+        return min(1.0, 2 * (1 - progress))
+    if schedule == "cosine":
+        done = (progress - warmup) / (1 - warmup)
+        return float(0.5 * (1 + torch.cos(torch.tensor(done * torch.pi))))
+    raise InputError(f"model.lr_schedule={schedule}: should be constant, linear_decay or cosine")
+
+
+class ColorizationStage(pl.LightningModule):
+    """Base of the stages: subclasses add ``training_step`` and ``configure_optimizers``.
+
+    Args:
+        name: the model's name in the config (``baseline``, ``unet``, ...).
+        network: spec of the generator for :func:`colorization.checkpoint.build_network`.
+        loss: ``_target_`` and arguments of a loss in :mod:`colorization.losses`.
+        optimizer: ``_target_`` and arguments of a torch optimizer.
+        lr_schedule, lr_warmup: see :func:`lr_factor`.
+        pretrained: keyword arguments for the network's ``load_pretrained``, used when a run starts from nothing.
+
+    All arguments are plain scalars, lists and dictionaries: they are the hyper-parameters of the checkpoint.
+    """
+
+    loss_type: type
+    fitting_losses: str  # for the message when loss and stage do not go together
+
+    def __init__(
+        self,
+        name: str,
+        network: dict[str, Any],
+        loss: dict[str, Any],
+        optimizer: dict[str, Any],
+        lr_schedule: str = "constant",
+        lr_warmup: float = 0.0,
+        pretrained: dict[str, str | None] | None = None,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        self.name = name
+        self.network = checkpoint.build_network(network)
+        loss_class = get_class(loss["_target_"])
+        if not issubclass(loss_class, self.loss_type):
+            raise InputError(f"loss={loss['name']} cannot train model={name}; use {self.fitting_losses}")
+        self.loss = loss_class(**{k: v for k, v in loss.items() if k != "_target_"})
+        self.optimizer_spec, self.lr_schedule, self.lr_warmup = optimizer, lr_schedule, lr_warmup
+        lr_factor(lr_schedule, 0.5, lr_warmup)  # refuses a wrong name before anything runs
+        if not optimizer["lr"] > 0:
+            raise InputError(f"model.optimizer.lr={optimizer['lr']}: should be above 0")
+        self.accumulate_grad_batches = 1  # of a stage that accumulates by itself; else the trainer does
+        self.pretrained: dict[str, str] = {}
+        self.val_metrics, self.test_metrics = ColorizationMetrics(), ColorizationMetrics()
+
+    def load_pretrained(self) -> None:
+        """Fill the network's pretrained parts; for a run that starts from nothing."""
+        if self.hparams["pretrained"]:
+            self.pretrained = self.network.load_pretrained(**self.hparams["pretrained"])
+            for part, source in self.pretrained.items():
+                if source == "random":
+                    log.warning("%s runs on a random %s: nothing pretrained is in it", self.name, part)
+
+    def forward(self, L: torch.Tensor) -> torch.Tensor:
+        """``L`` (B, 1, H, W) in [0, 1] to normalised ab (B, 2, H, W)."""
+        return self.network(L)
+
+    def read(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """A loader's batch as input ``L`` (B, 1, H, W), true ``ab`` (B, 2, H, W) and true Lab (B, 3, H, W).
+
+        The input is the true L unless the batch brings a damaged grey picture.
+        """
+        lab = color.rgb_to_lab(batch["rgb"])
+        L, ab = color.split(lab)
+        if "grey" in batch:
+            L = color.lightness_of_grey(batch["grey"])
+        return L, ab, lab
+
+    def build_optimizer(self, parameters: Any, lr_factor: float = 1.0) -> torch.optim.Optimizer:
+        """The configured optimizer over the parameters that require a gradient."""
+        arguments = {k: v for k, v in self.optimizer_spec.items() if k != "_target_"}
+        arguments["lr"] *= lr_factor
+        cls = get_class(self.optimizer_spec["_target_"])
+        return cls([p for p in parameters if p.requires_grad], **arguments)
+
+    def build_scheduler(self, optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.LambdaLR:
+        """Step-wise schedule over the whole run."""
+        total = self.trainer.estimated_stepping_batches / self.accumulate_grad_batches
+
+        def factor(step: int) -> float:
+            return lr_factor(self.lr_schedule, min(1.0, step / max(1.0, total)), self.lr_warmup)
+
+        return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+
+    def log_train(self, values: Mapping[str, torch.Tensor | float], batch_size: int) -> None:
+        """Log ``train/<name>``; the first one is shown in the progress bar."""
+        for i, (name, value) in enumerate(values.items()):
+            self.log(f"train/{name}", value, prog_bar=i == 0, batch_size=batch_size)
+
+    def _evaluate(self, batch: Batch, metrics: ColorizationMetrics) -> torch.Tensor:
+        L, ab, lab = self.read(batch)
+        prediction = self(L)
+        metrics.update(color.join(color.split(lab)[0], prediction), lab)
+        return torch.nn.functional.l1_loss(prediction.float(), ab)
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        l1 = self._evaluate(batch, self.val_metrics)
+        self.log("val/l1", l1, batch_size=len(batch["rgb"]))
+
+    def on_validation_epoch_end(self) -> None:
+        self._log_metrics("val", self.val_metrics)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        l1 = self._evaluate(batch, self.test_metrics)
+        self.log("test/l1", l1, batch_size=len(batch["rgb"]))
+
+    def on_test_epoch_end(self) -> None:
+        self._log_metrics("test", self.test_metrics)
+
+    def _log_metrics(self, split: str, metrics: ColorizationMetrics) -> None:
+        for name, value in metrics.compute().items():
+            self.log(f"{split}/{name}", value, prog_bar=name == "delta_e2000")
+        metrics.reset()
+
+    def describe(self) -> dict[str, Any]:
+        """The document for :func:`colorization.checkpoint.save_weights`, with what the trainer knows by now."""
+        trainer = self._trainer
+        data = getattr(trainer, "datamodule", None)
+        figures = {k: round(float(v), 5) for k, v in trainer.callback_metrics.items()} if trainer else {}
+        return checkpoint.describe(
+            self.name,
+            self.hparams["network"],
+            self.pretrained,
+            data.describe() if data is not None else None,
+            {k: v for k, v in figures.items() if k.startswith("val/")},
+            loss=self.hparams["loss"]["name"],
+        )
+
+    def on_save_checkpoint(self, checkpoint_content: dict[str, Any]) -> None:
+        checkpoint_content[checkpoint.KEY] = self.describe()
+
+    def on_load_checkpoint(self, checkpoint_content: dict[str, Any]) -> None:
+        self.pretrained = checkpoint_content[checkpoint.KEY]["pretrained"]

@@ -1,0 +1,147 @@
+"""Stages 3 and 4: a generator and a discriminator, trained in turn (manual optimization)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+from colorization import checkpoint
+from colorization.errors import InputError
+from colorization.losses import AdversarialLoss
+from colorization.stages.base import Batch, ColorizationStage
+
+
+@contextmanager
+def running_averages_kept(module: nn.Module) -> Iterator[None]:
+    """Within, batch norms use the statistics of the batch but leave their running averages alone."""
+    norms = [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
+    for norm in norms:
+        norm.track_running_stats = False
+    try:
+        yield
+    finally:
+        for norm in norms:
+            norm.track_running_stats = True
+
+
+class GANStage(ColorizationStage):
+    """Trains G = ``network`` against D with a :class:`colorization.losses.AdversarialLoss`.
+
+    Args:
+        discriminator: spec of D, built like ``network``; ``forward(L, ab) -> logits``.
+        d_lr_factor: D's learning rate as a multiple of G's (two time-scales; below 1 slows D down).
+        warmup_epochs: epochs (may be a fraction) in which G trains with L1 alone and D rests.
+        others: see :class:`ColorizationStage`.
+
+    ``gradient_clip_val`` and ``accumulate_grad_batches`` are set by ``train.py`` from the trainer's config, because
+    Lightning's trainer does not take them in manual optimization.
+    """
+
+    loss_type = AdversarialLoss
+    fitting_losses = "gan_l1"
+
+    def __init__(
+        self,
+        name: str,
+        network: dict[str, Any],
+        discriminator: dict[str, Any],
+        loss: dict[str, Any],
+        optimizer: dict[str, Any],
+        lr_schedule: str = "linear_decay",
+        lr_warmup: float = 0.0,
+        d_lr_factor: float = 1.0,
+        warmup_epochs: float = 0.0,
+        pretrained: dict[str, str | None] | None = None,
+    ) -> None:
+        super().__init__(name, network, loss, optimizer, lr_schedule, lr_warmup, pretrained)
+        self.save_hyperparameters()
+        self.automatic_optimization = False
+        if d_lr_factor <= 0:
+            raise InputError(f"model.d_lr_factor={d_lr_factor}: should be above 0")
+        if warmup_epochs < 0:
+            raise InputError(f"model.warmup_epochs={warmup_epochs}: should be 0 or more")
+        self.discriminator = checkpoint.build_network(discriminator)
+        self.d_lr_factor, self.warmup_epochs = d_lr_factor, warmup_epochs
+        self.gradient_clip_val: float | None = None
+
+    def configure_optimizers(self) -> tuple[list[Any], list[Any]]:
+        g = self.build_optimizer(self.network.parameters())
+        d = self.build_optimizer(self.discriminator.parameters(), self.d_lr_factor)
+        return [g, d], [self.build_scheduler(g), self.build_scheduler(d)]
+
+    def on_train_start(self) -> None:
+        self._warmup_batches = round(self.warmup_epochs * self.trainer.num_training_batches)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> None:
+        optimizer_g, optimizer_d = self.optimizers()
+        L, ab, _ = self.read(batch)
+        warming_up = self.trainer.fit_loop.epoch_loop.total_batch_idx < self._warmup_batches
+        fake = self(L)
+
+        if not warming_up:
+            losses_d = self.discriminator_step(optimizer_d, L, ab, fake.detach(), batch_idx)
+        losses_g = self.generator_step(optimizer_g, L, ab, fake, batch_idx, adversarial=not warming_up)
+        if self._is_update(batch_idx):
+            for scheduler in self.lr_schedulers():
+                scheduler.step()
+
+        rates = {"lr": optimizer_g.param_groups[0]["lr"], "d_lr": optimizer_d.param_groups[0]["lr"]}
+        self.log_train({**losses_g, **({} if warming_up else losses_d), **rates}, len(L))
+
+    def discriminator_step(
+        self, optimizer: Any, L: torch.Tensor, real: torch.Tensor, fake: torch.Tensor, batch_idx: int
+    ) -> dict[str, torch.Tensor]:
+        """Teach D to tell true from generated colours; ``fake`` carries no gradient to G."""
+        self.toggle_optimizer(optimizer)
+        real_logits, fake_logits = self.discriminator(L, real), self.discriminator(L, fake)
+        loss = self.loss.discriminator(real_logits, fake_logits)
+        self._descend(optimizer, loss, batch_idx, counted=False)
+        self.untoggle_optimizer(optimizer)
+        return {"d_loss": loss.detach(), "d_real": real_logits.detach().mean(), "d_fake": fake_logits.detach().mean()}
+
+    def generator_step(
+        self, optimizer: Any, L: torch.Tensor, ab: torch.Tensor, fake: torch.Tensor, batch_idx: int, adversarial: bool
+    ) -> dict[str, torch.Tensor]:
+        """Move G towards the truth (L1) and towards what D takes for true; D itself is frozen."""
+        self.toggle_optimizer(optimizer)
+        l1 = self.loss.l1(fake, ab)
+        loss = self.loss.l1_weight * l1
+        parts = {"l1": l1.detach()}
+        if adversarial:
+            with running_averages_kept(self.discriminator):
+                g_adversarial = self.loss.generator(self.discriminator(L, fake))
+            loss = loss + g_adversarial
+            parts["g_adversarial"] = g_adversarial.detach()
+        self._descend(optimizer, loss, batch_idx, counted=True)
+        self.untoggle_optimizer(optimizer)
+        return {"loss": loss.detach(), **parts}
+
+    def _is_update(self, batch_idx: int) -> bool:
+        last = batch_idx + 1 == self.trainer.num_training_batches
+        return (batch_idx + 1) % self.accumulate_grad_batches == 0 or last
+
+    def _descend(self, optimizer: Any, loss: torch.Tensor, batch_idx: int, counted: bool) -> None:
+        """Backward, and at the end of an accumulation the step (``counted`` or not in ``global_step``)."""
+        self.manual_backward(loss / self.accumulate_grad_batches)
+        if not self._is_update(batch_idx):
+            return
+        if not counted:
+            # Lightning counts the steps of every optimizer, so a batch would be two. Without these hooks it counts
+            # G's alone, and max_steps, logging and checkpoint intervals mean the same number of batches in all stages.
+            optimizer._on_before_step = optimizer._on_after_step = _nothing
+        optimizer.step()
+        optimizer.zero_grad()
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        # Called after fp16's unscaling and before the step: the one right moment to clip.
+        if self.gradient_clip_val:
+            parameters = [p for group in optimizer.param_groups for p in group["params"]]
+            nn.utils.clip_grad_norm_(parameters, self.gradient_clip_val)
+
+
+def _nothing() -> None:
+    """Replaces the hooks by which Lightning counts an optimizer's step."""

@@ -1,0 +1,30 @@
+"""Stages 1 and 2: one network, one optimizer, one pixel loss."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from colorization.losses import PixelLoss
+from colorization.stages.base import Batch, ColorizationStage
+
+
+class RegressionStage(ColorizationStage):
+    """Trains a network to predict ab from L with a :class:`colorization.losses.PixelLoss`."""
+
+    loss_type = PixelLoss
+    fitting_losses = "mse, l1 or huber"
+
+    def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
+        L, ab, _ = self.read(batch)
+        loss = self.loss(self(L), ab)
+        self.log_train({"loss": loss.detach(), "lr": self.optimizers().param_groups[0]["lr"]}, len(L))
+        return loss
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        optimizer = self.build_optimizer(self.network.parameters())
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": self.build_scheduler(optimizer), "interval": "step"},
+        }

@@ -1,0 +1,218 @@
+"""Train one stage: ``python -m colorization.train model=unet datamodule.data_dir=photos``.
+
+Reads as a recipe; every piece is named in ``configs/train.yaml``.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from hydra import compose
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.callbacks import TQDMProgressBar
+
+from colorization import callbacks, checkpoint, hydra_main, runs
+from colorization.errors import InputError
+from colorization.stages.base import ColorizationStage
+
+log = logging.getLogger(__name__)
+
+
+def train(cfg: DictConfig, overrides: list[str] | None = None) -> dict[str, float]:
+    """Train as configured and leave a complete run folder.
+
+    Args:
+        cfg: the composed ``train`` config.
+        overrides: what was asked on the command line, for the record and for resuming.
+
+    Returns:
+        The last value of every validation and test metric.
+
+    Raises:
+        InputError: something in the config cannot work; nothing has been trained.
+        callbacks.StopRequested: SIGTERM or Ctrl-C; ``last.ckpt`` is there to go on from.
+    """
+    check(cfg)
+    run = runs.Run(Path(cfg.paths.run_dir))
+    resume_from, parent = find_checkpoint(cfg, run)
+    claim(run, going_on=parent is None and resume_from is not None)
+
+    with callbacks.StopSignals() as stop:
+        callbacks.started(run, state="running", model=cfg.model.name, pid=os.getpid(), parent=parent)
+        try:
+            metrics = _fit(cfg, run, stop, resume_from, overrides or [])
+        except callbacks.StopRequested as request:
+            run.update_status(state="stopped", eta_seconds=None, weights=export_weights(run))
+            log.info("%s; go on with: run_id=%s ckpt_path=last", request, run.id)
+            raise
+        except BaseException as error:
+            reason = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
+            run.update_status(state="failed", eta_seconds=None, error=reason)
+            raise
+        run.update_status(state="finished", eta_seconds=0, weights=export_weights(run))
+    log.info("finished: %s", run.path)
+    return metrics
+
+
+def _fit(
+    cfg: DictConfig, run: runs.Run, stop: callbacks.StopSignals, resume_from: Path | None, overrides: list[str]
+) -> dict[str, float]:
+    OmegaConf.save(cfg, run.path / "config.yaml", resolve=True)
+    OmegaConf.save(OmegaConf.create(overrides), run.path / "overrides.yaml")
+    runs.write_json(run.path / "environment.json", runs.environment(), indent=1)
+
+    pl.seed_everything(cfg.seed, verbose=False)
+    datamodule: pl.LightningDataModule = hydra_main.instantiate(cfg.datamodule)
+    stage: ColorizationStage = hydra_main.instantiate(cfg.model)
+    datamodule.setup("fit")
+    runs.write_json(run.path / "split.json", datamodule.manifest())
+    if resume_from is None:
+        stage.load_pretrained()
+    if cfg.accelerator.channels_last:
+        stage.to(memory_format=torch.channels_last)
+
+    trainer = build_trainer(cfg, stage, run, stop)
+    trainer.fit(stage, datamodule=datamodule, ckpt_path=resume_from, weights_only=True)
+    metrics = dict(trainer.callback_metrics)
+    if cfg.test and "test" in datamodule.photos and not trainer.fast_dev_run:
+        best = run.best_checkpoint if run.best_checkpoint.is_file() else None
+        if best is not None:
+            stage.load_state_dict(checkpoint.read_checkpoint(best)["state_dict"], strict=True)
+        trainer.test(stage, datamodule=datamodule, verbose=False)
+        metrics |= trainer.callback_metrics
+    return {k: float(v) for k, v in metrics.items() if k.startswith(("val/", "test/"))}
+
+
+def build_trainer(cfg: DictConfig, stage: ColorizationStage, run: runs.Run, stop: callbacks.StopSignals) -> pl.Trainer:
+    """The Lightning trainer with the callbacks and loggers of the config and those that make the run folder."""
+    settings: dict[str, Any] = OmegaConf.to_container(cfg.trainer, resolve=True)  # type: ignore[assignment]
+    if not stage.automatic_optimization:  # Lightning refuses these two here; the stage does both by hand
+        stage.gradient_clip_val = settings.pop("gradient_clip_val")
+        stage.accumulate_grad_batches = settings.pop("accumulate_grad_batches")
+    progress = TQDMProgressBar() if sys.stderr.isatty() else callbacks.PlainProgress()
+    own = [
+        callbacks.RunStatus(run, cfg.callbacks.best.monitor),
+        callbacks.Throughput(),
+        callbacks.SampleGrid(run.path / "samples", cfg.samples),
+        callbacks.LastCheckpoint(run.last_checkpoint, stop, cfg.checkpoint_minutes),
+        *([progress] if settings["enable_progress_bar"] else []),
+    ]
+    configured = [hydra_main.instantiate(c) for name, c in cfg.callbacks.items() if c is not None and not _skip(name, cfg)]
+    loggers = [hydra_main.instantiate(c) for c in cfg.logger.values() if c is not None]
+    settings["enable_progress_bar"] = settings["enable_progress_bar"] and isinstance(progress, TQDMProgressBar)
+    return pl.Trainer(
+        **settings,
+        callbacks=configured + own,
+        logger=[callbacks.MetricsFile(run), *loggers],
+        default_root_dir=run.path,
+        enable_model_summary=False,
+    )
+
+
+def _skip(name: str, cfg: DictConfig) -> bool:
+    """Without validation there is no metric by which to choose the best checkpoint."""
+    return name == "best" and cfg.trainer.limit_val_batches == 0
+
+
+def check(cfg: DictConfig) -> None:
+    """Refuse values that cannot work, each in one sentence that names the key."""
+    kind = cfg.accelerator.kind
+    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not there[kind]:
+        have = ", ".join(k for k, v in there.items() if v)
+        raise InputError(f"trainer.accelerator={cfg.trainer.accelerator}: this machine has no {kind.upper()}; it has {have}")
+    for key in ("max_epochs", "max_steps"):
+        value = cfg.trainer[key]
+        if value is not None and (not isinstance(value, int) or value < -1 or value == 0):
+            raise InputError(f"trainer.{key}={value}: should be a whole number above 0, or -1 for no limit")
+    if cfg.trainer.accumulate_grad_batches < 1:
+        raise InputError(f"trainer.accumulate_grad_batches={cfg.trainer.accumulate_grad_batches}: should be 1 or more")
+    if cfg.trainer.precision == "16-mixed" and kind == "cpu":
+        raise InputError("trainer.precision=16-mixed: CPUs train in 32-true or bf16-mixed")
+    if not isinstance(cfg.seed, int) or cfg.seed < 0:
+        raise InputError(f"seed={cfg.seed}: should be a whole number, 0 or more")
+    if Path(cfg.run_id).name != cfg.run_id or cfg.run_id in ("", ".", ".."):
+        raise InputError(f"run_id={cfg.run_id}: should be a plain folder name")
+
+
+def find_checkpoint(cfg: DictConfig, run: runs.Run) -> tuple[Path | None, str | None]:
+    """Where to go on from, and the parent if that is another run's checkpoint.
+
+    ``ckpt_path=last`` goes on in the run's own folder; a file starts a new run.
+    """
+    if cfg.ckpt_path is None:
+        return None, None
+    path = run.last_checkpoint if cfg.ckpt_path == "last" else Path(cfg.ckpt_path)
+    if not path.is_file():
+        if cfg.ckpt_path == "last":
+            raise InputError(f"ckpt_path=last: run_id={run.id} has no checkpoint in {path.parent}; start it without ckpt_path")
+        raise InputError(f"ckpt_path={path}: no such file; give a *.ckpt of a run, or last")
+    stage = checkpoint.read_checkpoint(path)[checkpoint.KEY]["stage"]
+    if stage != cfg.model.name:
+        raise InputError(f"ckpt_path={path}: a checkpoint of model={stage} cannot go on as model={cfg.model.name}")
+    return path, None if cfg.ckpt_path == "last" else str(path)
+
+
+def claim(run: runs.Run, going_on: bool) -> None:
+    """Make the run folder; refuse one that holds another run."""
+    state = run.status().get("state")
+    untouched = state in (None, "queued") or (state == "failed" and not run.last_checkpoint.is_file())
+    if not untouched and not going_on:
+        raise InputError(
+            f"run_id={run.id}: this run exists (state {state}); add ckpt_path=last to go on with it, or choose another id"
+        )
+    (run.path / "checkpoints").mkdir(parents=True, exist_ok=True)
+
+
+def export_weights(run: runs.Run) -> str | None:
+    """Write ``weights.safetensors`` from the best checkpoint, else the last; the file's name, or ``None`` without one."""
+    for source in (run.best_checkpoint, run.last_checkpoint):
+        if source.is_file():
+            network, description = checkpoint.load_weights(source)
+            checkpoint.save_weights(run.weights_file, network, description)
+            return run.weights_file.name
+    return None
+
+
+def restore(cfg: DictConfig, overrides: list[str]) -> tuple[DictConfig, list[str]]:
+    """For ``run_id=X ckpt_path=last``: the configuration of run X with today's overrides on top."""
+    file = Path(cfg.paths.run_dir) / "overrides.yaml"
+    if cfg.ckpt_path != "last" or not file.is_file():
+        return cfg, overrides
+    stored = [str(o) for o in OmegaConf.to_container(OmegaConf.load(file))]  # type: ignore[union-attr]
+    merged = merge_overrides(stored, overrides)
+    return compose(config_name="train", overrides=merged), merged
+
+
+def merge_overrides(stored: list[str], given: list[str]) -> list[str]:
+    """``stored`` overrides without those whose key is given anew, then ``given``."""
+    parser = OverridesParser.create()
+    keys = {parser.parse_override(o).key_or_group for o in given}
+    return [o for o in stored if parser.parse_override(o).key_or_group not in keys] + given
+
+
+def main() -> None:
+    """The command."""
+
+    def task(cfg: DictConfig) -> float | None:
+        overrides = list(HydraConfig.get().overrides.task)
+        try:
+            metrics = train(*restore(cfg, overrides))
+        except callbacks.StopRequested as request:
+            sys.exit(143 if request.signum == signal.SIGTERM else 130)
+        return metrics.get(cfg.optimized_metric)
+
+    hydra_main.run(task, "train")
+
+
+if __name__ == "__main__":
+    main()
