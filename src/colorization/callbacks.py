@@ -84,7 +84,7 @@ class LastCheckpoint(Checkpoint):
         self._written = time.monotonic()
 
     def _save(self, trainer: pl.Trainer) -> None:
-        if not trainer.fast_dev_run:
+        if not trainer.fast_dev_run:  # type: ignore[attr-defined]
             trainer.save_checkpoint(self.path)
             self._written = time.monotonic()
 
@@ -140,7 +140,8 @@ class MetricsFile(Logger):
             split, _, name = key.partition("/")
             if name:
                 number = float(value) if math.isfinite(value) else None  # JSON has no NaN
-                rows.append({"step": step, "epoch": None if epoch is None else int(epoch), "split": split, "name": name, "value": number})  # fmt: skip
+                place = {"step": step, "epoch": None if epoch is None else int(epoch)}
+                rows.append({**place, "split": split, "name": name, "value": number})
         self.run.append_metrics(rows)
 
     @rank_zero_only
@@ -245,19 +246,19 @@ class SampleGrid(Callback):
         self._batch: dict[str, torch.Tensor] | None = None
 
     def on_validation_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int, *_: Any
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         # Within the loop, not after it: here the weights are those that are validated (averaged ones under EMA).
-        if batch_idx > 0 or trainer.sanity_checking or trainer.fast_dev_run or not trainer.is_global_zero:
+        if batch_idx > 0 or trainer.sanity_checking or trainer.fast_dev_run or not trainer.is_global_zero:  # type: ignore[attr-defined]
             return
         assert isinstance(pl_module, ColorizationStage)
         if self._batch is None:
             dataset = trainer.datamodule.val_dataloader().dataset  # type: ignore[attr-defined]
             self._batch = collate([dataset[0, i] for i in range(min(self.photos, len(dataset)))])
         photos = {k: v.to(pl_module.device) for k, v in self._batch.items()}
-        L, _, lab = pl_module.read(photos)
+        L, _ab, lab = pl_module.read(photos)
         predictions = color.join(color.split(lab)[0], pl_module(L))
-        picture = figures.grid([figures.strip(*row) for row in zip(predictions, lab, L, strict=True)])
+        picture = figures.grid([figures.strip(p, t, g) for p, t, g in zip(predictions, lab, L, strict=True)])
         self.folder.mkdir(parents=True, exist_ok=True)
         Image.fromarray(picture).save(self.folder / f"epoch_{trainer.current_epoch:04d}.png")
         for logger in trainer.loggers:
@@ -293,9 +294,10 @@ class PlainProgress(Callback):
         self._said = time.monotonic()
         eta = self._clock.eta(trainer)
         shown = ("train/loss", "val/delta_e2000", "val/psnr")
-        figures_ = [f"{k} {float(trainer.callback_metrics[k]):.4g}" for k in shown if k.startswith(prefix) and k in trainer.callback_metrics]  # fmt: skip
+        values = trainer.callback_metrics
+        said = ", ".join(f"{k} {float(values[k]):.4g}" for k in shown if k.startswith(prefix) and k in values)
         left = "" if eta is None else f", {int(eta) // 3600}:{int(eta) % 3600 // 60:02d}:{int(eta) % 60:02d} left"
-        log.info("epoch %d/%s %s: %s%s", trainer.current_epoch + 1, trainer.max_epochs, where, ", ".join(figures_), left)
+        log.info("epoch %d/%s %s: %s%s", trainer.current_epoch + 1, trainer.max_epochs, where, said, left)
 
 
 def started(run: Run, **facts: Any) -> None:

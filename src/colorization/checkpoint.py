@@ -90,7 +90,9 @@ def describe(
 
 def _check(description: Any, path: Path) -> dict[str, Any]:
     if not isinstance(description, dict) or "format_version" not in description:
-        raise InputError(f"{path}: these weights do not say what they are; only files written by this project can be loaded")
+        raise InputError(
+            f"{path}: these weights do not say what they are; only files written by this project can be loaded"
+        )
     if description["format_version"] != FORMAT_VERSION:
         raise InputError(
             f"{path}: weights of format {description['format_version']}, but this version reads format {FORMAT_VERSION}"
@@ -100,7 +102,9 @@ def _check(description: Any, path: Path) -> dict[str, Any]:
     return description
 
 
-def save_weights(path: Path, network: nn.Module, description: Mapping[str, Any], dtype: torch.dtype | None = None) -> None:
+def save_weights(
+    path: Path, network: nn.Module, description: Mapping[str, Any], dtype: torch.dtype | None = None
+) -> None:
     """Write a network's tensors and description atomically; ``dtype`` (e.g. ``torch.float16``) converts floats."""
     tensors = {
         k: (v.to(dtype) if dtype is not None and v.is_floating_point() else v).detach().cpu().contiguous().clone()
@@ -110,18 +114,27 @@ def save_weights(path: Path, network: nn.Module, description: Mapping[str, Any],
         save_file(tensors, str(temporary), metadata={KEY: json.dumps(description)})
 
 
+def load_tensors(path: Path) -> Any:
+    """What ``torch.save`` wrote, tensors on the CPU; nothing but plain data is ever unpickled.
+
+    Raises:
+        InputError: missing, no torch file, or one that holds code.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, OSError) as error:
+        raise InputError(f"{path}: not a file of torch weights that can be loaded safely") from error
+
+
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """A Lightning checkpoint of this project as a dictionary, tensors on the CPU.
 
     Raises:
         InputError: missing, no torch file, unsafe, or not from this project.
     """
-    if not path.is_file():
-        raise InputError(f"{path}: no such file")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, OSError) as error:
-        raise InputError(f"{path}: not a checkpoint that can be loaded safely") from error
+    content = load_tensors(path)
     if not isinstance(content, dict) or "state_dict" not in content:
         raise InputError(f"{path}: not a checkpoint of this project")
     _check(content.get(KEY), path)

@@ -29,9 +29,7 @@ AB_MAX = (98.3, 94.5)
 NEAR_GREY = 15.0
 
 # sRGB primaries (IEC 61966-2-1) and the D65 white of the 2° observer, to the digits that scikit-image uses.
-_RGB_TO_XYZ = np.array(
-    [[0.412453, 0.357580, 0.180423], [0.212671, 0.715160, 0.072169], [0.019334, 0.119193, 0.950227]]
-)
+_RGB_TO_XYZ = np.array([[0.412453, 0.357580, 0.180423], [0.212671, 0.715160, 0.072169], [0.019334, 0.119193, 0.950227]])
 _WHITE = np.array([0.95047, 1.0, 1.08883])
 _TO_LMN = (_RGB_TO_XYZ / _WHITE[:, None]).tolist()  # linear RGB -> XYZ relative to white
 _FROM_LMN = (np.linalg.inv(_RGB_TO_XYZ) * _WHITE[None, :]).tolist()
@@ -176,8 +174,8 @@ def squash_ab(x: Array) -> Array:
         x: (..., 2, H, W), any real value.
 
     Returns:
-        (..., 2, H, W) float32 normalised ab inside [AB_MIN, AB_MAX] / AB_SCALE: tanh(x), scaled on each side of zero to the
-        box's edge on that side.
+        (..., 2, H, W) float32 normalised ab inside [AB_MIN, AB_MAX] / AB_SCALE: tanh(x), scaled on each side of
+        zero to the box's edge on that side.
     """
     xp = _namespace(x)
     planes = []

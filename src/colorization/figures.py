@@ -60,7 +60,9 @@ def distributions(values: Mapping[str, Mapping[str, Sequence[float]]], labels: M
     FigureCanvasAgg(figure)
     axes = figure.subplots(1, len(values), sharey=True, squeeze=False)[0]
     for ax, (metric, rows) in zip(axes, values.items(), strict=True):
-        ax.boxplot([rows[n] for n in names], orientation="horizontal", widths=0.6, showmeans=True, flierprops={"markersize": 3})
+        ax.boxplot(
+            [rows[n] for n in names], orientation="horizontal", widths=0.6, showmeans=True, flierprops={"markersize": 3}
+        )
         ax.set_xlabel(labels[metric])
         ax.set_yticks(range(1, len(names) + 1), names)
         ax.grid(axis="x", alpha=0.3)

@@ -2,45 +2,36 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
+import warnings
 from collections.abc import Callable
 from typing import Any
 
 import hydra
-import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, InstantiationException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from colorization import devices
 from colorization.errors import InputError
-from colorization.runs import new_run_id
+from colorization.runs import new_run_id, start_time
 
 CONFIGS = "pkg://colorization.configs"
 
 
-def _best_accelerator() -> str:
-    """MPS, then CUDA, then CPU."""
-    if torch.backends.mps.is_available():
-        return "mps"
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
 def _accelerator_kind(accelerator: str) -> str:
-    """``trainer.accelerator`` to the entry of the accelerator config that it selects."""
-    if accelerator in ("auto", "gpu"):
-        return _best_accelerator()
-    if accelerator not in ("cpu", "cuda", "mps"):
-        raise InputError(f"trainer.accelerator={accelerator}: should be auto, cpu, cuda or mps")
-    return accelerator
+    """``trainer.accelerator`` to the entry of the accelerator config that it selects (checked later, by ``train``)."""
+    return devices.available()[0] if accelerator in ("auto", "gpu") else accelerator
 
 
 def _default_run_id(model: str) -> str:
     job = 0
     if HydraConfig.initialized():
-        job = OmegaConf.select(HydraConfig.instance().cfg, "hydra.job.num", throw_on_missing=False) or 0
+        job = OmegaConf.select(HydraConfig.instance().cfg, "hydra.job.num") or 0  # type: ignore[arg-type]
     return new_run_id(model, job)
 
 
@@ -48,6 +39,7 @@ def register_resolvers() -> None:
     """The resolvers that the configs use; needed before they are resolved outside of a command."""
     OmegaConf.register_new_resolver("accelerator_kind", _accelerator_kind, replace=True)
     OmegaConf.register_new_resolver("new_run_id", _default_run_id, replace=True)
+    OmegaConf.register_new_resolver("start_time", start_time, replace=True)
 
 
 def instantiate(config: DictConfig, **arguments: Any) -> Any:
@@ -62,8 +54,6 @@ def instantiate(config: DictConfig, **arguments: Any) -> Any:
 
 def _sentence(error: BaseException) -> str:
     """What went wrong, on one line."""
-    while isinstance(error, OmegaConfBaseException) and isinstance(error.__cause__, InputError):
-        error = error.__cause__
     lines = [line.strip() for line in str(error).splitlines()]
     if isinstance(error, HydraException):
         # Hydra adds where it searched, which is of no use for a config inside a package.
@@ -80,6 +70,10 @@ def run(task: Callable[[DictConfig], Any], config_name: str) -> None:
     full = os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra prints a trace of its own and exits before we can speak
     register_resolvers()
+    # Lightning's notes on its defaults and advertisements; its warnings stay.
+    for name in ("pytorch_lightning", "lightning_fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*|.*does not have many workers.*|.*in eval mode.*")
 
     def job(cfg: DictConfig) -> Any:
         try:

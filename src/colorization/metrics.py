@@ -101,6 +101,7 @@ class ColorizationMetrics(torchmetrics.Metric):
     """
 
     full_state_update = False
+    count: torch.Tensor
 
     def __init__(self) -> None:
         super().__init__()
@@ -112,10 +113,12 @@ class ColorizationMetrics(torchmetrics.Metric):
         """Add a batch of predictions and truths, (B, 3, H, W) Lab."""
         for name, values in image_metrics(lab, true_lab).items():
             setattr(self, name, getattr(self, name) + values.double().sum())
-        self.count += len(lab)
+        self.count = self.count + len(lab)
 
     def compute(self) -> dict[str, torch.Tensor]:
         """The means so far."""
-        names = [n for n in (*HIGHER_IS_BETTER, "colorfulness", "true_colorfulness") if n != "lpips" or lpips_network()[0]]
+        names = [
+            n for n in (*HIGHER_IS_BETTER, "colorfulness", "true_colorfulness") if n != "lpips" or lpips_network()[0]
+        ]
         means = {n: (getattr(self, n) / self.count).float() for n in names}
         return {**means, "delta_colorfulness": (means["colorfulness"] - means["true_colorfulness"]).abs()}

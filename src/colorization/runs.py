@@ -38,9 +38,14 @@ def utc_now() -> str:
     return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
 
 
+def start_time() -> str:
+    """When this process started, in UTC, as a sortable folder name."""
+    return f"{_PROCESS_TIME:%Y%m%d-%H%M%S}"
+
+
 def new_run_id(model: str, job: int = 0) -> str:
     """``<model>-<UTC time>-<4 hex>``: the same within a process and job, different for each job of a sweep."""
-    return f"{model}-{_PROCESS_TIME:%Y%m%d-%H%M%S}-{(_PROCESS_TOKEN + job) % (1 << 16):04x}"
+    return f"{model}-{start_time()}-{(_PROCESS_TOKEN + job) % (1 << 16):04x}"
 
 
 @contextmanager
@@ -127,7 +132,9 @@ class Run:
     def update_status(self, **changes: Any) -> None:
         """Merge ``changes`` into ``status.json``, atomically."""
         assert changes.get("state", "running") in STATES, changes
-        write_json(self.status_file, {"schema": SCHEMA, "run_id": self.id, **self.status(), **changes, "time": utc_now()})
+        write_json(
+            self.status_file, {"schema": SCHEMA, "run_id": self.id, **self.status(), **changes, "time": utc_now()}
+        )
 
     def append_metrics(self, rows: Iterable[dict[str, Any]]) -> None:
         """Add rows to ``metrics.jsonl``; each is one line with ``schema`` and ``time`` added."""

@@ -20,7 +20,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import TQDMProgressBar
 
-from colorization import callbacks, checkpoint, hydra_main, runs
+from colorization import callbacks, checkpoint, devices, hydra_main, runs
+from colorization.data.datamodules import PhotoDataModule
 from colorization.errors import InputError
 from colorization.stages.base import ColorizationStage
 
@@ -71,19 +72,21 @@ def _fit(
     runs.write_json(run.path / "environment.json", runs.environment(), indent=1)
 
     pl.seed_everything(cfg.seed, verbose=False)
-    datamodule: pl.LightningDataModule = hydra_main.instantiate(cfg.datamodule)
+    datamodule: PhotoDataModule = hydra_main.instantiate(cfg.datamodule)
     stage: ColorizationStage = hydra_main.instantiate(cfg.model)
     datamodule.setup("fit")
     runs.write_json(run.path / "split.json", datamodule.manifest())
-    if resume_from is None:
+    if resume_from is None and cfg.init_weights is None:
         stage.load_pretrained()
+    elif resume_from is None:
+        stage.take_weights(checkpoint.resolve_weights(cfg.init_weights, cfg.paths.output_dir))
     if cfg.accelerator.channels_last:
         stage.to(memory_format=torch.channels_last)
 
-    trainer = build_trainer(cfg, stage, run, stop)
+    trainer = build_trainer(cfg, stage, run, stop, len(datamodule.train_dataloader()))
     trainer.fit(stage, datamodule=datamodule, ckpt_path=resume_from, weights_only=True)
     metrics = dict(trainer.callback_metrics)
-    if cfg.test and "test" in datamodule.photos and not trainer.fast_dev_run:
+    if cfg.test and "test" in datamodule.photos and not cfg.trainer.fast_dev_run:
         best = run.best_checkpoint if run.best_checkpoint.is_file() else None
         if best is not None:
             stage.load_state_dict(checkpoint.read_checkpoint(best)["state_dict"], strict=True)
@@ -92,12 +95,16 @@ def _fit(
     return {k: float(v) for k, v in metrics.items() if k.startswith(("val/", "test/"))}
 
 
-def build_trainer(cfg: DictConfig, stage: ColorizationStage, run: runs.Run, stop: callbacks.StopSignals) -> pl.Trainer:
+def build_trainer(
+    cfg: DictConfig, stage: ColorizationStage, run: runs.Run, stop: callbacks.StopSignals, batches_per_epoch: int
+) -> pl.Trainer:
     """The Lightning trainer with the callbacks and loggers of the config and those that make the run folder."""
     settings: dict[str, Any] = OmegaConf.to_container(cfg.trainer, resolve=True)  # type: ignore[assignment]
     if not stage.automatic_optimization:  # Lightning refuses these two here; the stage does both by hand
         stage.gradient_clip_val = settings.pop("gradient_clip_val")
         stage.accumulate_grad_batches = settings.pop("accumulate_grad_batches")
+    # A small set has fewer batches in an epoch than the interval, and would log nothing.
+    settings["log_every_n_steps"] = min(settings["log_every_n_steps"], batches_per_epoch)
     progress = TQDMProgressBar() if sys.stderr.isatty() else callbacks.PlainProgress()
     own = [
         callbacks.RunStatus(run, cfg.callbacks.best.monitor),
@@ -106,7 +113,9 @@ def build_trainer(cfg: DictConfig, stage: ColorizationStage, run: runs.Run, stop
         callbacks.LastCheckpoint(run.last_checkpoint, stop, cfg.checkpoint_minutes),
         *([progress] if settings["enable_progress_bar"] else []),
     ]
-    configured = [hydra_main.instantiate(c) for name, c in cfg.callbacks.items() if c is not None and not _skip(name, cfg)]
+    configured = [
+        hydra_main.instantiate(c) for name, c in cfg.callbacks.items() if c is not None and not _skip(name, cfg)
+    ]
     loggers = [hydra_main.instantiate(c) for c in cfg.logger.values() if c is not None]
     settings["enable_progress_bar"] = settings["enable_progress_bar"] and isinstance(progress, TQDMProgressBar)
     return pl.Trainer(
@@ -125,11 +134,7 @@ def _skip(name: str, cfg: DictConfig) -> bool:
 
 def check(cfg: DictConfig) -> None:
     """Refuse values that cannot work, each in one sentence that names the key."""
-    kind = cfg.accelerator.kind
-    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if not there[kind]:
-        have = ", ".join(k for k, v in there.items() if v)
-        raise InputError(f"trainer.accelerator={cfg.trainer.accelerator}: this machine has no {kind.upper()}; it has {have}")
+    kind = devices.choose(cfg.trainer.accelerator, "trainer.accelerator")
     for key in ("max_epochs", "max_steps"):
         value = cfg.trainer[key]
         if value is not None and (not isinstance(value, int) or value < -1 or value == 0):
@@ -154,7 +159,9 @@ def find_checkpoint(cfg: DictConfig, run: runs.Run) -> tuple[Path | None, str | 
     path = run.last_checkpoint if cfg.ckpt_path == "last" else Path(cfg.ckpt_path)
     if not path.is_file():
         if cfg.ckpt_path == "last":
-            raise InputError(f"ckpt_path=last: run_id={run.id} has no checkpoint in {path.parent}; start it without ckpt_path")
+            raise InputError(
+                f"ckpt_path=last: run_id={run.id} has no checkpoint in {path.parent}; start it without ckpt_path"
+            )
         raise InputError(f"ckpt_path={path}: no such file; give a *.ckpt of a run, or last")
     stage = checkpoint.read_checkpoint(path)[checkpoint.KEY]["stage"]
     if stage != cfg.model.name:
@@ -168,13 +175,13 @@ def claim(run: runs.Run, going_on: bool) -> None:
     untouched = state in (None, "queued") or (state == "failed" and not run.last_checkpoint.is_file())
     if not untouched and not going_on:
         raise InputError(
-            f"run_id={run.id}: this run exists (state {state}); add ckpt_path=last to go on with it, or choose another id"
+            f"run_id={run.id}: this run exists ({state}); add ckpt_path=last to go on with it, or choose another id"
         )
     (run.path / "checkpoints").mkdir(parents=True, exist_ok=True)
 
 
 def export_weights(run: runs.Run) -> str | None:
-    """Write ``weights.safetensors`` from the best checkpoint, else the last; the file's name, or ``None`` without one."""
+    """Write ``weights.safetensors`` from the best checkpoint, else the last; its name, or ``None`` without either."""
     for source in (run.best_checkpoint, run.last_checkpoint):
         if source.is_file():
             network, description = checkpoint.load_weights(source)

@@ -67,5 +67,7 @@ class Augment:
             L = color.split(color.rgb_to_lab(rgb))[0]
             grey = np.rint(color.grey_of_lightness(L) * 255).astype(np.uint8)
             self.damage.set_random_seed(seed)
-            sample["grey"] = np.ascontiguousarray(self.damage(image=grey.transpose(1, 2, 0))["image"].transpose(2, 0, 1))
+            sample["grey"] = np.ascontiguousarray(
+                self.damage(image=grey.transpose(1, 2, 0))["image"].transpose(2, 0, 1)
+            )
         return sample

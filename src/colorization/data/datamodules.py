@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytorch_lightning as pl
@@ -66,9 +66,11 @@ class PhotoDataModule(pl.LightningDataModule):
         for key, share in (("max_unreadable", max_unreadable), ("flip", flip), ("damage", damage)):
             if not 0 <= share <= 1:
                 raise InputError(f"datamodule.{key}={share}: should be between 0 and 1")
-        low, high = crop_scale
-        if not 0 < low <= high <= 1:
-            raise InputError(f"datamodule.crop_scale=[{low},{high}]: should be two shares, 0 < low <= high <= 1")
+        smallest, largest = crop_scale
+        if not 0 < smallest <= largest <= 1:
+            raise InputError(
+                f"datamodule.crop_scale=[{smallest},{largest}]: should be two shares, 0 < low <= high <= 1"
+            )
         if num_workers == "auto":
             num_workers = min(8, max(1, (os.cpu_count() or 1) // 2))
         if not isinstance(num_workers, int) or num_workers < 0:
@@ -76,7 +78,7 @@ class PhotoDataModule(pl.LightningDataModule):
         self.name, self.image_size, self.batch_size, self.seed = name, image_size, batch_size, seed
         self.num_workers, self.pin_memory, self.intervals = num_workers, pin_memory, intervals
         self.min_colorfulness, self.max_unreadable = min_colorfulness, max_unreadable
-        self.augmentation = {"crop_scale": (low, high), "flip": flip, "damage": damage}
+        self.augmentation = {"crop_scale": (smallest, largest), "flip": flip, "damage": damage}
         self.photos: dict[str, PhotoSet] = {}
         self.facts: dict[str, list[Facts]] = {}
         self.unreadable: list[Facts] = []
@@ -193,7 +195,9 @@ class FolderDataModule(PhotoDataModule):
 
     def load_splits(self) -> dict[str, PhotoSet]:
         if any(self.dirs.values()):
-            sets = {s: FolderPhotos(d, f"datamodule.{s}_dir", cache_dir=self.cache_dir) for s, d in self.dirs.items() if d}
+            sets = {
+                s: FolderPhotos(d, f"datamodule.{s}_dir", cache_dir=self.cache_dir) for s, d in self.dirs.items() if d
+            }
             seen: dict[Path, str] = {}
             for split, photos in sets.items():
                 for i in range(len(photos.names)):
@@ -210,7 +214,7 @@ class FolderDataModule(PhotoDataModule):
         photos = FolderPhotos(self.data_dir, "datamodule.data_dir", cache_dir=self.cache_dir)
         if len(photos.names) < 3:
             raise InputError(
-                f"datamodule.data_dir={self.data_dir}: {len(photos.names)} photos cannot be split into train, val and test"
+                f"datamodule.data_dir={self.data_dir}: {len(photos.names)} photos are too few for three splits"
             )
         parts = split_names(photos.names, self.fractions, self.seed)
         return {s: photos.subset(parts[s]) for s in SPLITS}
@@ -226,7 +230,7 @@ class SampleDataModule(PhotoDataModule):
         others: see :class:`PhotoDataModule`.
     """
 
-    PHOTOS = {
+    PHOTOS: ClassVar = {
         "train": ("skimage/astronaut", "skimage/chelsea", "skimage/motorcycle_left", "sklearn/flower"),
         "val": ("skimage/rocket",),
         "test": ("skimage/coffee", "sklearn/china"),

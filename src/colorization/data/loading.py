@@ -46,7 +46,7 @@ class EpochSampler(Sampler[Key]):
             yield self.epoch, int(i)
 
 
-class PhotoDataset(Dataset[dict[str, np.ndarray] | None]):
+class PhotoDataset(Dataset[Any]):
     """Photos read and augmented one at a time; ``None`` for one that has become unreadable since the scan."""
 
     def __init__(self, photos: PhotoSet, augment: Augment, seed: int) -> None:
@@ -87,7 +87,7 @@ def _start_worker(worker_id: int) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-class PhotoLoader(DataLoader[dict[str, Any]]):
+class PhotoLoader(DataLoader[Any]):
     """A ``DataLoader`` whose place within the epoch is saved in Lightning's checkpoints and restored from them."""
 
     sampler: EpochSampler

@@ -173,7 +173,12 @@ class FolderPhotos:
         if fresh:
             with ThreadPoolExecutor(os.cpu_count()) as pool:
                 progress = tqdm(
-                    pool.map(self._scan_one, fresh), f"checking {self.root}", len(fresh), unit="photo", disable=None, delay=2
+                    pool.map(self._scan_one, fresh),
+                    f"checking {self.root}",
+                    len(fresh),
+                    unit="photo",
+                    disable=None,
+                    delay=2,
                 )
                 for i, facts in zip(fresh, progress, strict=True):
                     known[self.names[i]] = {**asdict(facts), "stamp": stamps[i]}

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 from torchvision.models import ResNet18_Weights, resnet18
 
+from colorization.checkpoint import load_tensors
 from colorization.color import grey_of_lightness
 from colorization.errors import InputError
 from colorization.networks.unet import UNet, Upsampling
@@ -31,7 +32,7 @@ class FrozenResNet18(nn.Module):
         super().__init__()
         self.size = size
         self.resnet = resnet18(weights=None)
-        self.resnet.fc = nn.Identity()  # type: ignore[assignment]
+        self.resnet.fc = nn.Identity()
         self.requires_grad_(False)
         self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1))
@@ -88,7 +89,8 @@ class FusionUNet(UNet):
                 ResNet-18 state dict, or ``None`` for random ones.
 
         Returns:
-            What the ResNet now is, for the checkpoint and every table: ``{"resnet": "imagenet" | file name | "random"}``.
+            What the ResNet now is, for the checkpoint and every table: ``{"resnet": "imagenet"}``, the file's name, or
+            ``"random"``.
 
         Raises:
             InputError: the weights cannot be had or do not fit.
@@ -105,18 +107,15 @@ class FusionUNet(UNet):
                     "random ones (model.resnet_weights=null)"
                 ) from error
         else:
-            path = Path(resnet_weights)
-            if not path.is_file():
-                raise InputError(
-                    f"model.resnet_weights={resnet_weights}: no such file; give a ResNet-18 state dict, imagenet or null"
-                )
             try:
-                state = torch.load(path, map_location="cpu", weights_only=True)
-            except Exception as error:  # torch raises many types for what is not a state dict
-                raise InputError(f"model.resnet_weights={resnet_weights}: not a file of torch weights ({error})") from error
-        state = {k: v for k, v in state.items() if not k.startswith("fc.")}  # the classifier is not used
+                state = load_tensors(Path(resnet_weights))
+            except InputError as error:
+                raise InputError(
+                    f"model.resnet_weights={error}; give a ResNet-18 state dict, imagenet or null"
+                ) from error
         try:
+            state = {k: v for k, v in state.items() if not k.startswith("fc.")}  # the classifier is not used
             self.resnet.resnet.load_state_dict(state, strict=True)
-        except RuntimeError as error:
+        except (RuntimeError, AttributeError) as error:
             raise InputError(f"model.resnet_weights={resnet_weights}: these are not a ResNet-18's weights") from error
         return {"resnet": "imagenet" if resnet_weights == "imagenet" else Path(resnet_weights).name}

@@ -50,11 +50,17 @@ class UNet(nn.Module):
             self.down.append(nn.Sequential(*layers))
         for i in reversed(range(1, depth)):
             inputs = channels[i] if i == depth - 1 else 2 * channels[i]
-            layers = [nn.ReLU(), _upsample(inputs, channels[i - 1], upsampling, bias=False), BatchNorm2d(channels[i - 1])]
+            layers = [
+                nn.ReLU(),
+                _upsample(inputs, channels[i - 1], upsampling, bias=False),
+                BatchNorm2d(channels[i - 1]),
+            ]
             if dropout > 0 and depth - 4 <= i < depth - 1 and channels[i - 1] == 8 * width:
                 layers.append(nn.Dropout(dropout))
             self.up.append(nn.Sequential(*layers))
-        self.head = nn.Sequential(nn.ReLU(), _upsample(2 * channels[0] if depth > 1 else channels[0], 2, upsampling, True))
+        self.head = nn.Sequential(
+            nn.ReLU(), _upsample(2 * channels[0] if depth > 1 else channels[0], 2, upsampling, True)
+        )
         for module in self.modules():
             if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
                 nn.init.normal_(module.weight, 0.0, 0.02)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from hydra.utils import get_class
+from torch import nn
 
 from colorization import checkpoint, color
 from colorization.errors import InputError
@@ -48,13 +50,16 @@ class ColorizationStage(pl.LightningModule):
         loss: ``_target_`` and arguments of a loss in :mod:`colorization.losses`.
         optimizer: ``_target_`` and arguments of a torch optimizer.
         lr_schedule, lr_warmup: see :func:`lr_factor`.
-        pretrained: keyword arguments for the network's ``load_pretrained``, used when a run starts from nothing.
+        pretrained: all other keys of the model's config, e.g. ``resnet_weights``: the network's ``load_pretrained``
+            gets them when a run starts from nothing.
 
     All arguments are plain scalars, lists and dictionaries: they are the hyper-parameters of the checkpoint.
     """
 
-    loss_type: type
+    loss_type: type[nn.Module]
     fitting_losses: str  # for the message when loss and stage do not go together
+    loss: Any
+    network: Any
 
     def __init__(
         self,
@@ -64,7 +69,7 @@ class ColorizationStage(pl.LightningModule):
         optimizer: dict[str, Any],
         lr_schedule: str = "constant",
         lr_warmup: float = 0.0,
-        pretrained: dict[str, str | None] | None = None,
+        **pretrained: str | None,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
@@ -79,16 +84,36 @@ class ColorizationStage(pl.LightningModule):
         if not optimizer["lr"] > 0:
             raise InputError(f"model.optimizer.lr={optimizer['lr']}: should be above 0")
         self.accumulate_grad_batches = 1  # of a stage that accumulates by itself; else the trainer does
-        self.pretrained: dict[str, str] = {}
+        if pretrained and not hasattr(self.network, "load_pretrained"):
+            raise InputError(f"model.{next(iter(pretrained))}: model={name} has no such setting")
+        self.pretrained_sources, self.pretrained = pretrained, dict[str, str]()
         self.val_metrics, self.test_metrics = ColorizationMetrics(), ColorizationMetrics()
 
     def load_pretrained(self) -> None:
         """Fill the network's pretrained parts; for a run that starts from nothing."""
-        if self.hparams["pretrained"]:
-            self.pretrained = self.network.load_pretrained(**self.hparams["pretrained"])
+        if self.pretrained_sources:
+            self.pretrained = self.network.load_pretrained(**self.pretrained_sources)
             for part, source in self.pretrained.items():
                 if source == "random":
                     log.warning("%s runs on a random %s: nothing pretrained is in it", self.name, part)
+
+    def take_weights(self, path: Path) -> None:
+        """Start from the weights in a file (of any stage whose network is the same), with a new optimizer.
+
+        Raises:
+            InputError: the file cannot be loaded, or holds another network.
+        """
+        network, description = checkpoint.load_weights(path)
+        try:
+            self.network.load_state_dict(network.state_dict(), strict=True)
+        except RuntimeError as error:
+            raise InputError(
+                f"init_weights={path}: its network {description['network']} is not that of model={self.name}"
+            ) from error
+        self.pretrained = {
+            **description["pretrained"],
+            "network": f"{description['stage']} of {description['training_data'].get('name')}",
+        }
 
     def forward(self, L: torch.Tensor) -> torch.Tensor:
         """``L`` (B, 1, H, W) in [0, 1] to normalised ab (B, 2, H, W)."""

@@ -55,9 +55,9 @@ class GANStage(ColorizationStage):
         lr_warmup: float = 0.0,
         d_lr_factor: float = 1.0,
         warmup_epochs: float = 0.0,
-        pretrained: dict[str, str | None] | None = None,
+        **pretrained: str | None,
     ) -> None:
-        super().__init__(name, network, loss, optimizer, lr_schedule, lr_warmup, pretrained)
+        super().__init__(name, network, loss, optimizer, lr_schedule, lr_warmup, **pretrained)
         self.save_hyperparameters()
         self.automatic_optimization = False
         if d_lr_factor <= 0:
@@ -77,7 +77,7 @@ class GANStage(ColorizationStage):
         self._warmup_batches = round(self.warmup_epochs * self.trainer.num_training_batches)
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
-        optimizer_g, optimizer_d = self.optimizers()
+        optimizer_g, optimizer_d = self.optimizers()  # type: ignore[attr-defined]
         L, ab, _ = self.read(batch)
         warming_up = self.trainer.fit_loop.epoch_loop.total_batch_idx < self._warmup_batches
         fake = self(L)
@@ -86,7 +86,7 @@ class GANStage(ColorizationStage):
             losses_d = self.discriminator_step(optimizer_d, L, ab, fake.detach(), batch_idx)
         losses_g = self.generator_step(optimizer_g, L, ab, fake, batch_idx, adversarial=not warming_up)
         if self._is_update(batch_idx):
-            for scheduler in self.lr_schedulers():
+            for scheduler in self.lr_schedulers():  # type: ignore[union-attr]
                 scheduler.step()
 
         rates = {"lr": optimizer_g.param_groups[0]["lr"], "d_lr": optimizer_d.param_groups[0]["lr"]}

@@ -19,10 +19,10 @@ class RegressionStage(ColorizationStage):
     def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
         L, ab, _ = self.read(batch)
         loss = self.loss(self(L), ab)
-        self.log_train({"loss": loss.detach(), "lr": self.optimizers().param_groups[0]["lr"]}, len(L))
+        self.log_train({"loss": loss.detach(), "lr": self.trainer.optimizers[0].param_groups[0]["lr"]}, len(L))
         return loss
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> Any:
         optimizer = self.build_optimizer(self.network.parameters())
         return {
             "optimizer": optimizer,

@@ -1,0 +1,37 @@
+#!/bin/sh
+# First light: four stages on 810 photographs at 128x128, on two CPU cores, in about an hour.
+#   experiments/first-light/run.sh DATA        (DATA holds imagenet-sample/{train,val,test} and cifar10-jpeg.tar.xz)
+# A stage whose run is finished is left alone, one that was interrupted goes on.
+set -eu
+data=$1
+out=${OUT:-outputs}
+python=${PYTHON:-python}
+
+train() { # id, then overrides
+  id=$1; shift
+  state=$($python -c "import sys; from pathlib import Path; from colorization.runs import Run; print(Run(Path(sys.argv[1])).status().get('state'))" "$out/runs/$id")
+  [ "$state" = finished ] && return
+  [ -f "$out/runs/$id/checkpoints/last.ckpt" ] && set -- "$@" ckpt_path=last
+  $python -m colorization.train run_id="$id" paths.data_dir="$data" paths.output_dir="$out" "$@"
+}
+
+unet="model.network.width=32 model.network.depth=5 model.network.dropout=0 model.network.upsampling=nearest"
+adamw="model.optimizer._target_=torch.optim.AdamW +model.optimizer.weight_decay=0.01"
+cosine="model.lr_schedule=cosine model.lr_warmup=0.1"
+
+# The U-Net learns its first colours from CIFAR-10's small photographs; stages 2 to 4 start from it.
+train first-light-cifar10 model=unet loss=huber $unet $adamw $cosine model.optimizer.lr=2e-3 \
+  datamodule=cifar10 datamodule.archive="$data/cifar10-jpeg.tar.xz" paths.cache_dir="$out/cache" \
+  datamodule.data_dir="$out/cache" datamodule.batch_size=128 datamodule.min_colorfulness=15 trainer.max_epochs=4
+
+train first-light-unet experiment=first-light model=unet loss=huber $unet $adamw $cosine \
+  model.optimizer.lr=5e-4 init_weights=first-light-cifar10 trainer.max_epochs=12
+
+train first-light-baseline experiment=first-light model=baseline model.network.width=16 $adamw $cosine \
+  model.optimizer.lr=2e-3 trainer.max_epochs=10
+
+train first-light-gan experiment=first-light model=gan $unet model.discriminator.width=32 \
+  init_weights=first-light-unet model.d_lr_factor=0.5 callbacks=ema callbacks.ema.decay=0.99 trainer.max_epochs=5
+
+train first-light-fusion experiment=first-light model=fusion $unet model.discriminator.width=32 model.resnet_weights=null \
+  model.network.resnet_size=128 model.warmup_epochs=2 callbacks=ema callbacks.ema.decay=0.99 trainer.max_epochs=7

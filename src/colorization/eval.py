@@ -1,0 +1,337 @@
+"""Evaluate weights side by side: ``python -m colorization.eval weights=[a,b] datamodule.test_dir=photos``.
+
+One protocol for all rows, the trivial answers (no colour, the mean colour) always among them, every figure with a
+bootstrap interval over the photos, and every figure once more without the near-grey photos.
+"""
+
+from __future__ import annotations
+
+import csv
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+
+import numpy as np
+import torch
+from omegaconf import DictConfig, ListConfig
+from PIL import Image
+from tqdm import tqdm
+
+from colorization import __version__, checkpoint, color, devices, figures, hydra_main, metrics, runs
+from colorization.data.datamodules import PhotoDataModule
+from colorization.data.splits import data_hash
+from colorization.errors import InputError
+from colorization.inference import shipped_weights
+from colorization.statistics import FEWEST_PHOTOS, bootstrap
+
+log = logging.getLogger(__name__)
+
+GREY, MEAN = "grey", "mean colour"
+COLUMNS = ("psnr", "ssim", "lpips", "delta_e2000", "colorfulness", "delta_colorfulness")
+LABELS = {
+    "psnr": "PSNR ↑ (dB)",
+    "ssim": "SSIM ↑",
+    "lpips": "LPIPS ↓",
+    "delta_e2000": "ΔE2000 ↓",
+    "colorfulness": "CF",
+    "delta_colorfulness": "ΔCF ↓",
+}
+DIGITS = {"psnr": 2, "ssim": 4, "lpips": 4, "delta_e2000": 2, "colorfulness": 1, "delta_colorfulness": 1}
+
+
+@dataclass
+class Row:
+    """One row of the table: a way to get ab from L, and what it scored.
+
+    Attributes:
+        name: as shown.
+        predict: ``L`` (B, 1, H, W) in [0, 1] to normalised ab (B, 2, H, W).
+        facts: what is known of the weights (file, stage, pretrained parts, ...).
+        values: metric -> one value a photo, in the order of the test split.
+        fid: Fréchet distance to the truths, if asked for and possible.
+    """
+
+    name: str
+    predict: Callable[[torch.Tensor], torch.Tensor]
+    facts: dict[str, Any] = field(default_factory=dict)
+    values: dict[str, list[float]] = field(default_factory=dict)
+    fid: float | None = None
+
+
+def evaluate(cfg: DictConfig) -> dict[str, Any]:
+    """Evaluate as configured; writes the folder ``cfg.eval_dir`` and returns the content of its ``metrics.json``.
+
+    Raises:
+        InputError: no weights, no photos, or something in the config cannot work.
+    """
+    device = devices.choose(cfg.trainer.accelerator, "trainer.accelerator")
+    files = find_weights(cfg)
+    datamodule: PhotoDataModule = hydra_main.instantiate(cfg.datamodule)
+    datamodule.setup("test")
+    loader = datamodule.loader("test", train=False)
+    rows = trivial_rows(files, datamodule) + [model_row(f, device) for f in files]
+    disambiguate(rows)
+    folder = Path(cfg.eval_dir)
+    score(rows, loader, folder, cfg.strips, device, cfg.fid)
+
+    names = [datamodule.photos["test"].names[i] for i in range(len(loader.dataset))]  # type: ignore[arg-type]
+    report = {
+        "schema": 1,
+        "protocol": protocol(datamodule, len(rows[0].values["psnr"]), cfg),
+        **summarize(rows, datamodule.intervals, cfg.bootstrap, cfg.seed),
+    }
+    runs.write_json(folder / "metrics.json", report, indent=1)
+    write_per_image(folder / "per_image.csv", rows, names)
+    shown = {m: {r.name: r.values[m] for r in rows} for m in ("delta_e2000", "psnr")}
+    figures.distributions(shown, LABELS, folder / "distributions.png")
+    text = table(report)
+    (folder / "table.md").write_text(text, encoding="utf-8")
+    print(text)
+    log.info("table, strips, per-image figures: %s", folder)
+    return report
+
+
+def find_weights(cfg: DictConfig) -> list[Path]:
+    """The files to evaluate: those asked for, else the newest finished run of each model and what ships."""
+    output_dir = Path(cfg.paths.output_dir)
+    if cfg.weights is not None:
+        asked = list(cfg.weights) if isinstance(cfg.weights, ListConfig) else [cfg.weights]
+        return [checkpoint.resolve_weights(str(w), output_dir) for w in asked]
+    newest: dict[str, Path] = {}
+    for run in runs.find_runs(output_dir):
+        status = run.status()
+        if status["state"] == "finished" and run.weights_file.is_file():
+            newest[status["model"]] = run.weights_file
+    files = [*newest.values(), *shipped_weights()]
+    if not files:
+        raise InputError(
+            f"weights=null: no finished run in {output_dir / 'runs'} and no weights that ship; give weights=<file>"
+        )
+    return files
+
+
+def trivial_rows(files: list[Path], datamodule: PhotoDataModule) -> list[Row]:
+    """Grey (a = b = 0) and the mean colour of the training split, else of the first weights that know theirs."""
+    means = [(datamodule.describe(), datamodule.name)]
+    means += [(checkpoint.read_description(f)["training_data"], str(f)) for f in files]
+    known = [(d["mean_ab"], source) for d, source in means if "mean_ab" in d]
+    rows = [Row(GREY, lambda L: L.new_zeros(len(L), 2, *L.shape[2:]))]
+    if known:
+        ab, source = known[0]
+        mean = torch.tensor(ab).view(1, 2, 1, 1) / color.AB_SCALE
+        constant = Row(MEAN, lambda L: mean.to(L.device).expand(len(L), 2, *L.shape[2:]))
+        constant.facts = {"mean_ab": ab, "training_data": source}
+        rows.append(constant)
+    return rows
+
+
+def model_row(file: Path, device: str) -> Row:
+    """The row of a weights file."""
+    network, description = checkpoint.load_weights(file)
+    random = [part for part, source in description["pretrained"].items() if source == "random"]
+    name = description["stage"] + "".join(f" (random {part})" for part in random)
+    keys = ("stage", "network", "pretrained", "training_data", "loss", "version", "git")
+    return Row(name, network.to(device), {"weights": str(file), **{k: description.get(k) for k in keys}})
+
+
+def disambiguate(rows: list[Row]) -> None:
+    """Give rows of the same name their run's or file's name."""
+    names = [r.name for r in rows]
+    for row in rows:
+        if names.count(row.name) > 1:
+            file = Path(row.facts["weights"])
+            row.name = f"{row.name} {file.parent.name}/{file.stem}"
+
+
+@torch.inference_mode()
+def score(rows: list[Row], loader: Any, folder: Path, strips: int, device: str, fid: bool) -> None:
+    """Fill ``values`` of every row, and write the strips of the first photos."""
+    (folder / "strips").mkdir(parents=True, exist_ok=True)
+    distances = {r.name: _frechet(device) for r in rows} if fid else {}
+    for batch in tqdm(loader, "evaluating", unit="batch", disable=None):
+        lab = color.rgb_to_lab(batch["rgb"].to(device))
+        L, _ = color.split(lab)
+        for row in rows:
+            prediction = color.join(L, row.predict(L))
+            for metric, values in metrics.image_metrics(prediction, lab).items():
+                row.values.setdefault(metric, []).extend(values.tolist())
+            if fid and (distance := distances[row.name]) is not None:
+                distance.update(color.lab_to_rgb(prediction), real=False)
+                distance.update(color.lab_to_rgb(lab), real=True)
+            if row.name not in (GREY, MEAN):
+                for i, index in enumerate(batch["index"].tolist()):
+                    if index < strips:
+                        name = Path(loader.dataset.photos.names[index]).stem
+                        picture = Image.fromarray(figures.strip(prediction[i], lab[i]))
+                        picture.save(folder / "strips" / f"{index:03d}-{_slug(name)}-{_slug(row.name)}.png")
+    for row in rows:
+        if (d := distances.get(row.name)) is not None:
+            row.fid = float(d.compute())
+
+
+def _slug(name: str) -> str:
+    """A name that every file system takes."""
+    return "".join(c if c.isascii() and c.isalnum() else "_" for c in name)[:80]
+
+
+def _frechet(device: str) -> Any:
+    """torchmetrics' FID, or ``None`` (said once, in the log) where its package or weights are missing."""
+    from torchmetrics.image.fid import FrechetInceptionDistance
+
+    try:
+        return FrechetInceptionDistance(normalize=True).to(device)
+    except (ModuleNotFoundError, URLError, OSError) as error:
+        log.warning("FID is not computed: %s", error)
+        return None
+
+
+def protocol(datamodule: PhotoDataModule, photos: int, cfg: DictConfig) -> dict[str, Any]:
+    """What a reader has to know to compare these figures with others."""
+    return {
+        "data": datamodule.name,
+        "data_hash": data_hash(datamodule.facts["test"]),
+        "n": photos,
+        "unreadable": len(datamodule.unreadable),
+        "crop": "short side resized to the size, then centre crop; aspect ratio kept",
+        "size": datamodule.image_size,
+        "space": "RGB in [0, 1], rebuilt from the true L* and the predicted a*b*, channels clipped",
+        "psnr": f"mean of images, at most {metrics.PSNR_LIMIT} dB (8-bit rounding)",
+        "ssim": metrics.SSIM_WINDOW,
+        "lpips": "AlexNet, v0.1",
+        "colorfulness": metrics.COLORFULNESS_FORM,
+        "delta_colorfulness": metrics.DELTA_COLORFULNESS_FORM,
+        "near_grey": f"true colorfulness below {color.NEAR_GREY:g}",
+        "intervals": f"95 %, percentile bootstrap over photos, {cfg.bootstrap} resamples, seed {cfg.seed}",
+        "version": __version__,
+        "git": runs.git_state(Path(__file__).parent),
+        "time": runs.utc_now(),
+    }
+
+
+def summarize(rows: list[Row], intervals: bool, resamples: int, seed: int) -> dict[str, Any]:
+    """Means, intervals and paired comparisons, on all photos and without the near-grey ones.
+
+    Returns:
+        ``rows``: per row ``name`` and for each metric ``{"mean", "ci95"}``, the same again under
+        ``without_near_grey``, and ``beats_grey`` (yes, no or undecided, by the paired ΔE2000); ``comparisons``: per
+        pair and metric the mean difference a - b with its interval.
+    """
+    truth = np.array(rows[0].values["true_colorfulness"])
+    coloured = np.flatnonzero(truth >= color.NEAR_GREY)
+    subsets = {"all": np.arange(len(truth)), "without_near_grey": coloured}
+
+    def interval(statistic: Callable[[np.ndarray], np.ndarray], photos: int) -> list[float] | None:
+        found = bootstrap(statistic, photos, resamples, seed) if intervals else None
+        return None if found is None else list(found)
+
+    def figures_of(row: Row, chosen: np.ndarray) -> dict[str, Any]:
+        result: dict[str, Any] = {"n": len(chosen)}
+        for metric in COLUMNS:
+            if metric == "delta_colorfulness":
+                predicted, true = np.array(row.values["colorfulness"])[chosen], truth[chosen]
+                mean = abs(predicted.mean() - true.mean()) if len(chosen) else None
+                ci = interval(lambda i, p=predicted, t=true: np.abs(p[i].mean(1) - t[i].mean(1)), len(chosen))  # type: ignore[misc]
+            elif metric in row.values:
+                values = np.array(row.values[metric])[chosen]
+                mean = values.mean() if len(chosen) else None
+                ci = interval(lambda i, v=values: v[i].mean(1), len(chosen))  # type: ignore[misc]
+            else:
+                result[metric] = {"mean": None, "ci95": None, "reason": metrics.lpips_network()[1]}
+                continue
+            result[metric] = {"mean": None if mean is None else float(mean), "ci95": ci}
+        if len(chosen):
+            result["psnr"]["median"] = float(np.median(np.array(row.values["psnr"])[chosen]))
+        return result
+
+    def difference(a: Row, b: Row, metric: str, chosen: np.ndarray) -> dict[str, Any]:
+        d = (np.array(a.values[metric]) - np.array(b.values[metric]))[chosen]
+        return {"mean": float(d.mean()) if len(d) else None, "ci95": interval(lambda i: d[i].mean(1), len(d))}
+
+    comparisons = [
+        {"a": a.name, "b": b.name, "metric": m, "subset": s, **difference(a, b, m, chosen)}
+        for k, a in enumerate(rows)
+        for b in rows[:k]
+        for m in metrics.HIGHER_IS_BETTER
+        if m in a.values
+        for s, chosen in subsets.items()
+    ]
+    result = []
+    for row in rows:
+        entry = {"name": row.name, **figures_of(row, subsets["all"]), "fid": row.fid, **row.facts}
+        entry["without_near_grey"] = figures_of(row, coloured)
+        if row.name != GREY:
+            entry["beats_grey"] = _verdict(difference(row, rows[0], "delta_e2000", subsets["all"])["ci95"])
+        result.append(entry)
+    return {"rows": result, "comparisons": comparisons}
+
+
+def _verdict(ci95: list[float] | None) -> str:
+    if ci95 is None or ci95[0] <= 0 <= ci95[1]:
+        return "undecided"
+    return "yes" if ci95[1] < 0 else "no"
+
+
+def write_per_image(path: Path, rows: list[Row], names: list[str]) -> None:
+    """One line for each photo and row."""
+    columns = list(rows[0].values)
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["photo", "model", *columns])
+        for row in rows:
+            for i, name in enumerate(names):
+                writer.writerow([name, row.name, *(f"{row.values[m][i]:.5f}" for m in columns)])
+
+
+def table(report: dict[str, Any]) -> str:
+    """The report as Markdown: all photos, then without the near-grey ones, then what does not beat grey."""
+    p = report["protocol"]
+    lines = [f"{p['data']}, {p['n']} photos at {p['size']}x{p['size']}, {p['crop']}.", ""]
+    lines += _one_table(report["rows"])
+    coloured = [{"name": r["name"], **r["without_near_grey"]} for r in report["rows"]]
+    lines += ["", f"Without the near-grey photos (colorfulness < {color.NEAR_GREY:g}), n = {coloured[0]['n']}:", ""]
+    lines += _one_table(coloured)
+    lines += [
+        "",
+        "In brackets: 95 % bootstrap intervals. CF: colorfulness; ΔCF: distance of the mean CF to the truths'.",
+    ]
+    if all(r["delta_e2000"]["ci95"] is None for r in report["rows"]):
+        lines.append(f"No intervals: too few photos, or none independent (at least {FEWEST_PHOTOS} photos are needed).")
+    elif losers := [r["name"] for r in report["rows"] if r.get("beats_grey") in ("no", "undecided")]:
+        lines.append(f"Not better than grey in paired ΔE2000 (interval does not lie below zero): {', '.join(losers)}.")
+    if report["rows"][0]["lpips"]["mean"] is None:
+        lines.append(f"No LPIPS: {report['rows'][0]['lpips']['reason']}.")
+    return "\n".join(lines) + "\n"
+
+
+def _one_table(rows: list[dict[str, Any]]) -> list[str]:
+    def cell(row: dict[str, Any], metric: str) -> str:
+        value, digits = row[metric], DIGITS[metric]
+        if value["mean"] is None:
+            return "–"
+        text = f"{value['mean']:.{digits}f}"
+        return text if value["ci95"] is None else text + " [{:.{d}f}, {:.{d}f}]".format(*value["ci95"], d=digits)
+
+    fid = any(row.get("fid") is not None for row in rows)
+    head = ["model", *(LABELS[m] for m in COLUMNS), "PSNR median", *(["FID ↓"] if fid else [])]
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    for row in rows:
+        median = row["psnr"].get("median")
+        cells = [row["name"], *(cell(row, m) for m in COLUMNS), "–" if median is None else f"{median:.2f}"]
+        lines.append("| " + " | ".join(cells + ([f"{row['fid']:.2f}"] if fid else [])) + " |")
+    return lines
+
+
+def main() -> None:
+    """The command."""
+
+    def task(cfg: DictConfig) -> None:
+        evaluate(cfg)
+
+    hydra_main.run(task, "eval")
+
+
+if __name__ == "__main__":
+    main()

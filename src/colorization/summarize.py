@@ -1,0 +1,102 @@
+"""Runs as one table: ``python -m colorization.summarize [RUN...]``, e.g. the jobs of a sweep."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from colorization.errors import InputError
+from colorization.runs import Run, find_runs
+
+MONITOR = "delta_e2000"
+SHOWN = ("psnr", "ssim", "lpips", MONITOR, "delta_colorfulness")
+
+
+def collect(run: Run) -> dict[str, Any]:
+    """One row: id, state, overrides, the validation metrics of the best epoch, the test metrics if there are any."""
+    status = run.status()
+    row: dict[str, Any] = {
+        "run": run.id,
+        "model": status.get("model"),
+        "state": status.get("state"),
+        "epochs": status.get("epoch"),
+    }
+    file = run.path / "overrides.yaml"
+    overrides = OmegaConf.to_container(OmegaConf.load(file)) if file.is_file() else []
+    row |= {k.lstrip("+"): v for k, _, v in (str(o).partition("=") for o in overrides or [])}
+    metrics = [r for r in run.metrics() if r["value"] is not None]
+    monitored = [r for r in metrics if r["split"] == "val" and r["name"] == MONITOR]
+    if monitored:
+        best = min(monitored, key=lambda r: r["value"])["step"]
+        row |= {f"val/{r['name']}": r["value"] for r in metrics if r["split"] == "val" and r["step"] == best}
+    return row | {f"test/{r['name']}": r["value"] for r in metrics if r["split"] == "test"}
+
+
+def columns(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """The identity, the overrides in which the runs differ, and the metrics that any of them has."""
+    fixed = ["run", "model", "state", "epochs"]
+    metrics = [f"{s}/{m}" for s in ("val", "test") for m in SHOWN if any(f"{s}/{m}" in r for r in rows)]
+    keys = dict.fromkeys(
+        k for r in rows for k in r if k not in fixed and not k.startswith(("val/", "test/", "paths.", "run_id"))
+    )
+    differing = [k for k in keys if len({str(r.get(k)) for r in rows}) > 1]
+    return fixed + differing + metrics
+
+
+def markdown(rows: Sequence[dict[str, Any]]) -> str:
+    """The rows, best validation ΔE2000 first."""
+    head = columns(rows)
+
+    def cell(value: Any) -> str:
+        return "" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
+
+    ordered = sorted(rows, key=lambda r: r.get(f"val/{MONITOR}", float("inf")))
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    return "\n".join(lines + ["| " + " | ".join(cell(r.get(c)) for c in head) + " |" for r in ordered])
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command."""
+    parser = argparse.ArgumentParser("python -m colorization.summarize", description=__doc__)
+    parser.add_argument(
+        "runs", nargs="*", help="run ids, run folders, or folders of runs; default: all below --output-dir"
+    )
+    parser.add_argument("--output-dir", default="outputs", type=Path)
+    parser.add_argument("--csv", type=Path, help="also write all columns there")
+    options = parser.parse_args(arguments)
+    try:
+        chosen = [r for name in options.runs for r in _resolve(name, options.output_dir)] or find_runs(
+            options.output_dir
+        )
+        if not chosen:
+            raise InputError(f"no runs in {options.output_dir / 'runs'}")
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    rows = [collect(run) for run in chosen]
+    print(markdown(rows))
+    if options.csv:
+        with options.csv.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, list(dict.fromkeys(k for r in rows for k in r)))
+            writer.writeheader()
+            writer.writerows(rows)
+    return 0
+
+
+def _resolve(name: str, output_dir: Path) -> list[Run]:
+    for path in (Path(name), output_dir / "runs" / name):
+        if (path / "status.json").is_file():
+            return [Run(path)]
+        if inner := sorted(path.glob("*/status.json")):
+            return [Run(f.parent) for f in inner]
+    raise InputError(f"{name}: neither a run in {output_dir / 'runs'} nor a folder of runs")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,45 @@
+"""What several test files share."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # before anything imports it: tests ask no network
+
+import numpy as np
+import pytest
+from hydra import compose, initialize_config_module
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import DictConfig
+from PIL import Image
+
+from colorization.data.datamodules import sample_photo
+from colorization.hydra_main import register_resolvers
+
+
+@pytest.fixture
+def compose_train() -> Iterator[Callable[..., DictConfig]]:
+    """``compose_train("model=unet", ...)``: the ``train`` config with these overrides, resolvers registered."""
+    register_resolvers()
+    GlobalHydra.instance().clear()
+    with initialize_config_module("colorization.configs", version_base="1.3"):
+        yield lambda *overrides: compose("train", overrides=list(overrides))
+    GlobalHydra.instance().clear()
+
+
+@pytest.fixture
+def photo_folder(tmp_path: Path) -> Path:
+    """A folder of twelve colourful JPEGs of different sizes, two of them in a folder below."""
+    folder = tmp_path / "photos"
+    (folder / "more").mkdir(parents=True)
+    sources = [sample_photo(p) for p in ("skimage/astronaut", "skimage/coffee", "sklearn/flower", "sklearn/china")]
+    rng = np.random.default_rng(0)
+    for i in range(12):
+        photo = sources[i % len(sources)]
+        h, w = (int(n) for n in rng.integers(160, 280, 2))
+        y, x = int(rng.integers(photo.shape[0] - h)), int(rng.integers(photo.shape[1] - w))
+        image = Image.fromarray(photo[y : y + h, x : x + w]).resize((w // 2, h // 2))
+        image.save(folder / ("more" if i >= 10 else ".") / f"{i:02d}.jpg", quality=92)
+    return folder

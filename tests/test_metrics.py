@@ -1,0 +1,201 @@
+"""The metrics against scikit-image, the ``lpips`` package and plain arithmetic, and what happens without AlexNet."""
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.error import URLError
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+from skimage.color import deltaE_ciede2000, rgb2lab
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+
+from colorization import color, metrics
+
+ALEXNET = "alexnet-owt-7be5be79.pth"
+
+
+@pytest.fixture(autouse=True)
+def torch_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty torch hub folder, a network that is down, and no LPIPS from another test."""
+
+    def download(*_: object, **__: object) -> None:
+        raise URLError("no route to host")
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr(torch.hub, "download_url_to_file", download)
+    metrics.lpips_network.cache_clear()
+    yield tmp_path
+    metrics.lpips_network.cache_clear()
+
+
+@pytest.fixture
+def alexnet(torch_home: Path) -> None:
+    """AlexNet weights (random ones) where torchvision keeps them."""
+    (torch_home / "hub" / "checkpoints").mkdir(parents=True)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        state = torchvision.models.alexnet(weights=None).state_dict()
+    torch.save(state, torch_home / "hub" / "checkpoints" / ALEXNET)
+
+
+def pictures(count: int, size: tuple[int, int] = (48, 64), noise: float = 0.1, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    """Smooth RGB pictures (count, 3, H, W) and the same with noise that grows from picture to picture."""
+    rng = np.random.default_rng(seed)
+    coarse = torch.from_numpy(rng.random((count, 3, 5, 6), dtype=np.float32))
+    truth = torch.nn.functional.interpolate(coarse, size=size, mode="bicubic").clip(0, 1)
+    scale = noise * torch.arange(1, count + 1)[:, None, None, None]
+    other = truth + scale * torch.from_numpy(rng.standard_normal(truth.shape, dtype=np.float32))
+    return other.clip(0, 1), truth
+
+
+def lab_pair(count: int, **kwargs: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """As a stage gives them: predictions with the true L*, and truths."""
+    rgb, truth = pictures(count, **kwargs)
+    lab, true_lab = color.rgb_to_lab(rgb), color.rgb_to_lab(truth)
+    return torch.cat((true_lab[:, :1], lab[:, 1:]), 1), true_lab
+
+
+def test_psnr_of_each_picture_is_that_of_scikit_image() -> None:
+    rgb, truth = pictures(3)
+    expected = [peak_signal_noise_ratio(t.numpy(), x.numpy(), data_range=1.0) for x, t in zip(rgb, truth, strict=True)]
+    assert max(expected) - min(expected) > 3
+    assert metrics.psnr(rgb, truth).tolist() == pytest.approx(expected, abs=1e-3)
+
+
+def test_psnr_of_equal_pictures_is_the_limit() -> None:
+    """The limit is the PSNR of rounding to 8 bits: a variance of 1/12 of a squared step. One picture of two is equal."""
+    rgb, truth = pictures(2)
+    rgb[0] = truth[0]
+    values = metrics.psnr(rgb, truth)
+    assert float(values[0]) == pytest.approx(-10 * math.log10(1 / 12 / 255**2), abs=0.01)
+    assert float(values[0]) == pytest.approx(metrics.PSNR_LIMIT)
+    assert float(values[1]) < 40
+
+
+@pytest.mark.parametrize("size", [(48, 64), (33, 41)])
+def test_ssim_of_each_picture_is_that_of_scikit_image(size: tuple[int, int]) -> None:
+    """With the window of Wang et al. 2004."""
+    rgb, truth = pictures(3, size=size)
+    expected = [
+        structural_similarity(
+            t.permute(1, 2, 0).numpy(),
+            x.permute(1, 2, 0).numpy(),
+            data_range=1.0,
+            channel_axis=-1,
+            gaussian_weights=True,
+            sigma=1.5,
+            use_sample_covariance=False,
+            win_size=11,
+        )
+        for x, t in zip(rgb, truth, strict=True)
+    ]
+    assert max(expected) - min(expected) > 0.1
+    assert metrics.ssim(rgb, truth).tolist() == pytest.approx(expected, abs=1e-3)
+
+
+def test_delta_e2000_is_that_of_the_displayed_colours() -> None:
+    """The prediction counts as it is shown, clipped to sRGB: mean over the pixels of scikit-image's difference."""
+    lab, true_lab = lab_pair(2)
+    lab[:, 1:] *= 2  # far out of gamut
+    shown = color.lab_to_rgb(lab).permute(0, 2, 3, 1).numpy()
+    expected = deltaE_ciede2000(rgb2lab(shown), true_lab.permute(0, 2, 3, 1).numpy()).mean((1, 2))
+    assert metrics.image_metrics(lab, true_lab)["delta_e2000"].tolist() == pytest.approx(expected, abs=1e-2)
+
+
+def test_means_are_over_images_and_not_over_batches_or_pixels() -> None:
+    """A batch of one and a batch of three; PSNR of pooled pixels, and the mean of batch means, would be another."""
+    lab, true_lab = lab_pair(4)
+    whole = metrics.ColorizationMetrics()
+    whole.update(lab[:1], true_lab[:1])
+    whole.update(lab[1:], true_lab[1:])
+    result = whole.compute()
+
+    rgb, truth = color.lab_to_rgb(lab).numpy(), color.lab_to_rgb(true_lab).numpy()
+    each = [peak_signal_noise_ratio(t, x, data_range=1.0) for x, t in zip(rgb, truth, strict=True)]
+    assert float(result["psnr"]) == pytest.approx(np.mean(each), abs=1e-3)
+    assert abs(np.mean(each) - peak_signal_noise_ratio(truth, rgb, data_range=1.0)) > 0.1
+    assert abs(np.mean(each) - (each[0] + np.mean(each[1:])) / 2) > 0.1
+    for name, values in metrics.image_metrics(lab, true_lab).items():
+        assert float(result[name]) == pytest.approx(values.double().mean().item(), rel=1e-5)
+
+
+def test_reset_forgets() -> None:
+    lab, true_lab = lab_pair(2)
+    metric = metrics.ColorizationMetrics()
+    metric.update(lab, true_lab)
+    first = float(metric.compute()["psnr"])
+    metric.reset()
+    metric.update(true_lab, true_lab)
+    assert first < 40 and float(metric.compute()["psnr"]) == pytest.approx(metrics.PSNR_LIMIT)
+
+
+def test_delta_colorfulness_is_the_difference_of_the_means() -> None:
+    """Two pictures, one too colourful and one too pale: errors of opposite sign cancel."""
+    _, true_lab = lab_pair(2)
+    lab = true_lab.clone()
+    lab[0, 1:] *= 0.5
+    lab[1, 1:] *= 1.3
+    metric = metrics.ColorizationMetrics()
+    metric.update(lab, true_lab)
+    result = metric.compute()
+    shown, true = color.lab_to_rgb(lab) * 255, color.lab_to_rgb(true_lab) * 255
+
+    def colorfulness(rgb: torch.Tensor) -> list[float]:
+        r, g, b = rgb.double().unbind(1)
+        rg, yb = (r - g).flatten(1), ((r + g) / 2 - b).flatten(1)
+        spread = (rg.var(1, correction=0) + yb.var(1, correction=0)).sqrt()
+        return (spread + 0.3 * (rg.mean(1) ** 2 + yb.mean(1) ** 2).sqrt()).tolist()
+
+    predicted, truth = colorfulness(shown), colorfulness(true)
+    assert predicted[0] < truth[0] and predicted[1] > truth[1]
+    assert float(result["colorfulness"]) == pytest.approx(np.mean(predicted), rel=1e-4)
+    assert float(result["true_colorfulness"]) == pytest.approx(np.mean(truth), rel=1e-4)
+    assert float(result["delta_colorfulness"]) == pytest.approx(abs(np.mean(predicted) - np.mean(truth)), rel=1e-3)
+
+
+def test_without_alexnet_there_is_a_reason_and_no_lpips() -> None:
+    network, reason = metrics.lpips_network()
+    assert network is None
+    assert reason is not None and "no route to host" in reason and ALEXNET in reason
+    lab, true_lab = lab_pair(1)
+    assert "lpips" not in metrics.image_metrics(lab, true_lab)
+    metric = metrics.ColorizationMetrics()
+    metric.update(lab, true_lab)
+    names = {"psnr", "ssim", "delta_e2000", "colorfulness", "true_colorfulness", "delta_colorfulness"}
+    assert set(metric.compute()) == names
+
+
+@pytest.mark.usefixtures("alexnet")
+def test_lpips_is_that_of_the_lpips_package() -> None:
+    """Both read the same AlexNet; per image, and as the mean in the metric. The network is in eval mode and stays there."""
+    import lpips
+
+    rgb, truth = pictures(3, size=(64, 80))
+    with torch.no_grad():
+        expected = lpips.LPIPS(net="alex", verbose=False)(rgb, truth, normalize=True).flatten().tolist()
+    assert max(expected) - min(expected) > 1e-3
+    values = metrics.lpips(rgb, truth)
+    assert values is not None
+    assert values.tolist() == pytest.approx(expected, abs=1e-4)
+
+    lab, true_lab = color.rgb_to_lab(rgb), color.rgb_to_lab(truth)
+    metric = metrics.ColorizationMetrics()
+    metric.update(lab[:1], true_lab[:1])
+    metric.update(lab[1:], true_lab[1:])
+    assert float(metric.compute()["lpips"]) == pytest.approx(np.mean(expected), abs=1e-4)
+
+
+def test_lpips_file_that_is_broken_is_no_download_failure(torch_home: Path) -> None:
+    """A file that is there but is no AlexNet must not be taken for one: no LPIPS value comes out of it."""
+    folder = torch_home / "hub" / "checkpoints"
+    folder.mkdir(parents=True)
+    torch.save(torchvision.models.squeezenet1_1(weights=None).state_dict(), folder / ALEXNET)
+    try:
+        network, _ = metrics.lpips_network()
+    except RuntimeError as error:
+        assert "AlexNet" in str(error)
+    else:
+        assert network is None
