@@ -1,4 +1,4 @@
-"""The colour module against scikit-image, against the published CIEDE2000 pairs and against formulas written out here."""
+"""The colour module against scikit-image, the published CIEDE2000 pairs and formulas written out here."""
 
 import subprocess
 import sys

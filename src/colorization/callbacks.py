@@ -81,6 +81,8 @@ class LastCheckpoint(Checkpoint):
 
     def __init__(self, path: Path, stop: StopSignals, every_minutes: float) -> None:
         self.path, self.stop, self.every_seconds = path, stop, 60 * every_minutes
+        self._rng: dict[str, Any] | None = None
+        self._before_validation = False
         self._written = time.monotonic()
 
     def _save(self, trainer: pl.Trainer) -> None:
@@ -88,9 +90,24 @@ class LastCheckpoint(Checkpoint):
             trainer.save_checkpoint(self.path)
             self._written = time.monotonic()
 
+    def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: Any) -> None:
+        checkpoint["rng"] = {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all()}
+        if self._before_validation:
+            # Lightning validates on resume only if it finds a validation batch that was started and not processed.
+            progress = checkpoint["loops"]["fit_loop"]["epoch_loop.val_loop.batch_progress"]["total"]
+            progress["ready"] += 1
+            progress["started"] += 1
+
+    def on_load_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: Any) -> None:
+        self._rng = checkpoint["rng"]
+
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.stop.deferred = True
         self._written = time.monotonic()
+        if self._rng is not None:  # dropout goes on as if there had been no interruption
+            torch.set_rng_state(self._rng["cpu"])
+            if len(self._rng["cuda"]) == torch.cuda.device_count():
+                torch.cuda.set_rng_state_all(self._rng["cuda"])
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -103,7 +120,9 @@ class LastCheckpoint(Checkpoint):
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if not trainer.sanity_checking:
+            self._before_validation = True
             self._save(trainer)
+            self._before_validation = False
             self.stop.check()
 
     def on_validation_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
@@ -204,7 +223,7 @@ class Clock:
     def eta(self, trainer: pl.Trainer) -> float | None:
         """Seconds to the end, from the average rate so far (validation included); ``None`` while unknown."""
         done = trainer.fit_loop.epoch_loop.total_batch_idx + 1
-        total = float("inf")
+        total = math.inf
         if trainer.max_epochs is not None and trainer.max_epochs >= 0:
             total = trainer.max_epochs * trainer.num_training_batches
         if trainer.max_steps >= 0:
@@ -246,7 +265,13 @@ class SampleGrid(Callback):
         self._batch: dict[str, torch.Tensor] | None = None
 
     def on_validation_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
     ) -> None:
         # Within the loop, not after it: here the weights are those that are validated (averaged ones under EMA).
         if batch_idx > 0 or trainer.sanity_checking or trainer.fast_dev_run or not trainer.is_global_zero:  # type: ignore[attr-defined]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import logging
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -75,7 +76,8 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
     rows = trivial_rows(files, datamodule) + [model_row(f, device) for f in files]
     disambiguate(rows)
     folder = Path(cfg.eval_dir)
-    score(rows, loader, folder, cfg.strips, device, cfg.fid)
+    with closing(datamodule):
+        score(rows, loader, folder, cfg.strips, device, cfg.fid)
 
     names = [datamodule.photos["test"].names[i] for i in range(len(loader.dataset))]  # type: ignore[arg-type]
     report = {

@@ -67,7 +67,8 @@ def run(task: Callable[[DictConfig], Any], config_name: str) -> None:
 
     ``HYDRA_FULL_ERROR=1`` brings back the stack trace.
     """
-    full = os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0")
+    asked = os.environ.get("HYDRA_FULL_ERROR")
+    full = asked not in (None, "", "0")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra prints a trace of its own and exits before we can speak
     register_resolvers()
     # Lightning's notes on its defaults and advertisements; its warnings stay.
@@ -89,6 +90,11 @@ def run(task: Callable[[DictConfig], Any], config_name: str) -> None:
         if full:
             raise
         sys.exit(_fail(error))
+    finally:
+        if asked is None:
+            del os.environ["HYDRA_FULL_ERROR"]
+        else:
+            os.environ["HYDRA_FULL_ERROR"] = asked
 
 
 def _fail(error: BaseException) -> int:

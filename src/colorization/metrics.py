@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import pickle
 from urllib.error import URLError
 
 import torch
@@ -23,7 +24,7 @@ HIGHER_IS_BETTER = {"psnr": True, "ssim": True, "lpips": False, "delta_e2000": F
 # Errors below the rounding of 8-bit pixels (variance 1/12 of a step) do not count: grey photographs, which the grey
 # row reproduces exactly, would otherwise have infinite PSNR and decide every mean.
 PSNR_LIMIT = 58.92
-SSIM_WINDOW = "Gaussian 11x11, sigma 1.5 (Wang et al. 2004)"
+SSIM_WINDOW = "Gaussian 11x11, sigma 1.5, windows inside the picture only (Wang et al. 2004)"
 COLORFULNESS_FORM = "Hasler-Suesstrunk 2003 M3, signed"
 DELTA_COLORFULNESS_FORM = "|mean colorfulness of predictions - mean colorfulness of truths|"
 
@@ -36,9 +37,9 @@ def psnr(rgb: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
 
 def ssim(rgb: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
     """Structural similarity of each image, window as :data:`SSIM_WINDOW`. (B, 3, H, W) in [0, 1] to (B,)."""
-    value = structural_similarity_index_measure(rgb, truth, data_range=1.0, reduction="none")
-    assert isinstance(value, torch.Tensor)
-    return value.reshape(-1)
+    _, full = structural_similarity_index_measure(rgb, truth, data_range=1.0, reduction="none", return_full_image=True)
+    # torchmetrics mirrors the border and averages over it; Wang's code and scikit-image leave it out.
+    return full[..., 5:-5, 5:-5].mean((1, 2, 3))
 
 
 @functools.cache
@@ -51,13 +52,15 @@ def lpips_network() -> tuple[nn.Module | None, str | None]:
 
     try:
         return _NoTrainLpips(net="alex").eval(), None
+    except (RuntimeError, pickle.UnpicklingError, EOFError) as error:
+        reason = f"the AlexNet weights in torch's hub folder are broken ({error})"
     except (URLError, OSError) as error:
         reason = (
             f"AlexNet weights could not be downloaded ({getattr(error, 'reason', error)}); put "
             "alexnet-owt-7be5be79.pth into $TORCH_HOME/hub/checkpoints"
         )
-        log.warning("LPIPS is not computed: %s", reason)
-        return None, reason
+    log.warning("LPIPS is not computed: %s", reason)
+    return None, reason
 
 
 def lpips(rgb: torch.Tensor, truth: torch.Tensor) -> torch.Tensor | None:

@@ -9,6 +9,7 @@ import logging
 import os
 import signal
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -72,26 +73,27 @@ def _fit(
     runs.write_json(run.path / "environment.json", runs.environment(), indent=1)
 
     pl.seed_everything(cfg.seed, verbose=False)
-    datamodule: PhotoDataModule = hydra_main.instantiate(cfg.datamodule)
     stage: ColorizationStage = hydra_main.instantiate(cfg.model)
-    datamodule.setup("fit")
-    runs.write_json(run.path / "split.json", datamodule.manifest())
-    if resume_from is None and cfg.init_weights is None:
-        stage.load_pretrained()
-    elif resume_from is None:
-        stage.take_weights(checkpoint.resolve_weights(cfg.init_weights, cfg.paths.output_dir))
-    if cfg.accelerator.channels_last:
-        stage.to(memory_format=torch.channels_last)
+    datamodule: PhotoDataModule
+    with closing(hydra_main.instantiate(cfg.datamodule)) as datamodule:
+        datamodule.setup("fit")
+        runs.write_json(run.path / "split.json", datamodule.manifest())
+        if resume_from is None and cfg.init_weights is None:
+            stage.load_pretrained()
+        elif resume_from is None:
+            stage.take_weights(checkpoint.resolve_weights(cfg.init_weights, cfg.paths.output_dir))
+        if cfg.accelerator.channels_last:
+            stage.to(memory_format=torch.channels_last)
 
-    trainer = build_trainer(cfg, stage, run, stop, len(datamodule.train_dataloader()))
-    trainer.fit(stage, datamodule=datamodule, ckpt_path=resume_from, weights_only=True)
-    metrics = dict(trainer.callback_metrics)
-    if cfg.test and "test" in datamodule.photos and not cfg.trainer.fast_dev_run:
-        best = run.best_checkpoint if run.best_checkpoint.is_file() else None
-        if best is not None:
-            stage.load_state_dict(checkpoint.read_checkpoint(best)["state_dict"], strict=True)
-        trainer.test(stage, datamodule=datamodule, verbose=False)
-        metrics |= trainer.callback_metrics
+        trainer = build_trainer(cfg, stage, run, stop, len(datamodule.train_dataloader()))
+        trainer.fit(stage, datamodule=datamodule, ckpt_path=resume_from, weights_only=True)
+        metrics = dict(trainer.callback_metrics)
+        if cfg.test and "test" in datamodule.photos and not cfg.trainer.fast_dev_run:
+            best = run.best_checkpoint if run.best_checkpoint.is_file() else None
+            if best is not None:
+                stage.load_state_dict(checkpoint.read_checkpoint(best)["state_dict"], strict=True)
+            trainer.test(stage, datamodule=datamodule, verbose=False)
+            metrics |= trainer.callback_metrics
     return {k: float(v) for k, v in metrics.items() if k.startswith(("val/", "test/"))}
 
 

@@ -38,6 +38,7 @@ class PhotoDataModule(pl.LightningDataModule):
         min_colorfulness: training leaves out photos below this (:func:`colorization.color.colorfulness`; 15 drops
             the near-grey ones, 0 none).
         max_unreadable: share of unreadable files above which the run refuses.
+        shuffle: ``False`` gives the same training batches in every epoch (for overfitting on purpose).
         crop_scale, flip, damage: see :class:`colorization.data.augment.Augment`.
         intervals: whether evaluation may claim confidence intervals on this data.
 
@@ -57,6 +58,7 @@ class PhotoDataModule(pl.LightningDataModule):
         crop_scale: tuple[float, float] = (0.5, 1.0),
         flip: float = 0.5,
         damage: float = 0.0,
+        shuffle: bool = True,
         intervals: bool = True,
     ) -> None:
         super().__init__()
@@ -76,13 +78,15 @@ class PhotoDataModule(pl.LightningDataModule):
         if not isinstance(num_workers, int) or num_workers < 0:
             raise InputError(f"datamodule.num_workers={num_workers}: should be auto or a whole number, 0 or more")
         self.name, self.image_size, self.batch_size, self.seed = name, image_size, batch_size, seed
-        self.num_workers, self.pin_memory, self.intervals = num_workers, pin_memory, intervals
+        self.num_workers, self.pin_memory = num_workers, pin_memory
+        self.shuffle, self.intervals = shuffle, intervals
         self.min_colorfulness, self.max_unreadable = min_colorfulness, max_unreadable
         self.augmentation = {"crop_scale": (smallest, largest), "flip": flip, "damage": damage}
         self.photos: dict[str, PhotoSet] = {}
         self.facts: dict[str, list[Facts]] = {}
         self.unreadable: list[Facts] = []
         self.near_grey: dict[str, int] = {}
+        self._loaders: list[PhotoLoader] = []
 
     def load_splits(self) -> dict[str, PhotoSet]:
         """The photos of each split, before any is left out. May lack splits that were not asked for."""
@@ -139,13 +143,20 @@ class PhotoDataModule(pl.LightningDataModule):
         }
 
     def loader(self, split: str, train: bool) -> PhotoLoader:
-        """A loader over a split; ``train``: shuffled and augmented."""
+        """A loader over a split; ``train``: augmented and, unless ``shuffle`` is off, shuffled."""
         if split not in self.photos:
             raise InputError(f"{self.name} has no {split} photos; set datamodule.{split}_dir or datamodule.data_dir")
         photos = self.photos[split]
         augment = Augment(self.image_size, train, **(self.augmentation if train else {}))  # type: ignore[arg-type]
         dataset = PhotoDataset(photos, augment, self.seed)
-        return PhotoLoader(dataset, self.batch_size, train, self.num_workers, self.pin_memory)
+        shuffle = train and self.shuffle
+        self._loaders.append(PhotoLoader(dataset, self.batch_size, shuffle, self.num_workers, self.pin_memory))
+        return self._loaders[-1]
+
+    def close(self) -> None:
+        """End the processes of all loaders."""
+        for loader in self._loaders:
+            loader.close()
 
     def train_dataloader(self) -> PhotoLoader:
         return self.loader("train", train=True)

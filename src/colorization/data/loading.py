@@ -21,7 +21,7 @@ Key = tuple[int, int]  # (epoch, position in the photo set)
 
 
 class EpochSampler(Sampler[Key]):
-    """Every photo once an epoch, as (epoch, position), shuffled by (seed, epoch) or in order.
+    """Every photo once an epoch, as (epoch, position), shuffled by (seed, epoch); or in order, as if always epoch 0.
 
     The epoch travels with the position so that a photo's augmentation depends on (seed, epoch, position) alone: not
     on the number of workers, nor on where a run was interrupted.
@@ -43,7 +43,7 @@ class EpochSampler(Sampler[Key]):
         if self.shuffle:
             np.random.default_rng([self.seed, self.epoch]).shuffle(order)
         for i in order[self.start :]:
-            yield self.epoch, int(i)
+            yield (self.epoch if self.shuffle else 0), int(i)
 
 
 class PhotoDataset(Dataset[Any]):
@@ -82,9 +82,10 @@ def collate(samples: Sequence[dict[str, np.ndarray] | None]) -> dict[str, torch.
 
 
 def _start_worker(worker_id: int) -> None:
-    # Ctrl-C reaches the whole process group; the main process decides when to stop, workers just obey.
+    # Ctrl-C and a scheduler's SIGTERM reach the whole process group, but the main process decides when to stop: it
+    # tells its workers when they are done, and they notice by themselves if it dies.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 class PhotoLoader(DataLoader[Any]):
@@ -111,6 +112,8 @@ class PhotoLoader(DataLoader[Any]):
             drop_last=shuffle and len(dataset) >= batch_size,
             worker_init_fn=_start_worker,
             persistent_workers=num_workers > 0,
+            # Else each epoch's start would draw from the global generator, and a resumed run's dropout would differ.
+            generator=torch.Generator(),
         )
         self._done = 0  # batches handed out in this epoch
         self._restored: dict[str, int] | None = None
@@ -124,6 +127,12 @@ class PhotoLoader(DataLoader[Any]):
         for batch in super().__iter__():
             self._done += 1
             yield batch
+
+    def close(self) -> None:
+        """End the worker processes. (They do not end by a signal, see ``_start_worker``.)"""
+        iterator, self._iterator = self._iterator, None
+        if iterator is not None:
+            iterator._shutdown_workers()  # type: ignore[attr-defined]
 
     def state_dict(self) -> dict[str, int]:
         """The current epoch and the batches handed out in it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -137,12 +138,23 @@ class ColorizationStage(pl.LightningModule):
         cls = get_class(self.optimizer_spec["_target_"])
         return cls([p for p in parameters if p.requires_grad], **arguments)
 
+    def total_steps(self) -> float:
+        """Optimizer steps of the whole run; infinite without a limit."""
+        trainer = self.trainer
+        accumulated = max(self.accumulate_grad_batches, trainer.accumulate_grad_batches)
+        steps = math.inf
+        if trainer.max_epochs is not None and trainer.max_epochs >= 0:
+            steps = trainer.max_epochs * math.ceil(trainer.num_training_batches / accumulated)
+        return min(steps, trainer.max_steps) if trainer.max_steps >= 0 else steps
+
     def build_scheduler(self, optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.LambdaLR:
         """Step-wise schedule over the whole run."""
-        total = self.trainer.estimated_stepping_batches / self.accumulate_grad_batches
 
         def factor(step: int) -> float:
-            return lr_factor(self.lr_schedule, min(1.0, step / max(1.0, total)), self.lr_warmup)
+            # The length of the run is asked for only once training runs. (Lightning's estimated_stepping_batches
+            # would make the loader before a checkpoint could tell it where to go on.)
+            progress = min(1.0, step / self.total_steps()) if step else 0.0
+            return lr_factor(self.lr_schedule, progress, self.lr_warmup)
 
         return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
 

@@ -1,0 +1,62 @@
+# On a fresh machine with Python: `make quickstart`, `make test`. Without make, see "Without make" in README.md.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+OUT ?= outputs
+
+.DEFAULT_GOAL := help
+.PHONY: help install quickstart test lint format train eval data tensorboard wheel clean
+
+help: ## this list
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+install: $(INSTALLED) ## create .venv with everything in it
+
+quickstart: $(INSTALLED) ## install, train all four stages briefly, evaluate them, colorize a photo
+	$(BIN)/python -m colorization.train -m experiment=quickstart model=baseline,unet,gan paths.output_dir=$(OUT)/quickstart
+	$(BIN)/python -m colorization.train experiment=quickstart model=fusion model.resnet_weights=null paths.output_dir=$(OUT)/quickstart
+	$(BIN)/python -m colorization.eval datamodule=sample datamodule.image_size=64 paths.output_dir=$(OUT)/quickstart eval_dir=$(OUT)/quickstart/eval/latest
+	$(BIN)/colorize "$$($(BIN)/python -c 'import skimage; print(skimage.__path__[0])')/data/coffee.png" -o $(OUT)/quickstart/coffee-colorized.png
+	@echo
+	@echo "table    $(OUT)/quickstart/eval/latest/table.md (fusion has a random ResNet here: model.resnet_weights=null)"
+	@echo "strips   $(OUT)/quickstart/eval/latest/strips/"
+	@echo "picture  $(OUT)/quickstart/coffee-colorized.png"
+	@echo "runs     $(OUT)/quickstart/runs/"
+
+test: $(INSTALLED) ## run all tests (ARGS="-k name" for some)
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(INSTALLED) ## ruff, its formatter, mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(INSTALLED) ## put the code into its format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+train: $(INSTALLED) ## train a stage: ARGS="model=unet datamodule.data_dir=photos"
+	$(BIN)/python -m colorization.train $(ARGS)
+
+eval: $(INSTALLED) ## the newest finished run of each model and the shipped weights: ARGS="datamodule.test_dir=photos"
+	$(BIN)/python -m colorization.eval $(ARGS)
+
+data: $(INSTALLED) ## download COCO val2017 into data/coco
+	$(BIN)/python -m colorization.data.download $(ARGS)
+
+tensorboard: $(INSTALLED) ## curves of all runs
+	$(BIN)/tensorboard --logdir $(OUT)/runs
+
+wheel: $(INSTALLED) ## build the wheel, install it in a clean environment and run it from another folder
+	VENV_BIN=$(abspath $(BIN)) tests/check_wheel.sh
+
+clean: ## remove caches and builds; runs, data and .venv stay
+	rm -rf build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache
+	find src configs tests weights -name __pycache__ -type d -prune -exec rm -rf {} +

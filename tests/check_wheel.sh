@@ -1,0 +1,22 @@
+#!/bin/sh
+# Builds the wheel, installs it in a clean environment and runs it from another folder.
+# Called by `make wheel`; VENV_BIN is the bin folder of the development environment.
+set -eu
+root=$(cd "$(dirname "$0")/.." && pwd)
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+
+"$VENV_BIN/python" -m build --wheel --installer uv --outdir "$work/dist" "$root" >"$work/build.log" 2>&1 || { cat "$work/build.log"; exit 1; }
+"$VENV_BIN/uv" venv --quiet --python "$VENV_BIN/python" "$work/venv"
+"$VENV_BIN/uv" pip install --quiet --python "$work/venv/bin/python" --compile-bytecode --constraint "$root/constraints.txt" "$work"/dist/*.whl
+cd "$work"
+python=$work/venv/bin/python
+where=$("$python" -c 'import colorization; print(colorization.__file__)')
+case "$where" in "$work"/*) ;; *) echo "the checkout was imported, not the wheel: $where"; exit 1 ;; esac
+"$python" -m colorization.train model=baseline model.network.width=8 datamodule=sample datamodule.image_size=32 trainer.max_epochs=1 run_id=wheel
+"$python" -m colorization.eval weights=wheel datamodule=sample datamodule.image_size=32 eval_dir=eval
+test -s outputs/runs/wheel/weights.safetensors
+test -s eval/table.md
+"$work/venv/bin/colorize" "$("$python" -c 'import skimage; print(skimage.__path__[0])')/data/coffee.png" -o coffee.png
+test -s coffee.png
+echo "wheel: 1 passed, 0 failed"

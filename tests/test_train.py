@@ -1,0 +1,498 @@
+"""The training command: composition, the run folder, mistakes, stopping, resuming, sweeping, a fifth stage."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from omegaconf import DictConfig, OmegaConf
+from safetensors import safe_open
+
+import colorization.networks
+from colorization import callbacks, checkpoint, hydra_main, train
+from colorization.errors import InputError
+from colorization.inference import Colorizer
+from colorization.runs import Run
+from colorization.summarize import main as summarize
+
+CONFIGS = Path(hydra_main.__file__).parents[2] / "configs"
+STAGES = {
+    "baseline": ["model=baseline", "model.network.width=4"],
+    "unet": ["model=unet", "model.network.width=4"],
+    "gan": ["model=gan", "model.network.width=4", "model.discriminator.width=4"],
+    "fusion": [
+        "model=fusion",
+        "model.network.width=4",
+        "model.discriminator.width=4",
+        "model.network.resnet_size=32",
+        "model.resnet_weights=null",
+    ],
+}
+SMALL = [
+    "datamodule=sample",
+    "datamodule.image_size=32",
+    "datamodule.crops=2",
+    "datamodule.batch_size=2",
+    "datamodule.num_workers=0",
+    "accelerator=cpu",
+    "logger=csv",
+    "trainer.max_epochs=2",
+]
+
+
+@pytest.fixture
+def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    """``command(*overrides)``: the training command in this process, in ``tmp_path``; returns its exit code."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*overrides: str) -> int:
+        monkeypatch.setattr(sys, "argv", ["train", *overrides])
+        try:
+            train.main()
+        except SystemExit as exit_:
+            return int(exit_.code or 0)
+        return 0
+
+    return call
+
+
+def runs_in(folder: Path) -> list[Run]:
+    return [Run(f.parent) for f in sorted(folder.glob("outputs/runs/*/status.json"))]
+
+
+# Configuration
+
+
+def options(group: str) -> list[str]:
+    return sorted(f.stem for f in (CONFIGS / group).glob("*.yaml") if not f.stem.startswith("_"))
+
+
+@pytest.mark.parametrize("group", sorted(p.name for p in CONFIGS.iterdir() if p.is_dir() and p.name != "__pycache__"))
+def test_every_yaml_composes_and_resolves(group: str, compose_train: Callable[..., DictConfig]) -> None:
+    for option in options(group):
+        extra = ["model=gan"] if (group, option) == ("loss", "gan_l1") else []
+        cfg = compose_train(f"{group}={option}", *extra)
+        OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+
+
+@pytest.mark.parametrize(
+    ("model", "loss"), [("baseline", "mse"), ("unet", "l1"), ("gan", "gan_l1"), ("fusion", "gan_l1")]
+)
+def test_each_model_brings_its_loss_and_yields_to_an_explicit_one(model, loss, compose_train) -> None:
+    assert compose_train(f"model={model}").loss.name == loss
+    assert compose_train(f"model={model}", "loss=huber").loss.name == "huber"
+
+
+@pytest.mark.parametrize(("kind", "batch"), [("cpu", 4), ("mps", 8), ("cuda", 16)])
+def test_the_accelerator_selects_defaults_and_the_trainers_wins(kind, batch, compose_train) -> None:
+    assert compose_train(f"accelerator={kind}").datamodule.batch_size == batch
+    other = compose_train("accelerator=cpu", f"trainer.accelerator={kind}")
+    assert other.trainer.accelerator == kind
+    assert other.datamodule.batch_size == batch
+    assert other.datamodule.pin_memory == (kind == "cuda")
+
+
+def test_auto_prefers_mps_then_cuda_then_cpu(compose_train, monkeypatch) -> None:
+    for mps, cuda, expected in [(True, True, "mps"), (False, True, "cuda"), (False, False, "cpu")]:
+        monkeypatch.setattr(torch.backends.mps, "is_available", lambda mps=mps: mps)
+        monkeypatch.setattr(torch.cuda, "is_available", lambda cuda=cuda: cuda)
+        assert compose_train().accelerator.kind == expected
+
+
+def test_paths_default_to_the_environment(compose_train, monkeypatch) -> None:
+    assert compose_train().datamodule.data_dir == "data"
+    monkeypatch.setenv("COLORIZATION_DATA", "/photos")
+    assert compose_train().datamodule.data_dir == "/photos"
+    assert compose_train("datamodule=coco").datamodule.data_dir == "/photos/coco/val2017"
+
+
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("debug", ["fast", "overfit"])
+def test_debug_configs_run(stage, debug, command, tmp_path) -> None:
+    extra = ["trainer.max_epochs=2"] if debug == "overfit" else []
+    small = [o for o in SMALL if not o.startswith("trainer")]
+    assert command(*STAGES[stage], *small, f"debug={debug}", *extra) == 0
+    (run,) = runs_in(tmp_path)
+    assert run.status()["state"] == "finished"
+
+
+@pytest.mark.parametrize("experiment", options("experiment"))
+def test_every_experiment_survives_fast_dev_run(experiment, command) -> None:
+    # The network and the training are the experiment's own; the data may not be here.
+    data = ["datamodule=sample", "datamodule.image_size=32", "datamodule.batch_size=2", "datamodule.num_workers=0"]
+    assert command(f"experiment={experiment}", *data, "debug=fast", "logger=csv") == 0
+
+
+# Mistakes
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["model=vgg"], ["model/vgg", "unet"]),
+        (["datamodule.batch_size=-4"], ["datamodule.batch_size=-4", "1 or more"]),
+        (["datamodule=folder", "datamodule.data_dir=nowhere"], ["datamodule.data_dir=nowhere", "no such folder"]),
+        (["datamodule=folder", "datamodule.data_dir=empty"], ["datamodule.data_dir=empty", "no photographs"]),
+        (["model=unet", "loss=gan_l1"], ["loss=gan_l1", "model=unet", "huber"]),
+        (["model=gan", "loss=l1"], ["loss=l1", "model=gan", "gan_l1"]),
+        (["trainer.accelerator=tpu"], ["trainer.accelerator=tpu", "cpu"]),
+        (["trainer.max_epochs=0"], ["trainer.max_epochs=0"]),
+        (["trainer.precision=16-mixed"], ["trainer.precision=16-mixed", "bf16"]),
+        (["model.optimizer.lr=0"], ["model.optimizer.lr=0"]),
+        (["model.lr_schedule=steps"], ["model.lr_schedule=steps", "cosine"]),
+        (["trainer.epochs=3"], ["trainer.epochs"]),
+        (["seed=-1"], ["seed=-1"]),
+        (["run_id=../x"], ["run_id=../x"]),
+        (["run_id=new", "ckpt_path=last"], ["ckpt_path=last", "run_id=new"]),
+        (["ckpt_path=nothing.ckpt"], ["ckpt_path=nothing.ckpt"]),
+        (["init_weights=nothing"], ["nothing"]),
+        (["model=unet", "+model.resnet_weights=null"], ["model.resnet_weights", "model=unet"]),
+    ],
+)
+def test_a_mistake_is_one_sentence_and_exit_code_2(overrides, words, command, capsys, tmp_path) -> None:
+    (tmp_path / "empty").mkdir()
+    assert command(*SMALL, *overrides) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("error: ")
+    assert all(word in error for word in words), error
+    assert not list(tmp_path.glob("outputs/runs/*/checkpoints/*"))
+
+
+@pytest.mark.skipif(torch.backends.mps.is_available(), reason="this machine has MPS")
+def test_mps_composes_and_is_refused_where_there_is_none(command, capsys) -> None:
+    assert command(*SMALL, "model=fusion", "trainer.accelerator=mps") == 2
+    assert capsys.readouterr().err.strip().endswith("trainer.accelerator=mps: this machine has no MPS; it has cpu")
+
+
+def test_a_stack_trace_is_there_for_the_asking(tmp_path) -> None:
+    """Real processes: without HYDRA_FULL_ERROR one line, with it the trace."""
+    arguments = [sys.executable, "-m", "colorization.train", *SMALL, "datamodule.batch_size=-4"]
+    plain = subprocess.run(arguments, cwd=tmp_path, capture_output=True, text=True)
+    full = subprocess.run(
+        arguments, cwd=tmp_path, capture_output=True, text=True, env={**os.environ, "HYDRA_FULL_ERROR": "1"}
+    )
+    assert plain.returncode == 2
+    assert plain.stderr.count("\n") == 1
+    assert full.returncode != 0
+    assert "Traceback" in full.stderr
+
+
+def test_a_finished_run_is_not_overwritten(command, capsys) -> None:
+    assert command(*SMALL, *STAGES["baseline"], "run_id=one", "trainer.max_epochs=1") == 0
+    assert command(*SMALL, *STAGES["baseline"], "run_id=one") == 2
+    assert "run_id=one" in capsys.readouterr().err
+
+
+# The run folder
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A finished run of the GAN, made by the command in a process of its own with two loader processes."""
+    folder = tmp_path_factory.mktemp("finished")
+    done = subprocess.run(
+        [sys.executable, "-m", "colorization.train", *SMALL, *STAGES["gan"], "run_id=done", "datamodule.num_workers=2",
+         "logger=tensorboard", "datamodule.damage=0.5"],
+        cwd=folder, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return Run(folder / "outputs" / "runs" / "done")
+
+
+def test_the_run_folder_is_complete(finished: Run) -> None:
+    status = finished.status()
+    assert status["schema"] == 1
+    assert (status["state"], status["model"], status["epoch"], status["max_epochs"]) == ("finished", "gan", 2, 2)
+    assert status["step"] == 8  # 8 photos, batches of 2, 2 epochs: batches, not optimizer steps
+    assert status["best"]["name"] == "val/delta_e2000"
+    assert status["error"] is None
+    assert status["weights"] == "weights.safetensors"
+    assert yaml.safe_load((finished.path / "config.yaml").read_text())["datamodule"]["batch_size"] == 2
+    assert "model=gan" in yaml.safe_load((finished.path / "overrides.yaml").read_text())
+    environment = json.loads((finished.path / "environment.json").read_text())
+    assert environment["packages"]["torch"] == torch.__version__.partition("+")[0]
+    split = json.loads((finished.path / "split.json").read_text())
+    assert {p["split"] for p in split["photos"]} == {"train", "val", "test"}
+    assert (finished.path / "train.log").stat().st_size > 0
+    assert {f.name for f in (finished.path / "samples").iterdir()} == {"epoch_0000.png", "epoch_0001.png"}
+    assert finished.last_checkpoint.is_file()
+    assert finished.best_checkpoint.is_file()
+
+
+def test_metrics_are_rows_of_step_epoch_split_name_value(finished: Run) -> None:
+    rows = finished.metrics()
+    names = {(r["split"], r["name"]) for r in rows}
+    for split in ("val", "test"):
+        for name in ("psnr", "ssim", "delta_e2000", "colorfulness", "delta_colorfulness"):
+            assert (split, name) in names
+    losses = {"loss", "l1", "g_adversarial", "d_loss", "lr", "d_lr", "images_per_second"}
+    assert {("train", n) for n in losses} <= names
+    assert all({"schema", "time", "step", "epoch", "split", "name", "value"} == set(r) for r in rows)
+    best = min(r["value"] for r in rows if (r["split"], r["name"]) == ("val", "delta_e2000"))
+    assert finished.status()["best"]["value"] == pytest.approx(best)
+
+
+def test_tensorboard_has_the_same_figures_and_the_samples(finished: Run) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(finished.path / "tensorboard"))
+    events.Reload()
+    assert "val/samples" in events.Tags()["images"]
+    ours = {r["step"]: r["value"] for r in finished.metrics() if (r["split"], r["name"]) == ("val", "psnr")}
+    theirs = {e.step: e.value for e in events.Scalars("val/psnr")}
+    assert theirs == pytest.approx(ours)
+
+
+def test_the_weights_describe_themselves(finished: Run) -> None:
+    with safe_open(str(finished.weights_file), "pt") as file:
+        description = json.loads(file.metadata()["colorization"])
+    assert description["format_version"] == 1
+    assert description["stage"] == "gan"
+    assert description["network"]["_target_"] == "colorization.networks.unet.UNet"
+    assert description["color"]["ab_scale"] == 110
+    assert description["training_data"]["photos"] == 8
+    assert len(description["training_data"]["mean_ab"]) == 2
+    assert "val/delta_e2000" in description["metrics"]
+
+
+def test_the_weights_are_those_of_the_best_checkpoint(finished: Run) -> None:
+    network, _ = checkpoint.load_weights(finished.weights_file)
+    state = torch.load(finished.best_checkpoint, weights_only=True)["state_dict"]
+    for name, tensor in network.state_dict().items():
+        assert torch.equal(tensor, state[f"network.{name}"]), name
+
+
+def test_a_cut_line_in_metrics_loses_only_itself(tmp_path) -> None:
+    run = Run(tmp_path)
+    run.append_metrics([{"step": 1, "epoch": 0, "split": "train", "name": "loss", "value": 1.0}])
+    with run.metrics_file.open("a") as file:
+        file.write('{"step": 2, "spl')
+    run.append_metrics([{"step": 1, "epoch": 0, "split": "train", "name": "loss", "value": 0.5}])
+    assert [r["value"] for r in run.metrics()] == [0.5]
+
+
+def test_wandb_works_offline(command, tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    assert command(*SMALL, *STAGES["baseline"], "logger=wandb", "logger.wandb.offline=true", "run_id=w") == 0
+    assert list((tmp_path / "outputs/runs/w").glob("wandb/offline-run-*/run-w.wandb"))
+
+
+# Stopping and resuming
+
+
+def state_of(run: Run) -> dict[str, torch.Tensor]:
+    content = torch.load(run.last_checkpoint, weights_only=True)
+    return content["state_dict"]
+
+
+@pytest.mark.parametrize("where", ["in an epoch", "in validation", "at the end of an epoch"])
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stopped_run_goes_on_as_if_nothing_had_happened(stage, where, command, tmp_path, monkeypatch) -> None:
+    """The same weights, to the bit, and the same figures as a run that was never interrupted."""
+    options = [*SMALL, *STAGES[stage], "test=false", "trainer.max_epochs=3"]
+    if stage == "gan":
+        options += ["callbacks=ema", "callbacks.ema.decay=0.9"]
+    assert command(*options, "run_id=whole") == 0
+
+    hook, at = {
+        "in an epoch": ("on_train_batch_end", 6),
+        "in validation": ("on_validation_batch_start", 3),
+        "at the end of an epoch": ("on_train_batch_end", 8),
+    }[where]
+    calls = 0
+
+    def interrupt(self, *args):
+        nonlocal calls
+        calls += 1
+        if calls == at:
+            signal.raise_signal(signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(callbacks.RunStatus, hook, interrupt)
+        assert command(*options, "run_id=parts") == 143
+    whole, parts = runs_in(tmp_path)[::-1]
+    assert parts.status()["state"] == "stopped"
+    assert Colorizer.load(parts.path).description["stage"] == stage
+
+    assert command("run_id=parts", "ckpt_path=last") == 0
+    assert parts.status()["state"] == "finished"
+    ours, expected = state_of(parts), state_of(whole)
+    for name in expected:
+        assert torch.equal(ours[name], expected[name]), name
+
+    def figures(run: Run) -> dict:
+        return {
+            (r["step"], r["split"], r["name"]): r["value"] for r in run.metrics() if r["name"] != "images_per_second"
+        }
+
+    assert figures(parts) == figures(whole)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_real_signals_end_a_real_process(number, code, tmp_path) -> None:
+    """A process group with loader processes gets the signal, as from Ctrl-C in a terminal or a scheduler."""
+    arguments = [*SMALL, *STAGES["unet"], "run_id=s", "trainer.max_epochs=1000", "datamodule.num_workers=2"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "colorization.train", *arguments],
+        cwd=tmp_path, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    run = Run(tmp_path / "outputs/runs/s")
+    deadline = time.monotonic() + 120
+    while not run.last_checkpoint.is_file() and time.monotonic() < deadline:
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.2)
+    sent = time.monotonic()
+    os.killpg(process.pid, number)
+    output, _ = process.communicate(timeout=60)
+    assert time.monotonic() - sent < 30
+    assert process.returncode == code, output
+    assert run.status()["state"] == "stopped"
+    assert "Traceback" not in output, output
+    checkpoint.load_weights(run.last_checkpoint)
+
+
+def test_a_checkpoint_of_another_stage_is_refused(finished: Run, command, capsys) -> None:
+    assert command(*SMALL, *STAGES["unet"], f"ckpt_path={finished.last_checkpoint}") == 2
+    error = capsys.readouterr().err
+    assert "ckpt_path=" in error
+    assert "model=gan" in error
+    assert "model=unet" in error
+
+
+def test_a_checkpoint_file_starts_a_new_run_that_knows_its_parent(finished: Run, command, tmp_path) -> None:
+    overrides = ["run_id=child", f"ckpt_path={finished.last_checkpoint}", "trainer.max_epochs=3"]
+    assert command(*SMALL, *STAGES["gan"], *overrides) == 0
+    child = Run(tmp_path / "outputs/runs/child")
+    assert child.status()["parent"] == str(finished.last_checkpoint)
+    assert {r["epoch"] for r in child.metrics() if r["split"] == "val"} == {2}  # epochs 0 and 1 were the parent's
+
+
+def test_init_weights_start_another_stage_from_the_same_network(finished: Run, command, tmp_path) -> None:
+    overrides = ["run_id=tuned", f"init_weights={finished.path}", "trainer.max_epochs=1", "model.optimizer.lr=1e-12"]
+    assert command(*SMALL, *STAGES["unet"], *overrides) == 0
+    tuned, _ = checkpoint.load_weights(Run(tmp_path / "outputs/runs/tuned").weights_file)
+    start, _ = checkpoint.load_weights(finished.weights_file)
+    for (name, a), b in zip(tuned.named_parameters(), start.parameters(), strict=True):
+        torch.testing.assert_close(a, b, msg=name)
+
+
+def test_later_overrides_replace_stored_ones() -> None:
+    merged = train.merge_overrides(
+        ["model=gan", "trainer.max_epochs=3", "seed=0"], ["trainer.max_epochs=9", "run_id=x"]
+    )
+    assert merged == ["model=gan", "seed=0", "trainer.max_epochs=9", "run_id=x"]
+
+
+# Sweeps and reproducibility
+
+
+def test_a_sweep_gives_each_job_its_own_run_and_one_table(command, tmp_path, capsys) -> None:
+    grid = ["model=baseline,unet", "model.network.width=4", "model.optimizer.lr=1e-3,2e-4"]
+    code = command("-m", *SMALL, *grid, "trainer.max_epochs=1")
+    assert code == 0
+    runs = runs_in(tmp_path)
+    assert len({r.id for r in runs}) == 4
+    capsys.readouterr()
+    assert summarize([]) == 0
+    lines = capsys.readouterr().out.strip().splitlines()
+    assert len(lines) == 6
+    assert "model.optimizer.lr" in lines[0]
+    for run in runs:
+        rate = yaml.safe_load((run.path / "config.yaml").read_text())["model"]["optimizer"]["lr"]
+        (line,) = [x for x in lines if run.id in x]
+        assert f"| {rate} |" in line.replace("1e-3", "0.001").replace("2e-4", "0.0002")
+
+
+def test_a_sweep_goes_on_after_a_job_that_fails(command, tmp_path, capsys) -> None:
+    assert command("-m", *SMALL, *STAGES["baseline"], "datamodule.batch_size=-1,2", "trainer.max_epochs=1") != 0
+    assert sorted(r.status()["state"] for r in runs_in(tmp_path)) == ["failed", "finished"]
+    assert "datamodule.batch_size=-1" in capsys.readouterr().err
+
+
+def test_seed_zero_counts_and_the_same_seed_gives_the_same_run(command, tmp_path) -> None:
+    for run_id, seed in [("a", 0), ("b", 0), ("c", 1)]:
+        assert command(*SMALL, *STAGES["unet"], f"run_id={run_id}", f"seed={seed}", "trainer.max_epochs=1") == 0
+    a, b, c = (state_of(r) for r in runs_in(tmp_path))
+    assert all(torch.equal(a[k], b[k]) for k in a)
+    assert not all(torch.equal(a[k], c[k]) for k in a)
+
+
+# A fifth stage
+
+NETWORK = '''
+import torch
+from torch import nn
+from colorization.color import squash_ab
+
+class Pointwise(nn.Module):
+    """Colour from the lightness of the pixel alone."""
+    def __init__(self, width: int = 4) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Conv2d(1, width, 1), nn.ReLU(), nn.Conv2d(width, 2, 1))
+    def forward(self, L: torch.Tensor) -> torch.Tensor:
+        return squash_ab(self.layers(L))
+'''
+MODEL = """
+defaults:
+  - _self_
+  - override /loss@_global_.loss: huber
+_target_: colorization.stages.RegressionStage
+name: pointwise
+network:
+  _target_: colorization.networks.pointwise.Pointwise
+  width: 8
+loss: ${loss}
+optimizer:
+  _target_: torch.optim.Adam
+  lr: 1e-3
+"""
+
+
+def test_a_fifth_stage_is_one_network_file_and_one_yaml(command, tmp_path, monkeypatch) -> None:
+    """Trained, described, evaluated and used with no edit anywhere else."""
+    from colorization import eval as evaluation
+
+    (tmp_path / "networks").mkdir()
+    (tmp_path / "networks" / "pointwise.py").write_text(NETWORK)
+    (tmp_path / "conf" / "model").mkdir(parents=True)
+    (tmp_path / "conf" / "model" / "pointwise.yaml").write_text(MODEL)
+    monkeypatch.setattr(
+        colorization.networks, "__path__", [*colorization.networks.__path__, str(tmp_path / "networks")]
+    )
+    search = f"hydra.searchpath=[file://{tmp_path}/conf]"
+    assert command(search, *SMALL, "model=pointwise", "run_id=fifth") == 0
+    run = Run(tmp_path / "outputs/runs/fifth")
+    assert Colorizer.load(run.path).description["stage"] == "pointwise"
+    monkeypatch.setattr(sys, "argv", ["eval", "weights=fifth", *SMALL[:5], "eval_dir=eval"])
+    evaluation.main()
+    assert "| pointwise |" in (tmp_path / "eval" / "table.md").read_text()
+
+
+# What a stranger's file may not do
+
+
+def test_only_networks_of_this_package_are_ever_built() -> None:
+    for target in ("os.system", "torch.nn.Linear", "colorization.networks.unet.torch.load", "colorization.networks"):
+        with pytest.raises(InputError):
+            checkpoint.build_network({"_target_": target})
+
+
+def test_a_pickle_with_code_is_refused(tmp_path) -> None:
+    class Evil:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "pwned"),)
+
+    torch.save({"state_dict": {}, "colorization": Evil()}, tmp_path / "evil.ckpt")
+    with pytest.raises(InputError, match="safely"):
+        checkpoint.load_weights(tmp_path / "evil.ckpt")
+    assert not (tmp_path / "pwned").exists()
