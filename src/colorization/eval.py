@@ -52,14 +52,14 @@ class Row:
         predict: ``L`` (B, 1, H, W) in [0, 1] to normalised ab (B, 2, H, W).
         facts: what is known of the weights (file, stage, pretrained parts, ...).
         values: metric -> one value a photo, in the order of the test split.
-        fid: Fréchet distance to the truths, if asked for and possible.
+        fid: Fréchet distance to the truths as ``{"mean", "reason"}``; ``None`` if not asked for.
     """
 
     name: str
     predict: Callable[[torch.Tensor], torch.Tensor]
     facts: dict[str, Any] = field(default_factory=dict)
     values: dict[str, list[float]] = field(default_factory=dict)
-    fid: float | None = None
+    fid: dict[str, Any] | None = None
 
 
 def evaluate(cfg: DictConfig) -> dict[str, Any]:
@@ -70,10 +70,11 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
     """
     device = devices.choose(cfg.trainer.accelerator, "trainer.accelerator")
     files = find_weights(cfg)
+    models = [model_row(f, device) for f in files]
     datamodule: PhotoDataModule = hydra_main.instantiate(cfg.datamodule)
     datamodule.setup("test")
     loader = datamodule.loader("test", train=False)
-    rows = trivial_rows(files, datamodule) + [model_row(f, device) for f in files]
+    rows = trivial_rows(models, datamodule) + models
     disambiguate(rows)
     folder = Path(cfg.eval_dir)
     with closing(datamodule):
@@ -115,10 +116,10 @@ def find_weights(cfg: DictConfig) -> list[Path]:
     return files
 
 
-def trivial_rows(files: list[Path], datamodule: PhotoDataModule) -> list[Row]:
+def trivial_rows(models: list[Row], datamodule: PhotoDataModule) -> list[Row]:
     """Grey (a = b = 0) and the mean colour of the training split, else of the first weights that know theirs."""
     means = [(datamodule.describe(), datamodule.name)]
-    means += [(checkpoint.read_description(f)["training_data"], str(f)) for f in files]
+    means += [(m.facts["training_data"], m.facts["weights"]) for m in models]
     known = [(d["mean_ab"], source) for d, source in means if "mean_ab" in d]
     rows = [Row(GREY, lambda L: L.new_zeros(len(L), 2, *L.shape[2:]))]
     if known:
@@ -152,7 +153,7 @@ def disambiguate(rows: list[Row]) -> None:
 def score(rows: list[Row], loader: Any, folder: Path, strips: int, device: str, fid: bool) -> None:
     """Fill ``values`` of every row, and write the strips of the first photos."""
     (folder / "strips").mkdir(parents=True, exist_ok=True)
-    distances = {r.name: _frechet(device) for r in rows} if fid else {}
+    distances, reason = _frechet(rows, device) if fid else ({}, None)
     for batch in tqdm(loader, "evaluating", unit="batch", disable=None):
         lab = color.rgb_to_lab(batch["rgb"].to(device))
         L, _ = color.split(lab)
@@ -160,7 +161,7 @@ def score(rows: list[Row], loader: Any, folder: Path, strips: int, device: str, 
             prediction = color.join(L, row.predict(L))
             for metric, values in metrics.image_metrics(prediction, lab).items():
                 row.values.setdefault(metric, []).extend(values.tolist())
-            if fid and (distance := distances[row.name]) is not None:
+            if (distance := distances.get(row.name)) is not None:
                 distance.update(color.lab_to_rgb(prediction), real=False)
                 distance.update(color.lab_to_rgb(lab), real=True)
             if row.name not in (GREY, MEAN):
@@ -169,9 +170,10 @@ def score(rows: list[Row], loader: Any, folder: Path, strips: int, device: str, 
                         name = Path(loader.dataset.photos.names[index]).stem
                         picture = Image.fromarray(figures.strip(prediction[i], lab[i]))
                         picture.save(folder / "strips" / f"{index:03d}-{_slug(name)}-{_slug(row.name)}.png")
-    for row in rows:
-        if (d := distances.get(row.name)) is not None:
-            row.fid = float(d.compute())
+    if fid:
+        for row in rows:
+            distance = distances.get(row.name)
+            row.fid = {"mean": None, "reason": reason} if distance is None else {"mean": float(distance.compute())}
 
 
 def _slug(name: str) -> str:
@@ -179,15 +181,15 @@ def _slug(name: str) -> str:
     return "".join(c if c.isascii() and c.isalnum() else "_" for c in name)[:80]
 
 
-def _frechet(device: str) -> Any:
-    """torchmetrics' FID, or ``None`` (said once, in the log) where its package or weights are missing."""
+def _frechet(rows: list[Row], device: str) -> tuple[dict[str, Any], str | None]:
+    """torchmetrics' FID for each row, or none and the reason, where its package or weights are missing."""
     from torchmetrics.image.fid import FrechetInceptionDistance
 
     try:
-        return FrechetInceptionDistance(normalize=True).to(device)
+        return {r.name: FrechetInceptionDistance(normalize=True).to(device) for r in rows}, None
     except (ModuleNotFoundError, URLError, OSError) as error:
         log.warning("FID is not computed: %s", error)
-        return None
+        return {}, str(error)
 
 
 def protocol(datamodule: PhotoDataModule, photos: int, cfg: DictConfig) -> dict[str, Any]:
@@ -316,13 +318,13 @@ def _one_table(rows: list[dict[str, Any]]) -> list[str]:
         text = f"{value['mean']:.{digits}f}"
         return text if value["ci95"] is None else text + " [{:.{d}f}, {:.{d}f}]".format(*value["ci95"], d=digits)
 
-    fid = any(row.get("fid") is not None for row in rows)
+    fid = any(row.get("fid") and row["fid"]["mean"] is not None for row in rows)
     head = ["model", *(LABELS[m] for m in COLUMNS), "PSNR median", *(["FID ↓"] if fid else [])]
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for row in rows:
         median = row["psnr"].get("median")
         cells = [row["name"], *(cell(row, m) for m in COLUMNS), "–" if median is None else f"{median:.2f}"]
-        lines.append("| " + " | ".join(cells + ([f"{row['fid']:.2f}"] if fid else [])) + " |")
+        lines.append("| " + " | ".join(cells + ([f"{row['fid']['mean']:.2f}"] if fid else [])) + " |")
     return lines
 
 

@@ -1,0 +1,210 @@
+"""The Colorizer and its console script."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from skimage.color import rgb2lab
+
+from colorization import Colorizer, checkpoint, inference
+from colorization.cli import colorize
+from colorization.data.datamodules import sample_photo
+from colorization.errors import InputError
+from colorization.networks.baseline import BaselineCNN
+
+
+def save(path: Path, bias: tuple[float, float], **facts: object) -> Path:
+    """Weights that answer with nearly one colour everywhere."""
+    torch.manual_seed(0)
+    network = BaselineCNN(width=4)
+    torch.nn.init.normal_(network.head.weight, 0.0, 0.01)
+    network.head.bias.data = torch.tensor(bias)
+    spec = {"_target_": "colorization.networks.baseline.BaselineCNN", "width": 4}
+    checkpoint.save_weights(path, network, checkpoint.describe("baseline", spec, {}, facts))
+    return path
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> Path:
+    return save(tmp_path / "w.safetensors", (0.2, 0.3))
+
+
+@pytest.fixture
+def grey() -> Image.Image:
+    return Image.fromarray(sample_photo("skimage/coffee")).convert("L")
+
+
+@pytest.mark.parametrize("size", [(1, 1), (31, 200), (400, 600), (50, 1000), (33, 33)])
+def test_the_answer_has_the_size_of_the_photo_and_its_lightness(size, weights, grey) -> None:
+    photo = grey.resize(size[::-1])
+    result = Colorizer.load(weights).colorize(photo)
+    assert result.size == photo.size
+    assert result.mode == "RGB"
+    before, after = rgb2lab(np.asarray(photo.convert("RGB"))), rgb2lab(np.asarray(result))
+    assert np.abs(before[..., 0] - after[..., 0]).max() < 1
+    if min(size) > 30:
+        assert np.abs(after[..., 1:]).mean() > 5
+
+
+def test_lightness_is_kept_where_the_colour_is_far_out_of_gamut(tmp_path, grey) -> None:
+    """The strongest blue that a network can answer does not exist at most lightnesses."""
+    result = Colorizer.load(save(tmp_path / "blue.safetensors", (3.0, -3.0))).colorize(grey)
+    before, after = rgb2lab(np.asarray(grey.convert("RGB"))), rgb2lab(np.asarray(result))
+    assert np.abs(before[..., 0] - after[..., 0]).max() < 1
+
+
+def test_only_the_colour_is_enlarged(weights, grey) -> None:
+    """Single pixels of the original are in the answer, however small the working size."""
+    photo = np.asarray(grey).copy()
+    photo[100, 100:200:2] = 255
+    result = np.asarray(Colorizer.load(weights).colorize(Image.fromarray(photo), size=32))
+    L = rgb2lab(result)[..., 0]
+    assert L[100, 100:200:2] == pytest.approx(100, abs=1)
+    assert np.abs(L[100, 101:200:2] - 100).min() > 2
+
+
+def test_colour_comes_from_the_lightness_alone(weights) -> None:
+    photo = Image.fromarray(sample_photo("skimage/coffee"))
+    L = rgb2lab(np.asarray(photo))[..., 0]
+    result = Colorizer.load(weights).colorize(photo)
+    assert np.abs(rgb2lab(np.asarray(result))[..., 0] - L).max() < 1
+
+
+def test_exif_orientation_is_applied(weights, grey, tmp_path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # rotate by 90 degrees clockwise to see it upright
+    grey.save(tmp_path / "rotated.jpg", exif=exif, quality=95)
+    with Image.open(tmp_path / "rotated.jpg") as image:
+        result = Colorizer.load(weights).colorize(image)
+    assert result.size == grey.size[::-1]
+
+
+def test_the_working_size_defaults_to_that_of_training(tmp_path, grey) -> None:
+    colorizer = Colorizer.load(save(tmp_path / "w.safetensors", (0.1, 0.1), image_size=96))
+    L = np.asarray(grey, np.float32) / 255
+    assert colorizer.predict(L).shape == (2, 96, 144)
+    assert colorizer.predict(L, 64).shape == (2, 64, 96)
+
+
+def test_find_weights_looks_at_the_argument_then_the_variable_then_what_ships(weights, monkeypatch, tmp_path) -> None:
+    other = save(tmp_path / "other.safetensors", (0.0, 0.0))
+    monkeypatch.setenv("COLORIZATION_WEIGHTS", str(other))
+    assert inference.find_weights(weights) == weights
+    assert inference.find_weights() == other
+    monkeypatch.delenv("COLORIZATION_WEIGHTS")
+    monkeypatch.setattr(inference, "shipped_weights", list)
+    with pytest.raises(InputError, match="--weights"):
+        inference.find_weights()
+
+
+def test_what_ships_colorizes_and_is_small() -> None:
+    file = inference.find_weights()
+    assert file.stat().st_size < 10_000_000
+    colorizer = Colorizer.load()
+    assert colorizer.description["stage"] == "unet"
+    assert colorizer.description["metrics"]["val/delta_e2000"] > 0
+    photo = Image.fromarray(sample_photo("sklearn/flower"))
+    result = np.asarray(colorizer.colorize(photo))
+    assert np.abs(rgb2lab(result)[..., 1:]).mean() > 1
+
+
+@pytest.mark.parametrize(
+    "damage", ["cut", "extra tensor", "lacking tensor", "format", "no description", "other network"]
+)
+def test_weights_that_do_not_fully_load_are_refused(damage, weights, tmp_path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    tensors, description = load_file(weights), checkpoint.read_description(weights)
+    bad = tmp_path / "bad.safetensors"
+    if damage == "cut":
+        bad.write_bytes(weights.read_bytes()[:-100])
+    else:
+        if damage == "extra tensor":
+            tensors["extra"] = torch.zeros(1)
+        elif damage == "lacking tensor":
+            del tensors["head.bias"]
+        elif damage == "format":
+            description["format_version"] = 99
+        elif damage == "other network":
+            description["network"]["width"] = 8
+        import json
+
+        metadata = None if damage == "no description" else {"colorization": json.dumps(description)}
+        save_file(tensors, bad, metadata=metadata)
+    with pytest.raises(InputError, match=r"bad\.safetensors"):
+        Colorizer.load(bad)
+
+
+# The console script
+
+
+@pytest.fixture
+def photos(tmp_path: Path, grey: Image.Image) -> list[Path]:
+    files = [tmp_path / "in" / f"{name}" for name in ("a.jpg", "b.png", "c.webp")]
+    files[0].parent.mkdir()
+    for file in files:
+        grey.resize((90, 60)).save(file)
+    return files
+
+
+def test_one_photo_to_a_file_in_a_real_process(weights, photos, tmp_path) -> None:
+    script = Path(sys.executable).parent / "colorize"
+    done = subprocess.run(
+        [script, photos[0], "-o", "out.png", "--weights", weights, "--size", "48"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    with Image.open(tmp_path / "out.png") as image:
+        assert (image.size, image.format) == ((90, 60), "PNG")
+
+
+def test_several_photos_to_a_folder_keep_name_and_type(weights, photos, tmp_path) -> None:
+    assert colorize([*map(str, photos), "-o", str(tmp_path / "out"), "--weights", str(weights)]) == 0
+    assert sorted(f.name for f in (tmp_path / "out").iterdir()) == ["a.jpg", "b.png", "c.webp"]
+    for file, kind in (("a.jpg", "JPEG"), ("b.png", "PNG"), ("c.webp", "WEBP")):
+        with Image.open(tmp_path / "out" / file) as image:
+            assert (image.size, image.format) == ((90, 60), kind)
+
+
+def test_a_broken_photo_fails_alone(weights, photos, tmp_path, capsys) -> None:
+    photos[1].write_bytes(photos[1].read_bytes()[:300])
+    photos.append(tmp_path / "missing.jpg")
+    assert colorize([*map(str, photos), "-o", str(tmp_path / "out"), "--weights", str(weights)]) == 1
+    assert sorted(f.name for f in (tmp_path / "out").iterdir()) == ["a.jpg", "c.webp"]
+    failures = [line for line in capsys.readouterr().err.splitlines() if line.startswith("failed: ")]
+    assert len(failures) == 2
+
+
+def test_an_original_is_never_overwritten(weights, photos, capsys) -> None:
+    before = photos[0].read_bytes()
+    for output in (photos[0], photos[0].parent):
+        assert colorize([str(photos[0]), "-o", str(output), "--weights", str(weights)]) == 2
+    assert photos[0].read_bytes() == before
+    assert "would replace" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["a.jpg", "-o", "out.xyz"], ["out.xyz"]),
+        (["a.jpg", "-o", "out.png", "--weights", "nothing"], ["nothing"]),
+        (["a.jpg", "-o", "out.png", "--size", "8"], ["size=8", "32"]),
+        (["a.jpg", "x/a.jpg", "-o", "out"], ["a.jpg", "both"]),
+    ],
+)
+def test_a_mistake_is_one_sentence(arguments, words, weights, photos, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(photos[0].parent)
+    monkeypatch.setenv("COLORIZATION_WEIGHTS", str(weights))
+    assert colorize(arguments) == 2
+    error = capsys.readouterr().err.strip()
+    assert error.startswith("error: ")
+    assert all(w in error for w in words)
+    assert "\n" not in error

@@ -1,0 +1,236 @@
+"""Evaluation: the protocol, the trivial rows, the intervals, the files."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import scipy.stats
+import torch
+from PIL import Image
+from skimage.color import deltaE_ciede2000, lab2rgb, rgb2lab
+from skimage.metrics import peak_signal_noise_ratio
+
+from colorization import checkpoint, statistics
+from colorization import eval as evaluation
+from colorization.networks.baseline import BaselineCNN
+from colorization.runs import Run
+
+
+@pytest.fixture
+def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    """``command(*overrides)``: the evaluation command in this process, in ``tmp_path``; returns its exit code."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*overrides: str) -> int:
+        monkeypatch.setattr(sys, "argv", ["eval", "datamodule.num_workers=0", "accelerator=cpu", *overrides])
+        try:
+            evaluation.main()
+        except SystemExit as exit_:
+            return int(exit_.code or 0)
+        return 0
+
+    return call
+
+
+def weights(path: Path, stage: str = "baseline", seed: int = 0, **facts: object) -> Path:
+    """A weights file of a small untrained network that answers with some colour."""
+    torch.manual_seed(seed)
+    network = BaselineCNN(width=4)
+    torch.nn.init.normal_(network.head.bias, 0.0, 0.3)
+    spec = {"_target_": "colorization.networks.baseline.BaselineCNN", "width": 4}
+    description = checkpoint.describe(stage, spec, {}, {"name": "test", "image_size": 64, **facts})
+    checkpoint.save_weights(path, network, description)
+    return path
+
+
+def crop(file: Path, size: int) -> np.ndarray:
+    """The centre crop as a reader of the protocol would make it, with Pillow."""
+    image = Image.open(file).convert("RGB")
+    scale = size / min(image.size)
+    image = image.resize([round(n * scale) for n in image.size], Image.Resampling.BOX)
+    left, top = ((n - size) // 2 for n in image.size)
+    return np.asarray(image.crop((left, top, left + size, top + size)))
+
+
+def report(tmp_path: Path) -> dict:
+    return json.loads((tmp_path / "out" / "metrics.json").read_text())
+
+
+def test_the_grey_row_is_what_scikit_image_says(command, tmp_path, photo_folder) -> None:
+    """The same photos, cropped by Pillow and scored by scikit-image: every colour replaced by its own grey."""
+    file = weights(tmp_path / "w.safetensors")
+    assert (
+        command(f"weights={file}", f"datamodule.test_dir={photo_folder}", "datamodule.image_size=64", "eval_dir=out")
+        == 0
+    )
+    expected: dict[str, list[float]] = {"psnr": [], "delta_e2000": []}
+    for photo in sorted(photo_folder.rglob("*.jpg")):
+        truth = crop(photo, 64) / 255
+        lab = rgb2lab(truth)
+        grey = lab2rgb(lab * [1, 0, 0])
+        expected["psnr"].append(peak_signal_noise_ratio(truth, grey, data_range=1))
+        expected["delta_e2000"].append(deltaE_ciede2000(rgb2lab(grey), lab).mean())
+    (row,) = [r for r in report(tmp_path)["rows"] if r["name"] == "grey"]
+    assert row["psnr"]["mean"] == pytest.approx(np.mean(expected["psnr"]), abs=0.15)
+    assert row["psnr"]["median"] == pytest.approx(np.median(expected["psnr"]), abs=0.3)
+    assert row["delta_e2000"]["mean"] == pytest.approx(np.mean(expected["delta_e2000"]), abs=0.1)
+    assert row["colorfulness"]["mean"] == pytest.approx(0, abs=0.1)
+
+
+def test_the_folder_is_complete_and_consistent(command, tmp_path, photo_folder) -> None:
+    files = [
+        weights(tmp_path / "a.safetensors", "unet", 1, mean_ab=[10.0, 20.0]),
+        weights(tmp_path / "b.safetensors", "gan", 2),
+    ]
+    arguments = [f"weights=[{files[0]},{files[1]}]", f"datamodule.test_dir={photo_folder}", "datamodule.image_size=64"]
+    assert command(*arguments, "eval_dir=out", "strips=3") == 0
+    out = tmp_path / "out"
+    content = report(tmp_path)
+    assert [r["name"] for r in content["rows"]] == ["grey", "mean colour", "unet", "gan"]
+    assert content["protocol"]["n"] == 12
+    assert content["protocol"]["size"] == 64
+    assert content["rows"][1]["mean_ab"] == [10.0, 20.0]
+
+    with (out / "per_image.csv").open() as file:
+        lines = list(csv.DictReader(file))
+    assert len(lines) == 4 * 12
+    for row in content["rows"]:
+        mine = [x for x in lines if x["model"] == row["name"]]
+        for metric in ("psnr", "ssim", "delta_e2000", "colorfulness"):
+            values = np.array([float(x[metric]) for x in mine])
+            assert row[metric]["mean"] == pytest.approx(values.mean(), abs=1e-4)
+            low, high = row[metric]["ci95"]
+            assert low <= row[metric]["mean"] <= high
+        predicted, true = (np.mean([float(x[c]) for x in mine]) for c in ("colorfulness", "true_colorfulness"))
+        assert row["delta_colorfulness"]["mean"] == pytest.approx(abs(predicted - true), abs=1e-3)
+        coloured = [float(x["psnr"]) for x in mine if float(x["true_colorfulness"]) >= 15]
+        assert row["without_near_grey"]["n"] == len(coloured)
+        assert row["without_near_grey"]["psnr"]["mean"] == pytest.approx(np.mean(coloured), abs=1e-4)
+
+    strips = sorted((out / "strips").glob("*.png"))
+    assert len(strips) == 2 * 3
+    picture = np.asarray(Image.open(strips[0]))
+    assert picture.shape == (64, 3 * 64, 3)
+    assert np.ptp(picture[:, :64], axis=2).max() == 0  # the first panel is grey
+    first = sorted(photo_folder.rglob("*.jpg"))[0]
+    assert np.abs(picture[:, 128:].astype(int) - crop(first, 64)).mean() < 6  # the last is the truth
+    assert Image.open(out / "distributions.png").size[0] > 300
+    table = (out / "table.md").read_text()
+    assert table.count("| grey |") == 2
+    assert "Not better than grey" in table
+
+
+def test_near_grey_photos_are_left_out_of_the_second_table(command, tmp_path, photo_folder) -> None:
+    for i in range(4):
+        Image.fromarray(crop(photo_folder / f"0{i}.jpg", 64)).convert("L").save(photo_folder / f"grey{i}.png")
+    file = weights(tmp_path / "w.safetensors")
+    assert (
+        command(f"weights={file}", f"datamodule.test_dir={photo_folder}", "datamodule.image_size=64", "eval_dir=out")
+        == 0
+    )
+    grey = report(tmp_path)["rows"][0]
+    assert grey["n"] == 16
+    assert grey["without_near_grey"]["n"] == 12
+    # What grey photographs do to the mean, and the limit that keeps it finite.
+    assert grey["psnr"]["mean"] == pytest.approx(
+        (12 * grey["without_near_grey"]["psnr"]["mean"] + 4 * 58.92) / 16, abs=0.01
+    )
+
+
+def test_paired_comparisons_decide_what_beats_grey() -> None:
+    rng = np.random.default_rng(0)
+    base = rng.normal(10, 4, 50)
+
+    def row(name: str, values: np.ndarray) -> evaluation.Row:
+        figures = {m: list(values) for m in ("psnr", "ssim", "delta_e2000")}
+        figures |= {"colorfulness": [30.0] * 50, "true_colorfulness": [40.0] * 50}
+        return evaluation.Row(name, lambda L: L, values=figures)
+
+    # Far smaller than the spread between photos, but the same on each: only a paired interval sees it.
+    rows = [row("grey", base), row("better", base - 0.3 + rng.normal(0, 0.2, 50)), row("worse", base + 0.3 + rng.normal(0, 0.2, 50)),
+            row("same", base + rng.normal(0, 0.2, 50) - 0.01)]  # fmt: skip
+    content = evaluation.summarize(rows, True, 2000, 0)
+    assert [r.get("beats_grey") for r in content["rows"]] == [None, "yes", "no", "undecided"]
+    (pair,) = [
+        c for c in content["comparisons"]
+        if (c["a"], c["b"], c["metric"], c["subset"]) == ("better", "grey", "delta_e2000", "all")
+    ]  # fmt: skip
+    assert pair["mean"] == pytest.approx(np.mean(np.array(rows[1].values["delta_e2000"]) - base))
+    assert content["rows"][1]["delta_colorfulness"]["mean"] == pytest.approx(10)
+
+
+def test_the_bootstrap_is_scipys() -> None:
+    values = np.random.default_rng(3).gamma(2.0, 5.0, 60)
+    ours = statistics.bootstrap(lambda i: values[i].mean(1), 60, 5000, 0)
+    theirs = scipy.stats.bootstrap((values,), np.mean, n_resamples=5000, method="percentile", random_state=1)
+    assert ours == pytest.approx(tuple(theirs.confidence_interval), abs=0.12)
+
+
+def test_no_interval_is_claimed_on_a_handful(command, tmp_path) -> None:
+    file = weights(tmp_path / "w.safetensors")
+    assert command(f"weights={file}", "datamodule=sample", "datamodule.image_size=32", "eval_dir=out") == 0
+    for row in report(tmp_path)["rows"]:
+        assert row["psnr"]["ci95"] is None
+        assert row.get("beats_grey") in (None, "undecided")
+    assert "No intervals" in (tmp_path / "out/table.md").read_text()
+    assert statistics.bootstrap(lambda i: i.mean(1), 9, 100, 0) is None
+
+
+def test_missing_metrics_are_null_with_their_reason(command, tmp_path, monkeypatch) -> None:
+    from colorization import metrics
+
+    monkeypatch.setattr(metrics, "lpips_network", lambda: (None, "no AlexNet here"))
+    file = weights(tmp_path / "w.safetensors")
+    assert command(f"weights={file}", "datamodule=sample", "datamodule.image_size=32", "eval_dir=out", "fid=true") == 0
+    row = report(tmp_path)["rows"][0]
+    assert row["lpips"] == {"mean": None, "ci95": None, "reason": "no AlexNet here"}
+    assert row["fid"]["mean"] is None
+    assert row["fid"]["reason"]
+    assert "No LPIPS: no AlexNet here" in (tmp_path / "out/table.md").read_text()
+
+
+def test_by_default_the_newest_finished_run_of_each_model_is_evaluated(command, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(evaluation, "shipped_weights", list)
+    for run_id, model, state, started in [
+        ("old", "unet", "finished", "2026-01-01"),
+        ("new", "unet", "finished", "2026-01-02"),
+        ("dead", "unet", "failed", "2026-01-03"),
+        ("other", "gan", "finished", "2026-01-01"),
+    ]:
+        run = Run(tmp_path / "outputs" / "runs" / run_id)
+        run.path.mkdir(parents=True)
+        run.update_status(model=model, state=state, started=started)
+        weights(run.weights_file, model)
+    assert command("datamodule=sample", "datamodule.image_size=32", "eval_dir=out") == 0
+    used = [Path(r["weights"]).parent.name for r in report(tmp_path)["rows"] if "weights" in r]
+    assert sorted(used) == ["new", "other"]
+
+
+def test_a_random_resnet_shows_in_the_table(tmp_path) -> None:
+    spec = {"_target_": "colorization.networks.baseline.BaselineCNN", "width": 4}
+    description = checkpoint.describe("fusion", spec, {"resnet": "random"})
+    checkpoint.save_weights(tmp_path / "w.safetensors", BaselineCNN(4), description)
+    assert evaluation.model_row(tmp_path / "w.safetensors", "cpu").name == "fusion (random resnet)"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["weights=nothing"], ["weights=nothing", "neither a file nor a run"]),
+        (["weights=w.safetensors", "datamodule.test_dir=nowhere"], ["datamodule.test_dir=nowhere"]),
+        (["weights=text.safetensors"], ["text.safetensors", "safetensors"]),
+    ],
+)
+def test_a_mistake_is_one_sentence(overrides, words, command, capsys, tmp_path) -> None:
+    weights(tmp_path / "w.safetensors")
+    (tmp_path / "text.safetensors").write_text("hello")
+    assert command("datamodule=folder", *overrides) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("error: ")
+    assert all(w in error for w in words), error
