@@ -153,8 +153,8 @@ def test_paired_comparisons_decide_what_beats_grey() -> None:
         return evaluation.Row(name, lambda L: L, values=figures)
 
     # Far smaller than the spread between photos, but the same on each: only a paired interval sees it.
-    rows = [row("grey", base), row("better", base - 0.3 + rng.normal(0, 0.2, 50)), row("worse", base + 0.3 + rng.normal(0, 0.2, 50)),
-            row("same", base + rng.normal(0, 0.2, 50) - 0.01)]  # fmt: skip
+    shifts = {"grey": 0.0, "better": -0.3, "worse": 0.3, "same": -0.01}
+    rows = [row(name, base + shift + (name != "grey") * rng.normal(0, 0.2, 50)) for name, shift in shifts.items()]
     content = evaluation.summarize(rows, True, 2000, 0)
     assert [r.get("beats_grey") for r in content["rows"]] == [None, "yes", "no", "undecided"]
     (pair,) = [

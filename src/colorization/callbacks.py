@@ -280,6 +280,8 @@ class SampleGrid(Callback):
         if self._batch is None:
             dataset = trainer.datamodule.val_dataloader().dataset  # type: ignore[attr-defined]
             self._batch = collate([dataset[0, i] for i in range(min(self.photos, len(dataset)))])
+        if self._batch is None:  # all of them have become unreadable
+            return
         photos = {k: v.to(pl_module.device) for k, v in self._batch.items()}
         L, _ab, lab = pl_module.read(photos)
         predictions = color.join(color.split(lab)[0], pl_module(L))

@@ -66,7 +66,7 @@ class Augment:
         if self.damage is not None:
             L = color.split(color.rgb_to_lab(rgb))[0]
             grey = np.rint(color.grey_of_lightness(L) * 255).astype(np.uint8)
-            self.damage.set_random_seed(seed)
+            self.damage.set_random_seed(seed + 1)  # with the same one, grain would go with flip and crop
             sample["grey"] = np.ascontiguousarray(
                 self.damage(image=grey.transpose(1, 2, 0))["image"].transpose(2, 0, 1)
             )

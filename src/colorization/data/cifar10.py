@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import logging
+import lzma
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from colorization.data.datamodules import PhotoDataModule
-from colorization.data.photos import ArrayPhotos, PhotoSet, to_rgb8
+from colorization.data.photos import UNREADABLE, ArrayPhotos, PhotoSet, to_rgb8
 from colorization.data.splits import split_names
 from colorization.errors import InputError
 from colorization.runs import atomic_path
@@ -44,6 +45,10 @@ class CIFAR10DataModule(PhotoDataModule):
 
     def load_splits(self) -> dict[str, PhotoSet]:
         training, test = self._from_archive() if self.archive else self._from_torchvision()
+        if self.val_photos >= len(training.names):
+            raise InputError(
+                f"datamodule.val_photos={self.val_photos}: there are {len(training.names)} training photos"
+            )
         share = self.val_photos / len(training.names)
         parts = split_names(training.names, {"val": share, "train": 1 - share}, self.seed)
         return {"train": training.subset(parts["train"]), "val": training.subset(parts["val"]), "test": test}
@@ -95,8 +100,10 @@ class CIFAR10DataModule(PhotoDataModule):
                     if file is not None and member.name.lower().endswith((".jpg", ".jpeg", ".png")):
                         with Image.open(io.BytesIO(file.read())) as image:
                             photos[member.name.removeprefix("./")] = to_rgb8(image)
-        except tarfile.TarError as error:
-            raise InputError(f"datamodule.archive={self.archive}: not a tar archive ({error})") from error
+        except (tarfile.TarError, lzma.LZMAError, *UNREADABLE) as error:
+            raise InputError(
+                f"datamodule.archive={self.archive}: not a whole tar archive of photos ({error})"
+            ) from error
         if {p.shape for p in photos.values()} != {(32, 32, 3)}:
             raise InputError(f"datamodule.archive={self.archive}: should hold 32x32 photographs only")
         names = sorted(photos)

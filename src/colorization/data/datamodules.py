@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -20,6 +21,11 @@ from colorization.errors import InputError
 log = logging.getLogger(__name__)
 
 SPLITS = ("train", "val", "test")
+
+
+def is_number(value: object) -> bool:
+    """Whether a config value is a number (YAML gives strings and booleans, too)."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 class PhotoDataModule(pl.LightningDataModule):
@@ -66,13 +72,14 @@ class PhotoDataModule(pl.LightningDataModule):
             if not isinstance(value, int) or value < low:
                 raise InputError(f"datamodule.{key}={value}: should be a whole number, {low} or more")
         for key, share in (("max_unreadable", max_unreadable), ("flip", flip), ("damage", damage)):
-            if not 0 <= share <= 1:
+            if not is_number(share) or not 0 <= share <= 1:
                 raise InputError(f"datamodule.{key}={share}: should be between 0 and 1")
+        pair = isinstance(crop_scale, Sequence) and len(crop_scale) == 2 and all(map(is_number, crop_scale))
+        if not pair or not 0 < crop_scale[0] <= crop_scale[1] <= 1:
+            raise InputError(f"datamodule.crop_scale={crop_scale}: should be two shares, 0 < low <= high <= 1")
         smallest, largest = crop_scale
-        if not 0 < smallest <= largest <= 1:
-            raise InputError(
-                f"datamodule.crop_scale=[{smallest},{largest}]: should be two shares, 0 < low <= high <= 1"
-            )
+        if not is_number(min_colorfulness):
+            raise InputError(f"datamodule.min_colorfulness={min_colorfulness}: should be a number")
         if num_workers == "auto":
             num_workers = min(8, max(1, (os.cpu_count() or 1) // 2))
         if not isinstance(num_workers, int) or num_workers < 0:
@@ -113,6 +120,10 @@ class PhotoDataModule(pl.LightningDataModule):
             self.near_grey[split] = len(grey)
             left_out = [i for i in readable if split == "train" and facts[i].is_below(self.min_colorfulness)]
             kept = sorted(set(readable) - set(left_out))
+            if not kept and left_out:
+                raise InputError(
+                    f"datamodule.min_colorfulness={self.min_colorfulness} leaves no photo of {self.name} for training"
+                )
             if not kept:
                 raise InputError(f"the {split} split of {self.name} has no photo left; give it more photographs")
             self.photos[split] = photos[split].subset(kept)
@@ -148,7 +159,7 @@ class PhotoDataModule(pl.LightningDataModule):
             raise InputError(f"{self.name} has no {split} photos; set datamodule.{split}_dir or datamodule.data_dir")
         photos = self.photos[split]
         augment = Augment(self.image_size, train, **(self.augmentation if train else {}))  # type: ignore[arg-type]
-        dataset = PhotoDataset(photos, augment, self.seed)
+        dataset = PhotoDataset(photos, augment, self.seed, replace=train)
         shuffle = train and self.shuffle
         self._loaders.append(PhotoLoader(dataset, self.batch_size, shuffle, self.num_workers, self.pin_memory))
         return self._loaders[-1]
@@ -193,7 +204,8 @@ class FolderDataModule(PhotoDataModule):
     ) -> None:
         super().__init__(name, **others)
         self.data_dir, self.dirs = data_dir, {"train": train_dir, "val": val_dir, "test": test_dir}
-        if not (0 < val_fraction < 1 and 0 < test_fraction < 1 and val_fraction + test_fraction < 1):
+        shares = (val_fraction, test_fraction)
+        if not all(map(is_number, shares)) or not (min(shares) > 0 and sum(shares) < 1):
             raise InputError(
                 f"datamodule.val_fraction={val_fraction} and datamodule.test_fraction={test_fraction}: "
                 "should be above 0 and leave something for training"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import multiprocessing.util
 import signal
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -47,37 +48,41 @@ class EpochSampler(Sampler[Key]):
 
 
 class PhotoDataset(Dataset[Any]):
-    """Photos read and augmented one at a time; ``None`` for one that has become unreadable since the scan."""
+    """Photos read and augmented one at a time; ``None`` for one that has become unreadable since the scan.
 
-    def __init__(self, photos: PhotoSet, augment: Augment, seed: int) -> None:
-        self.photos, self.augment, self.seed = photos, augment, seed
+    With ``replace`` (for training) the next photo takes the place of one that has become unreadable: an epoch must
+    keep its number of batches, or Lightning leaves out the validation after it.
+    """
+
+    def __init__(self, photos: PhotoSet, augment: Augment, seed: int, replace: bool = False) -> None:
+        self.photos, self.augment, self.seed, self.replace = photos, augment, seed, replace
 
     def __len__(self) -> int:
         return len(self.photos.names)
 
     def __getitem__(self, key: Key) -> dict[str, np.ndarray] | None:
-        epoch, index = key
-        try:
-            rgb = self.photos.read(index)
-        except UNREADABLE as error:
-            log.warning("skipped %s: %s", self.photos.names[index], error)
-            return None
-        seed = int(np.random.default_rng([self.seed, epoch, index]).integers(2**31))
-        return {**self.augment(rgb, seed), "index": np.array(index)}
+        epoch, wanted = key
+        for step in range(min(8, len(self)) if self.replace else 1):
+            index = (wanted + step) % len(self)
+            try:
+                rgb = self.photos.read(index)
+            except UNREADABLE as error:
+                log.warning("skipped %s: %s", self.photos.names[index], error)
+                continue
+            seed = int(np.random.default_rng([self.seed, epoch, index]).integers(2**31))
+            return {**self.augment(rgb, seed), "index": np.array(index)}
+        return None
 
 
-def collate(samples: Sequence[dict[str, np.ndarray] | None]) -> dict[str, torch.Tensor]:
-    """Stack what could be read.
+def collate(samples: Sequence[dict[str, np.ndarray] | None]) -> dict[str, torch.Tensor] | None:
+    """Stack what could be read; ``None`` for a batch of which nothing could.
 
     Returns:
         ``rgb`` (B, 3, S, S) uint8, ``index`` (B,) int64 and, where the input is damaged, ``grey`` (B, 1, S, S) uint8.
-
-    Raises:
-        InputError: not one photo of the batch could be read.
     """
     readable = [s for s in samples if s is not None]
     if not readable:
-        raise InputError("a whole batch of photos could no longer be read; were they moved while training ran?")
+        return None
     return {k: torch.from_numpy(np.stack([s[k] for s in readable])) for k in readable[0]}
 
 
@@ -86,6 +91,16 @@ def _start_worker(worker_id: int) -> None:
     # tells its workers when they are done, and they notice by themselves if it dies.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+def _end_workers() -> None:
+    for child in multiprocessing.active_children():
+        if child.daemon:
+            child.kill()
+
+
+# At exit multiprocessing sends SIGTERM to the workers that are left, which they ignore, and then waits for them.
+multiprocessing.util.Finalize(None, _end_workers, exitpriority=100)
 
 
 class PhotoLoader(DataLoader[Any]):
@@ -124,9 +139,14 @@ class PhotoLoader(DataLoader[Any]):
         restored, self._restored = self._restored, None
         self._done = restored["done"] if restored and restored["epoch"] == self.sampler.epoch else 0
         self.sampler.start = self._done * self.batch_size
+        any_left = self._done > 0
         for batch in super().__iter__():
             self._done += 1
-            yield batch
+            if batch is not None:
+                any_left = True
+                yield batch
+        if not any_left and self._done:
+            raise InputError("none of the photos can be read any longer; were they moved while training ran?")
 
     def close(self) -> None:
         """End the worker processes. (They do not end by a signal, see ``_start_worker``.)"""
