@@ -17,21 +17,27 @@ train() { # id, then overrides
 
 unet="model.network.width=32 model.network.depth=5 model.network.dropout=0 model.network.upsampling=nearest"
 adamw="model.optimizer._target_=torch.optim.AdamW +model.optimizer.weight_decay=0.01"
+ema="callbacks=ema callbacks.ema.decay=0.99"
 cosine="model.lr_schedule=cosine model.lr_warmup=0.1"
 
-# The U-Net learns its first colours from CIFAR-10's small photographs; stages 2 to 4 start from it.
+# The U-Net learns its first colours from CIFAR-10's small photographs and the GAN starts from the U-Net. Fusion, whose
+# network is another, starts from nothing; its ResNet is random.
 train first-light-cifar10 model=unet loss=huber $unet $adamw $cosine model.optimizer.lr=2e-3 \
-  datamodule=cifar10 datamodule.archive="$data/cifar10-jpeg.tar.xz" paths.cache_dir="$out/cache" \
-  datamodule.data_dir="$out/cache" datamodule.batch_size=128 datamodule.min_colorfulness=15 trainer.max_epochs=4
+  datamodule=cifar10 datamodule.archive="$data/cifar10-jpeg.tar.xz" datamodule.data_dir="$out/cache" \
+  datamodule.batch_size=128 datamodule.min_colorfulness=15 trainer.max_epochs=4
 
-train first-light-unet experiment=first-light model=unet loss=huber $unet $adamw $cosine \
-  model.optimizer.lr=5e-4 init_weights=first-light-cifar10 trainer.max_epochs=12
+train first-light-unet experiment=first-light model=unet $unet $adamw $cosine $ema \
+  model.optimizer.lr=5e-4 init_weights=first-light-cifar10 trainer.max_epochs=8
 
-train first-light-baseline experiment=first-light model=baseline model.network.width=16 $adamw $cosine \
-  model.optimizer.lr=2e-3 trainer.max_epochs=10
+train first-light-baseline experiment=first-light model=baseline model.network.width=16 $adamw $cosine $ema \
+  model.optimizer.lr=2e-3 trainer.max_epochs=8
 
-train first-light-gan experiment=first-light model=gan $unet model.discriminator.width=32 \
-  init_weights=first-light-unet model.d_lr_factor=0.5 callbacks=ema callbacks.ema.decay=0.99 trainer.max_epochs=5
+train first-light-gan experiment=first-light model=gan $unet model.discriminator.width=32 $ema \
+  init_weights=first-light-unet model.d_lr_factor=0.5 trainer.max_epochs=4
 
-train first-light-fusion experiment=first-light model=fusion $unet model.discriminator.width=32 model.resnet_weights=null \
-  model.network.resnet_size=128 model.warmup_epochs=2 callbacks=ema callbacks.ema.decay=0.99 trainer.max_epochs=7
+train first-light-fusion experiment=first-light model=fusion $unet model.discriminator.width=32 $ema \
+  model.resnet_weights=null model.network.resnet_size=128 model.warmup_epochs=2 trainer.max_epochs=6
+
+$python -m colorization.eval paths.output_dir="$out" eval_dir="$out/eval/first-light" datamodule.batch_size=8 \
+  weights=[first-light-baseline,first-light-unet,first-light-gan,first-light-fusion] \
+  datamodule.test_dir="$data/imagenet-sample/test" datamodule.name=imagenet-sample datamodule.image_size=128 strips=99

@@ -92,6 +92,7 @@ class PhotoDataModule(pl.LightningDataModule):
         self.photos: dict[str, PhotoSet] = {}
         self.facts: dict[str, list[Facts]] = {}
         self.unreadable: list[Facts] = []
+        self.left_out: list[Facts] = []
         self.near_grey: dict[str, int] = {}
         self._loaders: list[PhotoLoader] = []
 
@@ -126,6 +127,7 @@ class PhotoDataModule(pl.LightningDataModule):
                 )
             if not kept:
                 raise InputError(f"the {split} split of {self.name} has no photo left; give it more photographs")
+            self.left_out += [facts[i] for i in left_out]
             self.photos[split] = photos[split].subset(kept)
             self.facts[split] = [facts[i] for i in kept]
             log.info(
@@ -134,10 +136,19 @@ class PhotoDataModule(pl.LightningDataModule):
             )  # fmt: skip
 
     def manifest(self) -> dict[str, Any]:
-        """Every photo with its split and size in bytes, for ``split.json``."""
-        rows = [{"path": f.name, "split": s, "bytes": f.bytes} for s, facts in self.facts.items() for f in facts]
-        unreadable = [{"path": f.name, "error": f.error} for f in self.unreadable]
-        return {"schema": 1, "name": self.name, "seed": self.seed, "photos": rows, "unreadable": unreadable}
+        """Every photo with its split, size in bytes and colorfulness, and what is in no split, for ``split.json``."""
+        return {
+            "schema": 1,
+            "name": self.name,
+            "seed": self.seed,
+            "photos": [
+                {"path": f.name, "split": split, "bytes": f.bytes, "colorfulness": f.colorfulness}
+                for split, facts in self.facts.items()
+                for f in facts
+            ],
+            "left_out_near_grey": [{"path": f.name, "colorfulness": f.colorfulness} for f in self.left_out],
+            "unreadable": [{"path": f.name, "error": f.error} for f in self.unreadable],
+        }
 
     def describe(self) -> dict[str, Any]:
         """What weights remember of their training data: name, count, hash, mean a*b* (Lab units), image size."""
