@@ -21,6 +21,15 @@ from colorization.data.datamodules import sample_photo
 from colorization.hydra_main import register_resolvers
 
 
+@pytest.fixture(scope="session", autouse=True)
+def torch_home(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Tests, and the processes that they start, find an AlexNet file that cannot be loaded, and so download none."""
+    home = tmp_path_factory.mktemp("torch")
+    os.environ["TORCH_HOME"] = str(home)
+    (home / "hub" / "checkpoints").mkdir(parents=True)
+    (home / "hub" / "checkpoints" / "alexnet-owt-7be5be79.pth").touch()
+
+
 @pytest.fixture
 def compose_train() -> Iterator[Callable[..., DictConfig]]:
     """``compose_train("model=unet", ...)``: the ``train`` config with these overrides, resolvers registered."""

@@ -107,7 +107,7 @@ def build_trainer(
         stage.accumulate_grad_batches = settings.pop("accumulate_grad_batches")
     # A small set has fewer batches in an epoch than the interval, and would log nothing.
     settings["log_every_n_steps"] = min(settings["log_every_n_steps"], batches_per_epoch)
-    progress = TQDMProgressBar() if sys.stderr.isatty() else callbacks.PlainProgress()
+    progress = TQDMProgressBar() if sys.stdout.isatty() else callbacks.PlainProgress()
     own = [
         callbacks.RunStatus(run, cfg.callbacks.best.monitor),
         callbacks.Throughput(),
