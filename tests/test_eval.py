@@ -121,6 +121,8 @@ def test_the_folder_is_complete_and_consistent(command, tmp_path, photo_folder) 
     first = sorted(photo_folder.rglob("*.jpg"))[0]
     assert np.abs(picture[:, 128:].astype(int) - crop(first, 64)).mean() < 6  # the last is the truth
     assert Image.open(out / "distributions.png").size[0] > 300
+    width, height = Image.open(out / "comparison.png").size  # 6 photos; input, two models, truth
+    assert height > width
     table = (out / "table.md").read_text()
     assert table.count("| grey |") == 2
     assert "Not better than grey" in table

@@ -7,12 +7,15 @@ data=$1
 out=${OUT:-outputs}
 python=${PYTHON:-python}
 
-train() { # id, then overrides
-  id=$1; shift
-  state=$($python -c "import sys; from pathlib import Path; from colorization.runs import Run; print(Run(Path(sys.argv[1])).status().get('state'))" "$out/runs/$id")
-  [ "$state" = finished ] && return
+done_to() { # epochs to which a run is finished, 0 if it is not
+  $python -c "import sys; from pathlib import Path; from colorization.runs import Run; s = Run(Path(sys.argv[1])).status(); print(s['max_epochs'] if s.get('state') == 'finished' else 0)" "$out/runs/$1"
+}
+
+train() { # id, epochs, then overrides
+  id=$1; epochs=$2; shift 2
+  [ "$(done_to "$id")" -ge "$epochs" ] && return
   [ -f "$out/runs/$id/checkpoints/last.ckpt" ] && set -- "$@" ckpt_path=last
-  $python -m colorization.train run_id="$id" paths.data_dir="$data" paths.output_dir="$out" "$@"
+  $python -m colorization.train run_id="$id" trainer.max_epochs="$epochs" paths.data_dir="$data" paths.output_dir="$out" "$@"
 }
 
 unet="model.network.width=32 model.network.depth=5 model.network.dropout=0 model.network.upsampling=nearest"
@@ -22,21 +25,24 @@ cosine="model.lr_schedule=cosine model.lr_warmup=0.1"
 
 # The U-Net learns its first colours from CIFAR-10's small photographs and the GAN starts from the U-Net. Fusion, whose
 # network is another, starts from nothing; its ResNet is random.
-train first-light-cifar10 model=unet loss=huber $unet $adamw $cosine model.optimizer.lr=2e-3 \
+train first-light-cifar10 4 model=unet loss=huber $unet $adamw $cosine model.optimizer.lr=2e-3 \
   datamodule=cifar10 datamodule.archive="$data/cifar10-jpeg.tar.xz" datamodule.data_dir="$out/cache" \
-  datamodule.batch_size=128 datamodule.min_colorfulness=15 trainer.max_epochs=4
+  datamodule.batch_size=128 datamodule.min_colorfulness=15
 
-train first-light-unet experiment=first-light model=unet $unet $adamw $cosine $ema \
-  model.optimizer.lr=5e-4 init_weights=first-light-cifar10 trainer.max_epochs=8
+# Eight epochs, then on to twenty: the rate, nearly zero by then, goes up again to where twenty epochs have it.
+for epochs in 8 20; do
+  train first-light-unet $epochs experiment=first-light model=unet $unet $adamw $cosine $ema \
+    model.optimizer.lr=5e-4 init_weights=first-light-cifar10
+done
 
-train first-light-baseline experiment=first-light model=baseline model.network.width=16 $adamw $cosine $ema \
-  model.optimizer.lr=2e-3 trainer.max_epochs=8
+train first-light-baseline 8 experiment=first-light model=baseline model.network.width=16 $adamw $cosine $ema \
+  model.optimizer.lr=2e-3
 
-train first-light-gan experiment=first-light model=gan $unet model.discriminator.width=32 $ema \
-  init_weights=first-light-unet model.d_lr_factor=0.5 trainer.max_epochs=4
+train first-light-gan 4 experiment=first-light model=gan $unet model.discriminator.width=32 $ema \
+  init_weights=first-light-unet model.d_lr_factor=0.5
 
-train first-light-fusion experiment=first-light model=fusion $unet model.discriminator.width=32 $ema \
-  model.resnet_weights=null model.network.resnet_size=128 model.warmup_epochs=2 trainer.max_epochs=6
+train first-light-fusion 6 experiment=first-light model=fusion $unet model.discriminator.width=32 $ema \
+  model.resnet_weights=null model.network.resnet_size=128 model.warmup_epochs=2
 
 $python -m colorization.eval paths.output_dir="$out" eval_dir="$out/eval/first-light" datamodule.batch_size=8 \
   weights=[first-light-baseline,first-light-unet,first-light-gan,first-light-fusion] \

@@ -31,6 +31,7 @@ from colorization.statistics import FEWEST_PHOTOS, bootstrap
 log = logging.getLogger(__name__)
 
 GREY, MEAN = "grey", "mean colour"
+COMPARED = 6  # photos in comparison.png, spread over the split
 COLUMNS = ("psnr", "ssim", "lpips", "delta_e2000", "colorfulness", "delta_colorfulness")
 LABELS = {
     "psnr": "PSNR ↑ (dB)",
@@ -151,12 +152,16 @@ def disambiguate(rows: list[Row]) -> None:
 
 @torch.inference_mode()
 def score(rows: list[Row], loader: Any, folder: Path, strips: int, device: str, fid: bool) -> None:
-    """Fill ``values`` of every row, and write the strips of the first photos."""
+    """Fill ``values`` of every row; write the strips of the first photos and ``comparison.png``."""
     (folder / "strips").mkdir(parents=True, exist_ok=True)
+    photos = len(loader.dataset)
+    compared = set(np.linspace(0, photos - 1, min(COMPARED, photos)).round().astype(int).tolist())
+    side_by_side: dict[int, list[torch.Tensor]] = {}
     distances, reason = _frechet(rows, device) if fid else ({}, None)
     for batch in tqdm(loader, "evaluating", unit="batch", disable=None):
         lab = color.rgb_to_lab(batch["rgb"].to(device))
         L, _ = color.split(lab)
+        chosen = [i for i, index in enumerate(batch["index"].tolist()) if index in compared]
         for row in rows:
             prediction = color.join(L, row.predict(L))
             for metric, values in metrics.image_metrics(prediction, lab).items():
@@ -165,11 +170,22 @@ def score(rows: list[Row], loader: Any, folder: Path, strips: int, device: str, 
                 distance.update(color.lab_to_rgb(prediction), real=False)
                 distance.update(color.lab_to_rgb(lab), real=True)
             if row.name not in (GREY, MEAN):
+                for i in chosen:
+                    side_by_side.setdefault(int(batch["index"][i]), []).append(color.lab_to_rgb(prediction[i]))
                 for i, index in enumerate(batch["index"].tolist()):
                     if index < strips:
                         name = Path(loader.dataset.photos.names[index]).stem
                         picture = Image.fromarray(figures.strip(prediction[i], lab[i]))
                         picture.save(folder / "strips" / f"{index:03d}-{_slug(name)}-{_slug(row.name)}.png")
+        for i in chosen:
+            grey = color.grey_of_lightness(L[i]).expand(3, -1, -1)
+            side_by_side[int(batch["index"][i])] = [
+                grey,
+                *side_by_side[int(batch["index"][i])],
+                color.lab_to_rgb(lab[i]),
+            ]
+    titles = ["input", *(r.name for r in rows if r.name not in (GREY, MEAN)), "truth"]
+    figures.comparison(list(side_by_side.values()), titles, folder / "comparison.png")
     if fid:
         for row in rows:
             distance = distances.get(row.name)

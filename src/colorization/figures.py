@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -44,6 +45,36 @@ def grid(strips: Sequence[np.ndarray], columns: int = 2) -> np.ndarray:
     return canvas
 
 
+def comparison(rows: Sequence[Sequence[torch.Tensor]], titles: Sequence[str], path: Path) -> None:
+    """Photos below each other, what was made of each side by side.
+
+    Args:
+        rows: for each photo one (3, H, W) picture in [0, 1] a column, all of one size.
+        titles: of the columns.
+        path: the PNG to write.
+    """
+    side = 1.6  # inches
+    figure = _figure(side * len(titles), side * len(rows) + 0.3)
+    axes = figure.subplots(len(rows), len(titles), squeeze=False)
+    for i, row in enumerate(rows):
+        for ax, picture in zip(axes[i], row, strict=True):
+            ax.imshow(to_uint8(picture), interpolation="nearest")
+            ax.axis("off")
+    for ax, title in zip(axes[0], titles, strict=True):
+        ax.set_title(title, fontsize=9)
+    figure.savefig(path, dpi=120)
+
+
+def _figure(width: float, height: float) -> Any:
+    """A matplotlib figure of this size in inches, without pyplot: no window system, no global state."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
 def distributions(values: Mapping[str, Mapping[str, Sequence[float]]], labels: Mapping[str, str], path: Path) -> None:
     """Box plots of per-image metrics, one panel a metric, one box a row of the table.
 
@@ -52,12 +83,8 @@ def distributions(values: Mapping[str, Mapping[str, Sequence[float]]], labels: M
         labels: metric -> axis label.
         path: the PNG to write.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     names = list(next(iter(values.values())))
-    figure = Figure(figsize=(3.2 * len(values), 1.2 + 0.45 * len(names)), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = _figure(3.2 * len(values), 1.2 + 0.45 * len(names))
     axes = figure.subplots(1, len(values), sharey=True, squeeze=False)[0]
     for ax, (metric, rows) in zip(axes, values.items(), strict=True):
         ax.boxplot(
