@@ -22,6 +22,7 @@ from pytorch_lightning.utilities import rank_zero_only
 
 from colorization import color, figures
 from colorization.data.loading import collate
+from colorization.metrics import lpips_network
 from colorization.runs import Run, utc_now
 from colorization.stages.base import ColorizationStage
 
@@ -154,13 +155,16 @@ class MetricsFile(Logger):
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         epoch = metrics.get("epoch")
+        place = {"step": step, "epoch": None if epoch is None else int(epoch)}
         rows = []
         for key, value in metrics.items():
             split, _, name = key.partition("/")
             if name:
                 number = float(value) if math.isfinite(value) else None  # JSON has no NaN
-                place = {"step": step, "epoch": None if epoch is None else int(epoch)}
                 rows.append({**place, "split": split, "name": name, "value": number})
+            if name == "psnr" and f"{split}/lpips" not in metrics:
+                reason = lpips_network()[1]
+                rows.append({**place, "split": split, "name": "lpips", "value": None, "reason": reason})
         self.run.append_metrics(rows)
 
     @rank_zero_only

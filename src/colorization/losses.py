@@ -4,6 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from colorization.errors import InputError
+
 
 class PixelLoss(nn.Module):
     """The mean over all pixels and both channels of a per-pixel penalty.
@@ -17,7 +19,9 @@ class PixelLoss(nn.Module):
         super().__init__()
         self.name, self.delta = name, delta
         if name not in ("mse", "l1", "huber"):
-            raise ValueError(f"unknown pixel loss {name!r}")
+            raise InputError(f"loss.name={name}: should be mse, l1 or huber")
+        if not delta > 0:
+            raise InputError(f"loss.delta={delta}: should be above 0")
 
     def forward(self, ab: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
         """Two (B, 2, H, W) tensors to a scalar."""
@@ -44,7 +48,9 @@ class AdversarialLoss(nn.Module):
     ) -> None:
         super().__init__()
         if mode not in ("vanilla", "lsgan"):
-            raise ValueError(f"unknown GAN mode {mode!r}")
+            raise InputError(f"loss.mode={mode}: should be vanilla or lsgan")
+        if l1_weight < 0:
+            raise InputError(f"loss.l1_weight={l1_weight}: should be 0 or more")
         self.name, self.l1_weight, self.mode, self.real_label = name, l1_weight, mode, real_label
 
     def _judge(self, logits: torch.Tensor, target: float) -> torch.Tensor:

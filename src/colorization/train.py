@@ -20,6 +20,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import TQDMProgressBar
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from colorization import callbacks, checkpoint, devices, hydra_main, runs
 from colorization.data.datamodules import PhotoDataModule
@@ -120,13 +121,16 @@ def build_trainer(
     ]
     loggers = [hydra_main.instantiate(c) for c in cfg.logger.values() if c is not None]
     settings["enable_progress_bar"] = settings["enable_progress_bar"] and isinstance(progress, TQDMProgressBar)
-    return pl.Trainer(
-        **settings,
-        callbacks=configured + own,
-        logger=[callbacks.MetricsFile(run), *loggers],
-        default_root_dir=run.path,
-        enable_model_summary=False,
-    )
+    try:
+        return pl.Trainer(
+            **settings,
+            callbacks=configured + own,
+            logger=[callbacks.MetricsFile(run), *loggers],
+            default_root_dir=run.path,
+            enable_model_summary=False,
+        )
+    except (MisconfigurationException, ValueError, TypeError) as error:
+        raise InputError(f"trainer: Lightning does not take these settings: {error}") from error
 
 
 def _skip(name: str, cfg: DictConfig) -> bool:

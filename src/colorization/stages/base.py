@@ -136,7 +136,10 @@ class ColorizationStage(pl.LightningModule):
         arguments = {k: v for k, v in self.optimizer_spec.items() if k != "_target_"}
         arguments["lr"] *= lr_factor
         cls = get_class(self.optimizer_spec["_target_"])
-        return cls([p for p in parameters if p.requires_grad], **arguments)
+        try:
+            return cls([p for p in parameters if p.requires_grad], **arguments)
+        except (TypeError, ValueError) as error:
+            raise InputError(f"model.optimizer={arguments}: {cls.__name__} does not take this ({error})") from error
 
     def total_steps(self) -> float:
         """Optimizer steps of the whole run; infinite without a limit."""
