@@ -1,5 +1,5 @@
 #!/bin/sh
-# First light: four stages on 810 photographs at 128x128, on two CPU cores, in about an hour.
+# First light: four stages on 810 photographs at 128x128, on two CPU cores; see README.md beside this file.
 #   experiments/first-light/run.sh DATA        (DATA holds imagenet-sample/{train,val,test} and cifar10-jpeg.tar.xz)
 # A stage whose run is finished is left alone, one that was interrupted goes on.
 set -eu
