@@ -313,14 +313,13 @@ def table(report: dict[str, Any]) -> str:
     coloured = [{"name": r["name"], **r["without_near_grey"]} for r in report["rows"]]
     lines += ["", f"Without the near-grey photos (colorfulness < {color.NEAR_GREY:g}), n = {coloured[0]['n']}:", ""]
     lines += _one_table(coloured)
-    lines += [
-        "",
-        "In brackets: 95 % bootstrap intervals. CF: colorfulness; ΔCF: distance of the mean CF to the truths'.",
-    ]
+    lines += ["", "CF: colorfulness; ΔCF: distance of the mean CF to the truths'."]
     if all(r["delta_e2000"]["ci95"] is None for r in report["rows"]):
-        lines.append(f"No intervals: too few photos, or none independent (at least {FEWEST_PHOTOS} photos are needed).")
-    elif losers := [r["name"] for r in report["rows"] if r.get("beats_grey") in ("no", "undecided")]:
-        lines.append(f"Not better than grey in paired ΔE2000 (interval does not lie below zero): {', '.join(losers)}.")
+        lines.append(f"No intervals: fewer than {FEWEST_PHOTOS} photos, or crops of so few.")
+    else:
+        lines.append("In brackets: 95 % bootstrap intervals.")
+        if losers := [r["name"] for r in report["rows"] if r.get("beats_grey") in ("no", "undecided")]:
+            lines.append(f"Not better than grey in paired ΔE2000 (interval not below zero): {', '.join(losers)}.")
     if report["rows"][0]["lpips"]["mean"] is None:
         lines.append(f"No LPIPS: {report['rows'][0]['lpips']['reason']}.")
     return "\n".join(lines) + "\n"
