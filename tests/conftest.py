@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -28,6 +29,22 @@ def torch_home(tmp_path_factory: pytest.TempPathFactory) -> None:
     os.environ["TORCH_HOME"] = str(home)
     (home / "hub" / "checkpoints").mkdir(parents=True)
     (home / "hub" / "checkpoints" / "alexnet-owt-7be5be79.pth").touch()
+
+
+@pytest.fixture
+def run_main(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    """``run_main(main, *arguments)``: a command in this process, in ``tmp_path``; returns its exit code."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(main: Callable[[], object], *arguments: str) -> int:
+        monkeypatch.setattr(sys, "argv", ["command", *arguments])
+        try:
+            main()
+        except SystemExit as exit_:
+            return int(exit_.code or 0)
+        return 0
+
+    return call
 
 
 @pytest.fixture

@@ -388,8 +388,10 @@ def test_description_of_the_training_data(photo_folder: Path) -> None:
 def test_setup_scans_once(photo_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     module = folder_module(photo_folder)
     module.setup("fit")
+    before = module.manifest()
     monkeypatch.setattr(FolderPhotos, "_scan_one", lambda self, index: pytest.fail("scanned again"))
     module.setup("test")
+    assert module.manifest() == before
 
 
 def test_scan_is_remembered(photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,19 +22,9 @@ from colorization.runs import Run
 
 
 @pytest.fixture
-def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+def command(run_main: Callable[..., int]) -> Callable[..., int]:
     """``command(*overrides)``: the evaluation command in this process, in ``tmp_path``; returns its exit code."""
-    monkeypatch.chdir(tmp_path)
-
-    def call(*overrides: str) -> int:
-        monkeypatch.setattr(sys, "argv", ["eval", "datamodule.num_workers=0", "accelerator=cpu", *overrides])
-        try:
-            evaluation.main()
-        except SystemExit as exit_:
-            return int(exit_.code or 0)
-        return 0
-
-    return call
+    return lambda *overrides: run_main(evaluation.main, "datamodule.num_workers=0", "accelerator=cpu", *overrides)
 
 
 def weights(path: Path, stage: str = "baseline", seed: int = 0, **facts: object) -> Path:

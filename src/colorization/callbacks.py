@@ -23,7 +23,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from colorization import color, figures
 from colorization.data.loading import collate
 from colorization.metrics import lpips_network
-from colorization.runs import Run, utc_now
+from colorization.runs import Run
 from colorization.stages.base import ColorizationStage
 
 log = logging.getLogger(__name__)
@@ -329,8 +329,3 @@ class PlainProgress(Callback):
         said = ", ".join(f"{k} {float(values[k]):.4g}" for k in shown if k.startswith(prefix) and k in values)
         left = "" if eta is None else f", {int(eta) // 3600}:{int(eta) % 3600 // 60:02d}:{int(eta) % 60:02d} left"
         log.info("epoch %d/%s %s: %s%s", trainer.current_epoch + 1, trainer.max_epochs, where, said, left)
-
-
-def started(run: Run, **facts: Any) -> None:
-    """Write the first status of a run that begins or goes on."""
-    run.update_status(**{"started": run.status().get("started", utc_now()), "error": None, **facts})

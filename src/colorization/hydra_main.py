@@ -42,10 +42,10 @@ def register_resolvers() -> None:
     OmegaConf.register_new_resolver("start_time", start_time, replace=True)
 
 
-def instantiate(config: DictConfig, **arguments: Any) -> Any:
+def instantiate(config: DictConfig) -> Any:
     """Hydra's ``instantiate`` (plain containers, nothing nested), with the person's mistakes as ``InputError``."""
     try:
-        return hydra.utils.instantiate(config, _recursive_=False, _convert_="all", **arguments)
+        return hydra.utils.instantiate(config, _recursive_=False, _convert_="all")
     except InstantiationException as error:
         if isinstance(error.__cause__, InputError):
             raise error.__cause__ from None

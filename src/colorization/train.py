@@ -50,7 +50,10 @@ def train(cfg: DictConfig, overrides: list[str] | None = None) -> dict[str, floa
     claim(run, going_on=parent is None and resume_from is not None)
 
     with callbacks.StopSignals() as stop:
-        callbacks.started(run, state="running", model=cfg.model.name, pid=os.getpid(), parent=parent)
+        started = run.status().get("started", runs.utc_now())  # a resumed run began when it first did
+        run.update_status(
+            state="running", started=started, model=cfg.model.name, pid=os.getpid(), parent=parent, error=None
+        )
         try:
             metrics = _fit(cfg, run, stop, resume_from, overrides or [])
         except callbacks.StopRequested as request:
