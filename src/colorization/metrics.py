@@ -51,7 +51,9 @@ def lpips_network() -> tuple[nn.Module | None, str | None]:
     from torchmetrics.functional.image.lpips import _NoTrainLpips
 
     try:
-        return _NoTrainLpips(net="alex").eval(), None
+        # Its random initial weights would move the generator that dropout uses, at a different place in a resumed run.
+        with torch.random.fork_rng(devices=[]):
+            return _NoTrainLpips(net="alex").eval(), None
     except (RuntimeError, pickle.UnpicklingError, EOFError) as error:
         reason = f"the AlexNet weights in torch's hub folder are broken ({error})"
     except (URLError, OSError) as error:
