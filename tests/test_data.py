@@ -54,6 +54,11 @@ def folder_module(data_dir: Path | None, **settings: Any) -> FolderDataModule:
     return FolderDataModule(str(data_dir) if data_dir else None, **settings)
 
 
+def augmented(augment: Augment, photo: np.ndarray, seed: int) -> dict[str, np.ndarray]:
+    """What becomes of one photo: (3, S, S) and, with damage, (1, S, S)."""
+    return {k: v[0].numpy() for k, v in augment.batch([photo], [seed]).items()}
+
+
 def is_multiset_once(indices: list[int], size: int) -> bool:
     return sorted(indices) == list(range(size))
 
@@ -532,10 +537,10 @@ def bounding_box(rgb: np.ndarray) -> tuple[float, float, bool]:
 @pytest.mark.parametrize(("width", "height"), [(400, 200), (200, 400), (300, 300), (500, 180)])
 def test_a_disc_stays_round(width: int, height: int) -> None:
     photo = disc(width, height, min(width, height) // 4, width // 2, height // 2)
-    w, h, whole = bounding_box(Augment(128, train=False)(photo, 0)["rgb"])
+    w, h, whole = bounding_box(augmented(Augment(128, train=False), photo, 0)["rgb"])
     assert whole and abs(w - h) <= 1 and abs(w - 64) <= 2
     train = Augment(128, train=True)
-    boxes = [bounding_box(train(photo, seed)["rgb"]) for seed in range(80)]
+    boxes = [bounding_box(augmented(train, photo, seed)["rgb"]) for seed in range(80)]
     seen = [(w, h) for w, h, whole in boxes if whole]
     assert len(seen) >= 5
     assert all(abs(w - h) <= 2 for w, h in seen)
@@ -543,7 +548,9 @@ def test_a_disc_stays_round(width: int, height: int) -> None:
 
 def test_training_crops_vary_within_their_scale() -> None:
     photo = disc(256, 256, 40, 128, 128)
-    widths = [bounding_box(Augment(128, train=True, crop_scale=(0.5, 1.0))(photo, s)["rgb"])[0] for s in range(60)]
+    widths = [
+        bounding_box(augmented(Augment(128, train=True, crop_scale=(0.5, 1.0)), photo, s)["rgb"])[0] for s in range(60)
+    ]
     widths = [w for w in widths if w]
     # the whole photo shows the disc 40 pixels wide, half of its area 40 * sqrt(2)
     assert min(widths) >= 39 and max(widths) <= 59
@@ -557,7 +564,7 @@ def test_validation_is_the_centre_crop(width: int, height: int) -> None:
     small = photo.reshape(height // factor, factor, width // factor, factor, 3).mean((1, 3))
     top, left = (small.shape[0] - 64) // 2, (small.shape[1] - 64) // 2
     expected = small[top : top + 64, left : left + 64].transpose(2, 0, 1)
-    found = Augment(64, train=False)(photo, 0)["rgb"]
+    found = augmented(Augment(64, train=False), photo, 0)["rgb"]
     assert found.shape == (3, 64, 64)
     assert np.abs(found - expected).max() <= 1
 
@@ -565,7 +572,7 @@ def test_validation_is_the_centre_crop(width: int, height: int) -> None:
 @pytest.mark.parametrize(("width", "height"), [(301, 200), (200, 333)])
 def test_validation_is_the_centre_crop_at_odd_sizes(width: int, height: int) -> None:
     photo = Image.fromarray(sample_photo("skimage/coffee")).resize((width, height))
-    found = Augment(64, train=False)(np.asarray(photo), 0)["rgb"].transpose(1, 2, 0)
+    found = augmented(Augment(64, train=False), np.asarray(photo), 0)["rgb"].transpose(1, 2, 0)
     expected = ImageOps.fit(photo, (64, 64), Image.Resampling.BOX)
     assert np.abs(found.astype(int) - np.asarray(expected)).mean() < 5
 
@@ -573,17 +580,17 @@ def test_validation_is_the_centre_crop_at_odd_sizes(width: int, height: int) -> 
 def test_photos_smaller_than_the_crop_are_enlarged() -> None:
     photo = np.asarray(colourful(40, 24))
     for train in (True, False):
-        assert Augment(128, train=train)(photo, 0)["rgb"].shape == (3, 128, 128)
+        assert augmented(Augment(128, train=train), photo, 0)["rgb"].shape == (3, 128, 128)
 
 
 def test_flip() -> None:
     photo = np.asarray(colourful(64, 64))
-    plain = Augment(64, train=True, crop_scale=(1.0, 1.0), flip=0.0)(photo, 3)["rgb"]
-    flipped = Augment(64, train=True, crop_scale=(1.0, 1.0), flip=1.0)(photo, 3)["rgb"]
+    plain = augmented(Augment(64, train=True, crop_scale=(1.0, 1.0), flip=0.0), photo, 3)["rgb"]
+    flipped = augmented(Augment(64, train=True, crop_scale=(1.0, 1.0), flip=1.0), photo, 3)["rgb"]
     assert np.array_equal(plain, photo.transpose(2, 0, 1))
     assert np.array_equal(flipped, plain[:, :, ::-1])
     half = Augment(64, train=True, crop_scale=(1.0, 1.0), flip=0.5)
-    share = np.mean([np.array_equal(half(photo, s)["rgb"], flipped) for s in range(200)])
+    share = np.mean([np.array_equal(augmented(half, photo, s)["rgb"], flipped) for s in range(200)])
     assert 0.35 < share < 0.65
 
 
@@ -609,14 +616,15 @@ def test_damage_is_in_the_grey_input_only(photo_folder: Path, image_size: int) -
 
 def test_the_share_of_damaged_photos() -> None:
     photo = np.asarray(colourful(64, 64))
-    sometimes, always = Augment(64, train=True, damage=0.3), Augment(64, train=True, damage=1e-9)
-    changed = [not np.array_equal(sometimes(photo, s)["grey"], always(photo, s)["grey"]) for s in range(300)]
+    sometimes, never = Augment(64, train=True, damage=0.3), Augment(64, train=True, damage=1e-9)
+    pairs = [[augmented(augment, photo, s)["grey"] for augment in (sometimes, never)] for s in range(300)]
+    changed = [not np.array_equal(*pair) for pair in pairs]
     assert 0.2 < np.mean(changed) < 0.4
 
 
 def test_undamaged_grey_is_the_lightness() -> None:
     photo = sample_photo("skimage/chelsea")
-    sample = Augment(128, train=True, damage=1e-9)(photo, 1)
+    sample = augmented(Augment(128, train=True, damage=1e-9), photo, 1)
     L = color.split(color.rgb_to_lab(sample["rgb"]))[0]
     assert np.abs(color.lightness_of_grey(sample["grey"]) - L).max() < 0.01
 
@@ -627,7 +635,7 @@ def test_damage_does_not_follow_the_geometry() -> None:
     augment, clean = (Augment(32, train=True, crop_scale=(0.3, 1.0), damage=d) for d in (1.0, 1e-9))
     flipped, width, strength = [], [], []
     for seed in range(500):
-        one, other = augment(photo, seed), clean(photo, seed)
+        one, other = augmented(augment, photo, seed), augmented(clean, photo, seed)
         row = other["rgb"][0, 0].astype(int)
         flipped.append(row[-1] < row[0])
         width.append(abs(row[-1] - row[0]))

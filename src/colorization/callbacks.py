@@ -21,7 +21,6 @@ from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 
 from colorization import color, figures
-from colorization.data.loading import collate
 from colorization.metrics import lpips_network
 from colorization.runs import Run
 from colorization.stages.base import ColorizationStage
@@ -283,7 +282,7 @@ class SampleGrid(Callback):
         assert isinstance(pl_module, ColorizationStage)
         if self._batch is None:
             dataset = trainer.datamodule.val_dataloader().dataset  # type: ignore[attr-defined]
-            self._batch = collate([dataset[0, i] for i in range(min(self.photos, len(dataset)))])
+            self._batch = dataset.__getitems__([(0, i) for i in range(min(self.photos, len(dataset)))])
         if self._batch is None:  # all of them have become unreadable
             return
         photos = {k: v.to(pl_module.device) for k, v in self._batch.items()}

@@ -16,6 +16,7 @@ import sys
 from types import ModuleType
 from typing import Any
 
+import cv2
 import numpy as np
 
 Array = Any  # numpy.ndarray | torch.Tensor; torch is deliberately not imported here
@@ -35,7 +36,12 @@ _TO_LMN = (_RGB_TO_XYZ / _WHITE[:, None]).tolist()  # linear RGB -> XYZ relative
 _FROM_LMN = (np.linalg.inv(_RGB_TO_XYZ) * _WHITE[None, :]).tolist()
 _EPSILON, _KAPPA = 0.008856, 7.787  # CIE 1976, the constants of scikit-image
 _CODES = np.arange(256) / 255.0
+_STRIP = 1 << 16  # pixels that are converted at once on the CPU: what one needs on the way fits into the L2 cache
 _LINEAR_OF_CODE = np.where(_CODES > 0.04045, ((_CODES + 0.055) / 1.055) ** 2.4, _CODES / 12.92).astype(np.float32)
+# The same for OpenCV.
+_TO_LMN_ARRAY = np.array(_TO_LMN, np.float32)
+_EPSILON32 = np.float32(_EPSILON)
+_LAB_OF_F = np.array([[0, 116, 0, -16], [500, -500, 0, 0], [0, 200, -200, 0]], np.float32)
 
 
 def _namespace(x: Array) -> ModuleType:
@@ -94,9 +100,36 @@ def rgb_to_lab(rgb: Array) -> Array:
         (..., 3, H, W) float32: L* in [0, 100], a*, b* in Lab units.
     """
     xp = _namespace(rgb)
+    if xp is np and rgb.dtype == np.uint8:
+        return _lab_of_codes(rgb)
+    if rgb.dtype == xp.uint8 and rgb.device.type == "cpu":
+        return xp.from_numpy(_lab_of_codes(rgb.numpy()))
     r, g, b = _planes(_linear(rgb))
     fx, fy, fz = (_f(m[0] * r + m[1] * g + m[2] * b) for m in _TO_LMN)
     return xp.stack((116 * fy - 16, 500 * (fx - fy), 200 * (fy - fz)), -3)
+
+
+def _lab_of_codes(rgb: np.ndarray) -> np.ndarray:
+    """:func:`rgb_to_lab` of uint8 with OpenCV's vector instructions, several times as fast as NumPy and torch.
+
+    OpenCV works on interleaved channels, so an array whose memory is (..., H, W, 3), seen as (..., 3, H, W), is
+    converted without a copy, and the result is laid out like that, too. (Its own RGB to Lab conversion is not used:
+    it is off by up to 0.5.)
+    """
+    pixels = np.ascontiguousarray(np.moveaxis(rgb, -3, -1))
+    lab = np.empty(pixels.shape, np.float32)
+    flat, out = pixels.reshape(-1, 1, 3), lab.reshape(-1, 1, 3)
+    for start in range(0, len(flat), _STRIP):
+        lmn = cv2.transform(cv2.LUT(flat[start : start + _STRIP], _LINEAR_OF_CODE), _TO_LMN_ARRAY)
+        # f(t) = cbrt(max(t, e)) + kappa min(t - e, 0): both of its pieces without a branch
+        below = np.minimum(lmn, _EPSILON32)
+        below -= _EPSILON32
+        f = cv2.log(np.maximum(lmn, _EPSILON32))
+        f *= np.float32(1 / 3)
+        f = cv2.exp(f)
+        cv2.scaleAdd(below, _KAPPA, f, f)
+        cv2.transform(f, _LAB_OF_F, out[start : start + _STRIP])
+    return np.moveaxis(lab, -1, -3)
 
 
 def _lab_to_linear(lab: Array) -> Array:
@@ -190,9 +223,22 @@ def lightness_of_grey(grey: Array) -> Array:
     return (116 * _f(_linear(grey)) - 16) / L_SCALE
 
 
+def grey_codes(rgb: np.ndarray) -> np.ndarray:
+    """The picture in grey, with the same lightness: (..., 3, H, W) uint8 to (..., 1, H, W) uint8.
+
+    The grey value is the encoded luminance, so neither L* nor a root has to be computed; by table, to within a code.
+    """
+    pixels = np.ascontiguousarray(np.moveaxis(rgb, -3, -1))
+    luminance = cv2.transform(cv2.LUT(pixels.reshape(-1, 1, 3), _LINEAR_OF_CODE), 65535 * _TO_LMN_ARRAY[1:2])
+    return _CODE_OF_LUMINANCE[np.rint(luminance).astype(np.uint16)].reshape(*pixels.shape[:-1])[..., None, :, :]
+
+
 def grey_of_lightness(L: Array) -> Array:
     """The sRGB-encoded grey value in [0, 1] of ``L`` in [0, 1]; the inverse of :func:`lightness_of_grey`."""
     return _encode(_f_inverse((_float32(L) * L_SCALE + 16) / 116)).clip(0, 1)
+
+
+_CODE_OF_LUMINANCE = np.rint(_encode(np.arange(65536, dtype=np.float32) / 65535) * 255).astype(np.uint8)
 
 
 def colorfulness(rgb: Array) -> Array:

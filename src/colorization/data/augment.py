@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it would ask the network for a newer version on import
 
 import albumentations as A
 import cv2
 import numpy as np
+import torch
 
 from colorization import color
 
@@ -36,6 +38,7 @@ class Augment:
         flip: float = 0.5,
         damage: float = 0.0,
     ) -> None:
+        self.image_size = image_size
         side = (image_size, image_size)
         if train:
             crop = A.RandomResizedCrop(side, scale=crop_scale, ratio=(1.0, 1.0), interpolation=cv2.INTER_AREA)
@@ -58,16 +61,27 @@ class Augment:
             else None
         )
 
-    def __call__(self, rgb: np.ndarray, seed: int) -> dict[str, np.ndarray]:
-        """(H, W, 3) uint8 to ``{"rgb": (3, S, S) uint8}`` and, with damage, ``"grey": (1, S, S) uint8``."""
+    def cut(self, rgb: np.ndarray, seed: int = 0) -> np.ndarray:
+        """The crop alone: (H, W, 3) uint8 to (S, S, 3) uint8."""
         self.geometry.set_random_seed(seed)
-        rgb = np.ascontiguousarray(self.geometry(image=rgb)["image"].transpose(2, 0, 1))
-        sample = {"rgb": rgb}
+        return self.geometry(image=rgb)["image"]
+
+    def spoil(self, rgb: np.ndarray, seed: int) -> np.ndarray:
+        """The damaged grey picture of a crop: (S, S, 3) uint8 to (S, S, 1) uint8."""
+        assert self.damage is not None
+        grey = color.grey_codes(rgb.transpose(2, 0, 1)).transpose(1, 2, 0)
+        self.damage.set_random_seed(seed + 1)  # with the geometry's, grain would go with flip and crop
+        return self.damage(image=grey)["image"].reshape(grey.shape)
+
+    def batch(self, photos: Sequence[np.ndarray], seeds: Sequence[int]) -> dict[str, torch.Tensor]:
+        """Photos of any size, (H, W, 3) uint8, and a seed for each, to ``rgb`` (B, 3, S, S) uint8 and, with damage,
+        ``grey`` (B, 1, S, S) uint8. In memory the channels come last, as networks and the colour conversion like it.
+        """
+        rgb = np.empty((len(photos), self.image_size, self.image_size, 3), np.uint8)
+        for row, photo, seed in zip(rgb, photos, seeds, strict=True):
+            row[:] = self.cut(photo, seed)
+        tensors = {"rgb": torch.from_numpy(rgb).permute(0, 3, 1, 2)}
         if self.damage is not None:
-            L = color.split(color.rgb_to_lab(rgb))[0]
-            grey = np.rint(color.grey_of_lightness(L) * 255).astype(np.uint8)
-            self.damage.set_random_seed(seed + 1)  # with the same one, grain would go with flip and crop
-            sample["grey"] = np.ascontiguousarray(
-                self.damage(image=grey.transpose(1, 2, 0))["image"].transpose(2, 0, 1)
-            )
-        return sample
+            grey = np.stack([self.spoil(row, seed) for row, seed in zip(rgb, seeds, strict=True)])
+            tensors["grey"] = torch.from_numpy(grey).permute(0, 3, 1, 2)
+        return tensors

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-import os
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -13,7 +13,8 @@ import pytorch_lightning as pl
 
 from colorization.color import NEAR_GREY
 from colorization.data.augment import Augment
-from colorization.data.loading import PhotoDataset, PhotoLoader
+from colorization.data.loading import PhotoDataset, PhotoLoader, auto_workers
+from colorization.data.packed import PackedPhotos, Recipe, pack
 from colorization.data.photos import ArrayPhotos, Facts, FolderPhotos, PhotoSet
 from colorization.data.splits import data_hash, split_names
 from colorization.errors import InputError
@@ -38,7 +39,7 @@ class PhotoDataModule(pl.LightningDataModule):
         name: what tables call this data.
         image_size: side of the square crops, pixels.
         batch_size: photos a batch.
-        num_workers: loader processes; ``auto`` is half of the cores, at most 8.
+        num_workers: loader processes; ``auto``: see :func:`colorization.data.loading.auto_workers`.
         pin_memory: page-locked batches, for accelerators that copy.
         seed: of the split, the order and the augmentation.
         min_colorfulness: training leaves out photos below this (:func:`colorization.color.colorfulness`; 15 drops
@@ -81,15 +82,17 @@ class PhotoDataModule(pl.LightningDataModule):
         if not is_number(min_colorfulness):
             raise InputError(f"datamodule.min_colorfulness={min_colorfulness}: should be a number")
         if num_workers == "auto":
-            num_workers = min(8, max(1, (os.cpu_count() or 1) // 2))
+            num_workers = auto_workers()
         if not isinstance(num_workers, int) or num_workers < 0:
             raise InputError(f"datamodule.num_workers={num_workers}: should be auto or a whole number, 0 or more")
         self.name, self.image_size, self.batch_size, self.seed = name, image_size, batch_size, seed
         self.num_workers, self.pin_memory = num_workers, pin_memory
         self.shuffle, self.intervals = shuffle, intervals
         self.min_colorfulness, self.max_unreadable = min_colorfulness, max_unreadable
-        self.augmentation = {"crop_scale": (smallest, largest), "flip": flip, "damage": damage}
+        self.crop_scale = (float(smallest), float(largest))
+        self.augmentation = {"crop_scale": self.crop_scale, "flip": flip, "damage": damage}
         self.photos: dict[str, PhotoSet] = {}
+        self.scans: dict[str, list[Facts]] = {}  # of all photos, those that are left out, too
         self.facts: dict[str, list[Facts]] = {}
         self.unreadable: list[Facts] = []
         self.left_out: list[Facts] = []
@@ -105,7 +108,7 @@ class PhotoDataModule(pl.LightningDataModule):
         if self.photos:
             return
         photos = self.load_splits()
-        scans = {split: p.scan() for split, p in photos.items()}
+        scans = self.scans = {split: p.scan() for split, p in photos.items()}
         self.unreadable = [f for facts in scans.values() for f in facts if f.error is not None]
         total = sum(map(len, scans.values()))
         for f in self.unreadable:
@@ -168,12 +171,16 @@ class PhotoDataModule(pl.LightningDataModule):
         """A loader over a split; ``train``: augmented and, unless ``shuffle`` is off, shuffled."""
         if split not in self.photos:
             raise InputError(f"{self.name} has no {split} photos; set datamodule.{split}_dir or datamodule.data_dir")
-        photos = self.photos[split]
+        photos = self.fast(split, train)
         augment = Augment(self.image_size, train, **(self.augmentation if train else {}))  # type: ignore[arg-type]
         dataset = PhotoDataset(photos, augment, self.seed, replace=train)
         shuffle = train and self.shuffle
         self._loaders.append(PhotoLoader(dataset, self.batch_size, shuffle, self.num_workers, self.pin_memory))
         return self._loaders[-1]
+
+    def fast(self, split: str, train: bool) -> PhotoSet | PackedPhotos:
+        """The photos of a split in the form that is read fastest, for training or for evaluation."""
+        return self.photos[split]
 
     def close(self) -> None:
         """End the processes of all loaders."""
@@ -197,7 +204,11 @@ class FolderDataModule(PhotoDataModule):
         data_dir: the one folder; not looked at where ``train_dir`` or ``test_dir`` is given.
         train_dir, val_dir, test_dir: a folder for each split. Training needs the first two, evaluation only the last.
         val_fraction, test_fraction: shares of ``data_dir``.
-        cache_dir: remembers the check of the photos between runs.
+        cache_dir: keeps the check of the photos and the packed photos for other runs; ``None`` keeps neither.
+        cache: how photos are packed (:mod:`colorization.data.packed`): ``raw``, ``jpeg`` (a fifth of the size),
+            ``auto`` (raw up to 32 GB) or ``off`` (each photo is decoded anew each time).
+        cache_side: short side of packed training photos, pixels; ``auto``: the smallest crop of a square photo still
+            has ``image_size``.
         others: see :class:`PhotoDataModule`.
     """
 
@@ -210,6 +221,8 @@ class FolderDataModule(PhotoDataModule):
         val_fraction: float = 0.1,
         test_fraction: float = 0.1,
         cache_dir: str | None = None,
+        cache: str = "auto",
+        cache_side: int | str = "auto",
         name: str = "folder",
         **others: Any,
     ) -> None:
@@ -226,6 +239,36 @@ class FolderDataModule(PhotoDataModule):
             raise InputError(f"datamodule.{given} is set but datamodule.{lacking} is not; training needs both")
         self.fractions = {"val": val_fraction, "test": test_fraction, "train": 1 - val_fraction - test_fraction}
         self.cache_dir = Path(cache_dir) if cache_dir else None
+        if cache not in ("auto", "raw", "jpeg", "off"):
+            raise InputError(f"datamodule.cache={cache}: should be auto, raw, jpeg or off")
+        if cache_side == "auto":
+            cache_side = math.ceil(self.image_size / math.sqrt(self.crop_scale[0]))
+        if not isinstance(cache_side, int) or cache_side < self.image_size:
+            raise InputError(
+                f"datamodule.cache_side={cache_side}: should be auto or a whole number, image_size or more"
+            )
+        self.cache, self.cache_side = cache, cache_side
+        self._packed: dict[tuple[str, bool], PackedPhotos] = {}
+
+    def fast(self, split: str, train: bool) -> PhotoSet | PackedPhotos:
+        """The packed photos: of training the whole folder, so that another seed's split finds it packed, too."""
+        if self.cache == "off" or self.cache_dir is None:
+            return self.photos[split]
+        if (split, train) not in self._packed:
+            root = self._folder(split).root
+            together = [s for s in self.photos if s == split or (train and self._folder(s).root == root)]
+            facts = sorted((f for s in together for f in self.scans[s]), key=lambda f: f.name)
+            photos = FolderPhotos(root, self._folder(split).key, [f.name for f in facts])
+            recipe = Recipe(self.cache, self.cache_side if train else self.image_size, square=not train)
+            packed = pack(photos, facts, recipe, self.cache_dir)
+            positions = {name: i for i, name in enumerate(packed.names)}
+            self._packed[split, train] = packed.subset(positions[name] for name in self.photos[split].names)
+        return self._packed[split, train]
+
+    def _folder(self, split: str) -> FolderPhotos:
+        photos = self.photos[split]
+        assert isinstance(photos, FolderPhotos)
+        return photos
 
     def load_splits(self) -> dict[str, PhotoSet]:
         if any(self.dirs.values()):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import logging
 import os
@@ -12,9 +13,10 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 from tqdm import tqdm
 
 from colorization import color
@@ -26,6 +28,7 @@ log = logging.getLogger(__name__)
 EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
 # What Pillow raises for files that are cut short, lie about their type, or are bombs.
 UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
+_SCAN_SCHEMA = 2
 _SCAN_SIDE = 128  # pictures are reduced to about this before their colour statistics are taken
 
 
@@ -39,6 +42,8 @@ class Facts:
         colorfulness: Hasler-Süsstrunk, signed, of a reduced copy; ``None`` where unreadable.
         mean_ab: mean a*, b* in Lab units; ``None`` where unreadable.
         error: why the photo cannot be read, else ``None``.
+        size: height and width, upright; ``None`` where unreadable.
+        digest: hash of the file's content; ``None`` for an array.
     """
 
     name: str
@@ -46,6 +51,8 @@ class Facts:
     colorfulness: float | None = None
     mean_ab: tuple[float, float] | None = None
     error: str | None = None
+    size: tuple[int, int] | None = None
+    digest: str | None = None
 
     def is_below(self, colorfulness: float) -> bool:
         """Whether the photo can be read and has less colour than this."""
@@ -64,6 +71,10 @@ def read_rgb(path: str | os.PathLike[str]) -> np.ndarray:
     """The photo in a file as (H, W, 3) uint8. Raises one of :data:`UNREADABLE`."""
     with Image.open(path) as image:
         return to_rgb8(image)
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.blake2b(content, digest_size=16).hexdigest()
 
 
 def _statistics(rgb: np.ndarray) -> tuple[float, tuple[float, float]]:
@@ -94,7 +105,7 @@ class ArrayPhotos:
         facts = []
         for name, rgb in zip(self.names, self.arrays, strict=True):
             reduced = rgb[:: max(1, rgb.shape[0] // _SCAN_SIDE), :: max(1, rgb.shape[1] // _SCAN_SIDE)]
-            facts.append(Facts(name, rgb.nbytes, *_statistics(reduced)))
+            facts.append(Facts(name, rgb.nbytes, *_statistics(reduced), size=rgb.shape[:2]))
         return facts
 
     def subset(self, indices: Iterable[int]) -> ArrayPhotos:
@@ -110,7 +121,7 @@ class FolderPhotos:
         root: the folder.
         key: the config key that named it, for messages.
         names: only these (relative, forward slashes); default all.
-        cache_dir: where the scan is remembered between runs (keyed by path, size and time of change); ``None``
+        cache_dir: where the scan is remembered between runs (keyed by path, size and times of change); ``None``
             scans anew.
 
     Raises:
@@ -142,6 +153,12 @@ class FolderPhotos:
         """Photo ``index`` as (H, W, 3) uint8."""
         return read_rgb(self.path(index))
 
+    def read_with_digest(self, index: int) -> tuple[np.ndarray, str]:
+        """Photo ``index`` and the hash of the very bytes that it was decoded from."""
+        content = self.path(index).read_bytes()
+        with Image.open(io.BytesIO(content)) as image:
+            return to_rgb8(image), _digest(content)
+
     def subset(self, indices: Iterable[int]) -> FolderPhotos:
         """The photos at these positions."""
         return FolderPhotos(self.root, self.key, [self.names[i] for i in indices], self.cache_dir)
@@ -149,12 +166,14 @@ class FolderPhotos:
     def _scan_one(self, index: int) -> Facts:
         path, name = self.path(index), self.names[index]
         try:
-            size = path.stat().st_size
+            content = path.read_bytes()
             with Image.open(path) as image:
+                sideways = image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
+                size = image.size if sideways else image.size[::-1]
                 image.draft("RGB", (_SCAN_SIDE, _SCAN_SIDE))  # JPEG: decode reduced, eight times faster
                 image.load()
                 image.thumbnail((2 * _SCAN_SIDE, 2 * _SCAN_SIDE), Image.Resampling.BOX)
-                return Facts(name, size, *_statistics(to_rgb8(image)))
+                return Facts(name, len(content), *_statistics(to_rgb8(image)), size=size, digest=_digest(content))
         except UNREADABLE as error:
             return Facts(name, path.stat().st_size if path.exists() else 0, error=f"{type(error).__name__}: {error}")
 
@@ -167,7 +186,7 @@ class FolderPhotos:
             cache = self.cache_dir / f"scan-{key}.json"
             if cache.is_file():
                 content = json.loads(cache.read_text(encoding="utf-8"))
-                known = content["photos"] if content.get("schema") == 1 else {}
+                known = content["photos"] if content.get("schema") == _SCAN_SCHEMA else {}
         stamps = [self._stamp(i) for i in range(len(self.names))]
         fresh = [i for i, n in enumerate(self.names) if n not in known or known[n]["stamp"] != stamps[i]]
         if fresh:
@@ -183,19 +202,21 @@ class FolderPhotos:
                 for i, facts in zip(fresh, progress, strict=True):
                     known[self.names[i]] = {**asdict(facts), "stamp": stamps[i]}
             if cache is not None:
-                write_json(cache, {"schema": 1, "photos": known})
-        rows = (known[name] for name in self.names)
-        return [
-            Facts(r["name"], r["bytes"], r["colorfulness"], tuple(r["mean_ab"]) if r["mean_ab"] else None, r["error"])
-            for r in rows
-        ]
+                write_json(cache, {"schema": _SCAN_SCHEMA, "photos": known})
+        return [_facts_of_json(known[name]) for name in self.names]
 
     def _stamp(self, index: int) -> list[int]:
         path = self.path(index)
         if not path.exists():
-            return [0, 0]
+            return []
         stat = path.stat()
-        return [stat.st_size, stat.st_mtime_ns]
+        # The time of change, too: a copy that keeps size and modification time may hold something else.
+        return [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
+
+
+def _facts_of_json(row: dict[str, Any]) -> Facts:
+    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in row.items() if k != "stamp"}
+    return Facts(**values)
 
 
 PhotoSet = ArrayPhotos | FolderPhotos
