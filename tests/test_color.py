@@ -190,6 +190,14 @@ def test_grey_of_lightness_undoes_lightness_of_grey() -> None:
     assert np.abs(color.grey_of_lightness(color.lightness_of_grey(grey)) * 255 - grey).max() < 0.01
 
 
+def test_grey_codes_have_the_lightness_of_the_colours(codes: np.ndarray) -> None:
+    L = rgb2lab(codes)[:, 0] / 100
+    expected = reference_rgb(np.stack((L * 100, 0 * L, 0 * L), -1)).mean(-1)  # the grey of that L*
+    found = color.grey_codes(image(codes)).ravel()
+    difference = np.abs(found - np.rint(expected * 255))
+    assert difference.max() <= 1 and (difference == 0).mean() > 0.98
+
+
 # Sharma, Wu and Dalal 2005, "The CIEDE2000 color-difference formula: implementation notes, supplementary test data, and
 # mathematical observations", table 1: L1 a1 b1 L2 a2 b2 ΔE00.
 SHARMA = [

@@ -662,6 +662,17 @@ def test_workers_change_nothing(photo_folder: Path) -> None:
     assert same(*epochs)
 
 
+@pytest.mark.parametrize(
+    ("device", "cores", "expected"),
+    [("cpu", 1, 0), ("cpu", 2, 1), ("cpu", 16, 1), ("cpu", 64, 4)]
+    + [("cuda", 1, 1), ("cuda", 2, 1), ("cuda", 16, 12), ("cuda", 64, 12)],
+)
+def test_workers_for_these_cores(device: str, cores: int, expected: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(cores)), raising=False)
+    monkeypatch.setattr("colorization.devices.available", lambda: [device])
+    assert FolderDataModule("photos").num_workers == expected
+
+
 def test_seed_and_epoch_decide(photo_folder: Path) -> None:
     def module(seed: int) -> FolderDataModule:
         # the same photos for both seeds, so that only order and augmentation can differ

@@ -41,6 +41,7 @@ _LINEAR_OF_CODE = np.where(_CODES > 0.04045, ((_CODES + 0.055) / 1.055) ** 2.4, 
 # The same for OpenCV.
 _TO_LMN_ARRAY = np.array(_TO_LMN, np.float32)
 _EPSILON32 = np.float32(_EPSILON)
+_TO_ROUNDED_LUMINANCE = np.array([[*(65534 * m for m in _TO_LMN[1]), 0.5]], np.float32)
 _LAB_OF_F = np.array([[0, 116, 0, -16], [500, -500, 0, 0], [0, 200, -200, 0]], np.float32)
 
 
@@ -229,8 +230,8 @@ def grey_codes(rgb: np.ndarray) -> np.ndarray:
     The grey value is the encoded luminance, so neither L* nor a root has to be computed; by table, to within a code.
     """
     pixels = np.ascontiguousarray(np.moveaxis(rgb, -3, -1))
-    luminance = cv2.transform(cv2.LUT(pixels.reshape(-1, 1, 3), _LINEAR_OF_CODE), 65535 * _TO_LMN_ARRAY[1:2])
-    return _CODE_OF_LUMINANCE[np.rint(luminance).astype(np.uint16)].reshape(*pixels.shape[:-1])[..., None, :, :]
+    luminance = cv2.transform(cv2.LUT(pixels.reshape(-1, 1, 3), _LINEAR_OF_CODE), _TO_ROUNDED_LUMINANCE)
+    return _CODE_OF_LUMINANCE[luminance.astype(np.uint16)].reshape(pixels.shape[:-1])[..., None, :, :]
 
 
 def grey_of_lightness(L: Array) -> Array:
@@ -238,7 +239,7 @@ def grey_of_lightness(L: Array) -> Array:
     return _encode(_f_inverse((_float32(L) * L_SCALE + 16) / 116)).clip(0, 1)
 
 
-_CODE_OF_LUMINANCE = np.rint(_encode(np.arange(65536, dtype=np.float32) / 65535) * 255).astype(np.uint8)
+_CODE_OF_LUMINANCE = np.rint(_encode(np.arange(65536, dtype=np.float32) / 65534) * 255).astype(np.uint8)
 
 
 def colorfulness(rgb: Array) -> Array:

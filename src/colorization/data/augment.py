@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 from collections.abc import Sequence
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it would ask the network for a newer version on import
@@ -52,7 +53,7 @@ class Augment:
                 [
                     A.GaussianBlur(blur_limit=(3, 5), sigma_limit=(0.3, 1.2), p=0.5),
                     A.RandomBrightnessContrast(brightness_limit=(-0.1, 0.25), contrast_limit=(-0.5, 0.1), p=0.7),
-                    A.GaussNoise(std_range=(0.01, 0.06), p=0.7),
+                    A.GaussNoise(std_range=(0.01, 0.06), noise_scale_factor=0.5, p=0.7),  # grain is larger than a pixel
                     A.ImageCompression(quality_range=(35, 90), p=0.5),
                 ],
                 p=damage,
@@ -61,27 +62,26 @@ class Augment:
             else None
         )
 
-    def cut(self, rgb: np.ndarray, seed: int = 0) -> np.ndarray:
+    def cut(self, rgb: np.ndarray) -> np.ndarray:
         """The crop alone: (H, W, 3) uint8 to (S, S, 3) uint8."""
-        self.geometry.set_random_seed(seed)
         return self.geometry(image=rgb)["image"]
 
-    def spoil(self, rgb: np.ndarray, seed: int) -> np.ndarray:
-        """The damaged grey picture of a crop: (S, S, 3) uint8 to (S, S, 1) uint8."""
-        assert self.damage is not None
-        grey = color.grey_codes(rgb.transpose(2, 0, 1)).transpose(1, 2, 0)
-        self.damage.set_random_seed(seed + 1)  # with the geometry's, grain would go with flip and crop
-        return self.damage(image=grey)["image"].reshape(grey.shape)
-
-    def batch(self, photos: Sequence[np.ndarray], seeds: Sequence[int]) -> dict[str, torch.Tensor]:
+    def batch(self, photos: Sequence[np.ndarray], seeds: Sequence[int | Sequence[int]]) -> dict[str, torch.Tensor]:
         """Photos of any size, (H, W, 3) uint8, and a seed for each, to ``rgb`` (B, 3, S, S) uint8 and, with damage,
         ``grey`` (B, 1, S, S) uint8. In memory the channels come last, as networks and the colour conversion like it.
         """
-        rgb = np.empty((len(photos), self.image_size, self.image_size, 3), np.uint8)
-        for row, photo, seed in zip(rgb, photos, seeds, strict=True):
-            row[:] = self.cut(photo, seed)
-        tensors = {"rgb": torch.from_numpy(rgb).permute(0, 3, 1, 2)}
-        if self.damage is not None:
-            grey = np.stack([self.spoil(row, seed) for row, seed in zip(rgb, seeds, strict=True)])
-            tensors["grey"] = torch.from_numpy(grey).permute(0, 3, 1, 2)
-        return tensors
+        side = self.image_size
+        rgb = np.empty((len(photos), side, side, 3), np.uint8)
+        grey = np.empty((len(photos), side, side, 1), np.uint8)
+        for i, (photo, seed) in enumerate(zip(photos, seeds, strict=True)):
+            # One stream of random numbers for both: with the same seed for each, grain would go with flip and crop.
+            generator = np.random.default_rng(seed)
+            states = generator, random.Random(int(generator.integers(2**63)))
+            self.geometry.set_random_state(*states)
+            rgb[i] = self.cut(photo)
+            if self.damage is not None:
+                self.damage.set_random_state(*states)
+                clean = color.grey_codes(rgb[i].transpose(2, 0, 1))[0]
+                grey[i, ..., 0] = self.damage(image=clean)["image"]
+        tensors = {"rgb": rgb} if self.damage is None else {"rgb": rgb, "grey": grey}
+        return {k: torch.from_numpy(v).permute(0, 3, 1, 2) for k, v in tensors.items()}

@@ -93,7 +93,7 @@ class PhotoDataset(Dataset[Any]):
         photos, seeds, positions = zip(*read, strict=True)
         return {**self.augment.batch(photos, seeds), "index": torch.tensor(positions)}
 
-    def _read(self, epoch: int, wanted: int) -> tuple[np.ndarray, int, int] | None:
+    def _read(self, epoch: int, wanted: int) -> tuple[np.ndarray, Sequence[int], int] | None:
         """The photo, the seed of its augmentation and its position."""
         for step in range(min(8, len(self)) if self.replace else 1):
             index = (wanted + step) % len(self)
@@ -102,7 +102,7 @@ class PhotoDataset(Dataset[Any]):
             except UNREADABLE as error:
                 log.warning("skipped %s: %s", self.photos.names[index], error)
                 continue
-            return rgb, int(np.random.default_rng([self.seed, epoch, index]).integers(2**31)), index
+            return rgb, (self.seed, epoch, index), index
         return None
 
 
