@@ -664,8 +664,10 @@ def test_workers_change_nothing(photo_folder: Path) -> None:
 
 @pytest.mark.parametrize(
     ("device", "cores", "expected"),
-    [("cpu", 1, 0), ("cpu", 2, 1), ("cpu", 16, 1), ("cpu", 64, 4)]
-    + [("cuda", 1, 1), ("cuda", 2, 1), ("cuda", 16, 12), ("cuda", 64, 12)],
+    [
+        *[("cpu", 1, 0), ("cpu", 2, 1), ("cpu", 16, 1), ("cpu", 64, 4)],
+        *[("cuda", 1, 1), ("cuda", 2, 1), ("cuda", 16, 12), ("cuda", 64, 12)],
+    ],
 )
 def test_workers_for_these_cores(device: str, cores: int, expected: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(cores)), raising=False)
