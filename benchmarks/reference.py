@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from skimage.color import rgb2lab
+from skimage.color import lab2rgb, rgb2lab
+from skimage.transform import resize
 from torch.utils.data import Dataset
 
 
@@ -35,3 +36,16 @@ class PlainPhotos(Dataset[Any]):
         image = self.transform(Image.open(self.paths[index]).convert("RGB"))
         lab = rgb2lab(np.asarray(image)).astype(np.float32).transpose(2, 0, 1)
         return torch.from_numpy(lab[:1] / 100), torch.from_numpy(lab[1:] / 110)
+
+
+def colorize_plain(network: torch.nn.Module, source: Path, target: Path, size: int) -> None:
+    """A photo file colorized with scikit-image at full resolution: Lab, the network on a reduced L, and back."""
+    rgb = np.asarray(Image.open(source).convert("RGB"))
+    lab = rgb2lab(rgb)
+    scale = size / min(rgb.shape[:2])
+    small = [max(32, round(n * scale)) for n in rgb.shape[:2]]
+    L = resize(lab[..., 0] / 100, small, anti_aliasing=True)
+    with torch.inference_mode():
+        ab = network(torch.from_numpy(L.astype(np.float32))[None, None])[0].numpy().transpose(1, 2, 0) * 110
+    result = lab2rgb(np.dstack((lab[..., :1], resize(ab, rgb.shape[:2], order=3))))
+    Image.fromarray((result * 255).round().astype(np.uint8)).save(target, quality=92)

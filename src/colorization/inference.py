@@ -59,7 +59,8 @@ class Colorizer:
 
     def __init__(self, network: nn.Module, description: dict[str, Any], device: str = "auto") -> None:
         self.device = devices.choose(device, "device")
-        self.network = network.eval().to(self.device)
+        # Channels last halves the time of a batch on CPUs (benchmarks/bench_infer.py) and changes no result.
+        self.network = network.eval().to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.description = description
 
     @classmethod
@@ -113,8 +114,7 @@ class Colorizer:
         Returns:
             RGB, 8 bit, of the (upright) input's size, with its lightness.
         """
-        rgb = np.ascontiguousarray(to_rgb8(image).transpose(2, 0, 1))
-        L = color.split(color.rgb_to_lab(rgb))[0]
+        L = color.split(color.rgb_to_lab(to_rgb8(image).transpose(2, 0, 1)))[0]
         ab = self.predict(L[0], size)
         height, width = L.shape[1:]
         enlarged = np.stack([cv2.resize(plane, (width, height), interpolation=cv2.INTER_CUBIC) for plane in ab])
