@@ -104,7 +104,7 @@ def test_delta_e2000_is_that_of_the_displayed_colours() -> None:
     lab[:, 1:] *= 2  # far out of gamut
     shown = color.lab_to_rgb(lab).permute(0, 2, 3, 1).numpy()
     expected = deltaE_ciede2000(rgb2lab(shown), true_lab.permute(0, 2, 3, 1).numpy()).mean((1, 2))
-    assert metrics.image_metrics(lab, true_lab)["delta_e2000"].tolist() == pytest.approx(expected, abs=1e-2)
+    assert metrics.image_metrics([lab], true_lab)[0]["delta_e2000"].tolist() == pytest.approx(expected, abs=1e-2)
 
 
 def test_means_are_over_images_and_not_over_batches_or_pixels() -> None:
@@ -120,7 +120,7 @@ def test_means_are_over_images_and_not_over_batches_or_pixels() -> None:
     assert float(result["psnr"]) == pytest.approx(np.mean(each), abs=1e-3)
     assert abs(np.mean(each) - peak_signal_noise_ratio(truth, rgb, data_range=1.0)) > 0.1
     assert abs(np.mean(each) - (each[0] + np.mean(each[1:])) / 2) > 0.1
-    for name, values in metrics.image_metrics(lab, true_lab).items():
+    for name, values in metrics.image_metrics([lab], true_lab)[0].items():
         assert float(result[name]) == pytest.approx(values.double().mean().item(), rel=1e-5)
 
 
@@ -163,7 +163,7 @@ def test_without_alexnet_there_is_a_reason_and_no_lpips() -> None:
     assert network is None
     assert reason is not None and "no route to host" in reason and ALEXNET in reason
     lab, true_lab = lab_pair(1)
-    assert "lpips" not in metrics.image_metrics(lab, true_lab)
+    assert "lpips" not in metrics.image_metrics([lab], true_lab)[0]
     metric = metrics.ColorizationMetrics()
     metric.update(lab, true_lab)
     names = {"psnr", "ssim", "delta_e2000", "colorfulness", "true_colorfulness", "delta_colorfulness"}

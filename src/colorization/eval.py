@@ -158,14 +158,16 @@ def score(rows: list[Row], loader: Any, folder: Path, strips: int, device: str, 
     compared = set(np.linspace(0, photos - 1, min(COMPARED, photos)).round().astype(int).tolist())
     side_by_side: dict[int, list[torch.Tensor]] = {}
     distances, reason = _frechet(rows, device) if fid else ({}, None)
+    scores: list[dict[str, list[torch.Tensor]]] = [{} for _ in rows]
     for batch in tqdm(loader, "evaluating", unit="batch", disable=None):
-        lab = color.rgb_to_lab(batch["rgb"].to(device))
+        lab = color.rgb_to_lab(batch["rgb"].to(device, non_blocking=True))
         L, _ = color.split(lab)
         chosen = [i for i, index in enumerate(batch["index"].tolist()) if index in compared]
-        for row in rows:
-            prediction = color.join(L, row.predict(L))
-            for metric, values in metrics.image_metrics(prediction, lab).items():
-                row.values.setdefault(metric, []).extend(values.tolist())
+        predictions = [color.join(L, row.predict(L)) for row in rows]
+        for of_row, of_batch in zip(scores, metrics.image_metrics(predictions, lab), strict=True):
+            for metric, values in of_batch.items():  # kept on the device: nothing here waits for it
+                of_row.setdefault(metric, []).append(values)
+        for row, prediction in zip(rows, predictions, strict=True):
             if (distance := distances.get(row.name)) is not None:
                 distance.update(color.lab_to_rgb(prediction), real=False)
                 distance.update(color.lab_to_rgb(lab), real=True)
@@ -184,6 +186,8 @@ def score(rows: list[Row], loader: Any, folder: Path, strips: int, device: str, 
                 *side_by_side[int(batch["index"][i])],
                 color.lab_to_rgb(lab[i]),
             ]
+    for row, of_row in zip(rows, scores, strict=True):
+        row.values = {metric: torch.cat(values).tolist() for metric, values in of_row.items()}
     titles = ["input", *(r.name for r in rows if r.name not in (GREY, MEAN)), "truth"]
     figures.comparison(list(side_by_side.values()), titles, folder / "comparison.png")
     if fid:

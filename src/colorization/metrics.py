@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import functools
 import logging
+import math
 import pickle
+from collections.abc import Sequence
 from urllib.error import URLError
 
 import torch
 import torchmetrics
 from torch import nn
-from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
+from torchmetrics.utilities import dim_zero_cat
 
 from colorization import color
+from colorization.errors import InputError
 
 log = logging.getLogger(__name__)
 
@@ -29,17 +32,52 @@ COLORFULNESS_FORM = "Hasler-Suesstrunk 2003 M3, signed"
 DELTA_COLORFULNESS_FORM = "|mean colorfulness of predictions - mean colorfulness of truths|"
 
 
+_GAUSSIAN = [math.exp(-0.5 * (i / 1.5) ** 2) for i in range(-5, 6)]
+_WINDOW = [w / sum(_GAUSSIAN) for w in _GAUSSIAN]
+
+
 def psnr(rgb: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
     """Peak signal-to-noise ratio of each image in dB, at most :data:`PSNR_LIMIT`. (B, 3, H, W) in [0, 1] to (B,)."""
-    value = peak_signal_noise_ratio(rgb, truth, data_range=1.0, dim=(1, 2, 3), reduction="none")
-    return value.reshape(-1).clamp(max=PSNR_LIMIT)
+    return (-10 * (rgb - truth).square().mean((1, 2, 3)).log10()).clamp(max=PSNR_LIMIT)
 
 
-def ssim(rgb: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
-    """Structural similarity of each image, window as :data:`SSIM_WINDOW`. (B, 3, H, W) in [0, 1] to (B,)."""
-    _, full = structural_similarity_index_measure(rgb, truth, data_range=1.0, reduction="none", return_full_image=True)
-    # torchmetrics mirrors the border and averages over it; Wang's code and scikit-image leave it out.
-    return full[..., 5:-5, 5:-5].mean((1, 2, 3))
+def window_means(x: torch.Tensor) -> torch.Tensor:
+    """Means under :data:`SSIM_WINDOW`: (..., H, W) to (..., H - 10, W - 10).
+
+    Shifted copies are added up, down and then across: on a CPU as fast as a depthwise convolution, and in float32
+    whatever the settings for convolutions (autocast, TF32).
+    """
+    for dim in (-2, -1):
+        n = x.shape[dim] - 10
+        total = x.narrow(dim, 5, n) * _WINDOW[5]
+        for i in range(5):
+            total.add_(x.narrow(dim, i, n), alpha=_WINDOW[i]).add_(x.narrow(dim, 10 - i, n), alpha=_WINDOW[i])
+        x = total
+    return x
+
+
+def ssim(rgb: torch.Tensor, truth: torch.Tensor, truth_means: torch.Tensor | None = None) -> torch.Tensor:
+    """Structural similarity of each image, window as :data:`SSIM_WINDOW`.
+
+    Args:
+        rgb, truth: (B, 3, H, W) in [0, 1].
+        truth_means: ``window_means(truth - 0.5)``, if they are known already.
+
+    Returns:
+        (B,) float32: mean over pixels and channels.
+    """
+    if min(rgb.shape[-2:]) < len(_WINDOW):
+        raise InputError(f"SSIM needs pictures of {len(_WINDOW)} pixels or more, not {rgb.shape[-1]}x{rgb.shape[-2]}")
+    # Each factor is written as what it lacks of 1: with d = x - y, (2 mx my + c1) / (mx² + my² + c1) is
+    # 1 - md² / (mx² + my² + c1), and with covariance and variances likewise. Where float32 cancels, in E[d²] - md² and
+    # E[x²] - mx², the terms are small: d is small, and variances do not depend on the offset.
+    x, y = rgb - 0.5, truth - 0.5
+    mean_y = window_means(y) if truth_means is None else truth_means
+    mean_x, squares, error = window_means(torch.stack((x, x * x + y * y, (x - y).square())))
+    mean_error = (mean_x - mean_y).square()
+    contrast = 1 - (error - mean_error) / (squares - mean_x.square() - mean_y.square() + 0.03**2)
+    luminance = 1 - mean_error / ((mean_x + 0.5).square() + (mean_y + 0.5).square() + 0.01**2)
+    return (luminance * contrast).mean((1, 2, 3))
 
 
 @functools.cache
@@ -74,28 +112,42 @@ def lpips(rgb: torch.Tensor, truth: torch.Tensor) -> torch.Tensor | None:
         return network.to(rgb.device)(rgb, truth, normalize=True).reshape(-1)
 
 
-def image_metrics(lab: torch.Tensor, true_lab: torch.Tensor) -> dict[str, torch.Tensor]:
-    """All metrics of each image.
+def image_metrics(predictions: Sequence[torch.Tensor], true_lab: torch.Tensor) -> list[dict[str, torch.Tensor]]:
+    """All metrics of each image, for any number of predictions of the same truths.
 
     Args:
-        lab: predictions, (B, 3, H, W) Lab with the true L*.
-        true_lab: truths, the same shape.
+        predictions: each (B, 3, H, W) Lab with the true L*.
+        true_lab: truths, (B, 3, H, W) Lab.
 
     Returns:
-        (B,) float32 under ``psnr``, ``ssim``, ``lpips`` (absent without its weights), ``delta_e2000`` (mean over the
-        pixels), ``colorfulness`` (of the prediction) and ``true_colorfulness``.
+        For each prediction (B,) float32 under ``psnr``, ``ssim``, ``lpips`` (absent without its weights),
+        ``delta_e2000`` (mean over the pixels), ``colorfulness`` (of the prediction) and ``true_colorfulness``.
     """
-    lab, true_lab = lab.float(), true_lab.float()
-    rgb, truth = color.lab_to_rgb(lab), color.lab_to_rgb(true_lab)
-    values = {
-        "psnr": psnr(rgb, truth),
-        "ssim": ssim(rgb, truth),
-        "lpips": lpips(rgb, truth),
-        "delta_e2000": color.delta_e2000(color.rgb_to_lab(rgb), true_lab).mean((-2, -1)),
-        "colorfulness": color.colorfulness(rgb),
-        "true_colorfulness": color.colorfulness(truth),
-    }
-    return {k: v for k, v in values.items() if v is not None}
+    # One photo at a time fits a CPU's cache, a batch does not.
+    size = 1 if true_lab.device.type == "cpu" else len(true_lab)
+    parts = [
+        _image_metrics([p.float() for p in labs], truth.float())
+        for truth, *labs in zip(true_lab.split(size), *(p.split(size) for p in predictions), strict=True)
+    ]
+    return [{k: torch.cat([values[k] for values in row]) for k in row[0]} for row in zip(*parts, strict=True)]
+
+
+def _image_metrics(predictions: list[torch.Tensor], true_lab: torch.Tensor) -> list[dict[str, torch.Tensor]]:
+    truth = color.lab_to_rgb(true_lab)
+    truth_means, true_colorfulness = window_means(truth - 0.5), color.colorfulness(truth)
+    result = []
+    for prediction in predictions:
+        rgb, lab = color.as_shown(prediction)
+        values = {
+            "psnr": psnr(rgb, truth),
+            "ssim": ssim(rgb, truth, truth_means),
+            "lpips": lpips(rgb, truth),
+            "delta_e2000": color.delta_e2000(lab, true_lab).mean((-2, -1)),
+            "colorfulness": color.colorfulness(rgb),
+            "true_colorfulness": true_colorfulness,
+        }
+        result.append({k: v for k, v in values.items() if v is not None})
+    return result
 
 
 class ColorizationMetrics(torchmetrics.Metric):
@@ -106,24 +158,20 @@ class ColorizationMetrics(torchmetrics.Metric):
     """
 
     full_state_update = False
-    count: torch.Tensor
 
     def __init__(self) -> None:
         super().__init__()
-        self.add_state("count", torch.tensor(0.0), dist_reduce_fx="sum")
+        # One value a photo, kept on the device: exact means, and nothing waits for the device before the end.
         for name in (*HIGHER_IS_BETTER, "colorfulness", "true_colorfulness"):
-            self.add_state(name, torch.tensor(0.0, dtype=torch.float64), dist_reduce_fx="sum")
+            self.add_state(name, [], dist_reduce_fx="cat")
 
     def update(self, lab: torch.Tensor, true_lab: torch.Tensor) -> None:
         """Add a batch of predictions and truths, (B, 3, H, W) Lab."""
-        for name, values in image_metrics(lab, true_lab).items():
-            setattr(self, name, getattr(self, name) + values.double().sum())
-        self.count = self.count + len(lab)
+        for name, values in image_metrics([lab], true_lab)[0].items():
+            getattr(self, name).append(values)
 
     def compute(self) -> dict[str, torch.Tensor]:
         """The means so far."""
-        names = [
-            n for n in (*HIGHER_IS_BETTER, "colorfulness", "true_colorfulness") if n != "lpips" or lpips_network()[0]
-        ]
-        means = {n: (getattr(self, n) / self.count).float() for n in names}
+        states = {n: getattr(self, n) for n in (*HIGHER_IS_BETTER, "colorfulness", "true_colorfulness")}
+        means = {n: dim_zero_cat(values).mean() for n, values in states.items() if n != "lpips" or lpips_network()[0]}
         return {**means, "delta_colorfulness": (means["colorfulness"] - means["true_colorfulness"]).abs()}
