@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 from PIL import Image
-from skimage.color import lab2rgb, rgb2lab
+from skimage.color import deltaE_ciede2000, lab2rgb, rgb2lab
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from skimage.transform import resize
 from torch.utils.data import Dataset
 
@@ -49,3 +51,47 @@ def colorize_plain(network: torch.nn.Module, source: Path, target: Path, size: i
         ab = network(torch.from_numpy(L.astype(np.float32))[None, None])[0].numpy().transpose(1, 2, 0) * 110
     result = lab2rgb(np.dstack((lab[..., :1], resize(ab, rgb.shape[:2], order=3))))
     Image.fromarray((result * 255).round().astype(np.uint8)).save(target, quality=92)
+
+
+def evaluate_plain(
+    paths: Sequence[Path], size: int, predictors: Sequence[Callable[[np.ndarray], np.ndarray]]
+) -> list[dict[str, list[float]]]:
+    """Photo by photo: decode, crop, convert and, for each predictor, convert back and measure, in float64.
+
+    Args:
+        paths: the photos.
+        size: side of the central square, pixels.
+        predictors: each from L* (H, W) to a*b* (H, W, 2), in Lab units.
+
+    Returns:
+        For each predictor metric -> one value a photo. PSNR has no upper limit.
+    """
+    rows: list[dict[str, list[float]]] = [
+        {m: [] for m in ("psnr", "ssim", "delta_e2000", "colorfulness")} for _ in predictors
+    ]
+    for path in paths:
+        photo = np.asarray(Image.open(path).convert("RGB"))
+        scale = size / min(photo.shape[:2])
+        height, width = (round(n * scale) for n in photo.shape[:2])
+        photo = cv2.resize(photo, (width, height), interpolation=cv2.INTER_AREA)
+        top, left = (height - size) // 2, (width - size) // 2
+        truth = photo[top : top + size, left : left + size] / 255
+        lab = rgb2lab(truth)
+        for row, predict in zip(rows, predictors, strict=True):
+            rgb = lab2rgb(np.dstack((lab[..., 0], predict(lab[..., 0]))))
+            with np.errstate(divide="ignore"):
+                row["psnr"].append(peak_signal_noise_ratio(truth, rgb, data_range=1))
+            row["ssim"].append(
+                structural_similarity(
+                    truth, rgb, data_range=1, channel_axis=-1, gaussian_weights=True, sigma=1.5,
+                    use_sample_covariance=False,
+                )
+            )  # fmt: skip
+            row["delta_e2000"].append(deltaE_ciede2000(rgb2lab(rgb), lab).mean())
+            row["colorfulness"].append(_colorfulness(255 * rgb))
+    return rows
+
+
+def _colorfulness(rgb: np.ndarray) -> float:
+    rg, yb = rgb[..., 0] - rgb[..., 1], (rgb[..., 0] + rgb[..., 1]) / 2 - rgb[..., 2]
+    return float(np.hypot(rg.std(), yb.std()) + 0.3 * np.hypot(rg.mean(), yb.mean()))
