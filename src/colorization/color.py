@@ -344,7 +344,7 @@ def delta_e2000(lab1: Array, lab2: Array) -> Array:
     # shorter arc, without the cases of an angle that wraps.
     inverse1, inverse2 = 1 / c1.clip(min=1e-9), 1 / c2.clip(min=1e-9)
     x1, y1, x2, y2 = a1 * inverse1, b1 * inverse1, a2 * inverse2, b2 * inverse2
-    dH = xp.copysign(xp.sqrt(c1 * c2) * length(x1 - x2, y1 - y2), x1 * y2 - y1 * x2)
+    dH, turn = xp.sqrt(c1 * c2) * length(x1 - x2, y1 - y2), xp.sign(x1 * y2 - y1 * x2)  # size and sign of ΔH'
     mean_h = xp.arctan2(-(y1 + y2), -(x1 + x2))
     mean_h += math.pi  # in [0, 2π]
     mean_C = (c1 + c2) / 2
@@ -369,4 +369,4 @@ def delta_e2000(lab1: Array, lab2: Array) -> Array:
     # Without the limit most exponentials would be denormal numbers, which take CPUs a hundred times as long.
     bump = xp.exp(-((mean_h * (180 / math.pi / 25) - 275 / 25) ** 2).clip(max=50))
     rotation = -2 * xp.sin(math.radians(60) * bump) * root7(mean_C)
-    return xp.sqrt((L * L + C * C + H * H + rotation * C * H).clip(0))
+    return xp.sqrt((L * L + C * C + H * H + rotation * C * (turn * H)).clip(0))
