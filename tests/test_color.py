@@ -97,6 +97,21 @@ def test_lab_to_rgb_is_that_of_scikit_image_in_gamut_and_out(wild_lab: np.ndarra
     assert np.abs(rgb - reference_rgb(wild_lab)).max() < 1e-3
 
 
+def test_a_gradient_goes_through_the_conversions() -> None:
+    """A loss on what is shown (a perceptual one, say) can be trained with; against finite differences."""
+    lab = torch.tensor([[60.0, 20, -30], [3, 2, 1], [90, -40, 60]], dtype=torch.float32).T[:, None].requires_grad_()
+
+    def loss(x: torch.Tensor) -> torch.Tensor:
+        rgb = color.lab_to_rgb(x)
+        return (rgb.square().sum() + color.rgb_to_lab(rgb).sum() / 100).double()
+
+    (found,) = torch.autograd.grad(loss(lab), lab)
+    for i in range(9):
+        step = torch.zeros(9).index_fill(0, torch.tensor(i), 0.05).reshape(lab.shape)
+        expected = (loss(lab.detach() + step) - loss(lab.detach() - step)) / 0.1
+        assert abs(found.reshape(-1)[i] - expected) < 2e-3
+
+
 def test_box_contains_every_8_bit_colour_and_is_tight(surface_lab: np.ndarray) -> None:
     for i, plane in enumerate(surface_lab.T[1:]):
         assert color.AB_MIN[i] <= plane.min() <= color.AB_MIN[i] + 0.1

@@ -92,10 +92,8 @@ def _encode(linear: Array) -> Array:
     below = linear - upper
     below *= 12.92
     below -= 0.055
-    encoded = _power(upper, 1 / 2.4)
-    encoded *= 1.055
-    encoded += below
-    return encoded
+    below += 1.055 * _power(upper, 1 / 2.4)
+    return below
 
 
 def _f(t: Array) -> Array:
