@@ -25,15 +25,12 @@ cosine="model.lr_schedule=cosine model.lr_warmup=0.1"
 
 # The U-Net learns its first colours from CIFAR-10's small photographs and the GAN starts from the U-Net. Fusion, whose
 # network is another, starts from nothing; its ResNet is random.
-train first-light-cifar10 4 model=unet loss=huber $unet $adamw $cosine model.optimizer.lr=2e-3 \
+train first-light-cifar10 8 model=unet loss=huber $unet $adamw $cosine model.optimizer.lr=2e-3 \
   datamodule=cifar10 datamodule.archive="$data/cifar10-jpeg.tar.xz" datamodule.data_dir="$out/cache" \
-  datamodule.batch_size=128 datamodule.min_colorfulness=15
+  datamodule.batch_size=128 datamodule.min_colorfulness=0
 
-# Eight epochs, then on to twenty: the rate, nearly zero by then, goes up again to where twenty epochs have it.
-for epochs in 8 20; do
-  train first-light-unet $epochs experiment=first-light model=unet $unet $adamw $cosine $ema \
-    model.optimizer.lr=5e-4 init_weights=first-light-cifar10
-done
+train first-light-unet 8 experiment=first-light model=unet $unet $adamw $cosine $ema \
+  model.optimizer.lr=5e-4 init_weights=first-light-cifar10
 
 train first-light-baseline 8 experiment=first-light model=baseline model.network.width=16 $adamw $cosine $ema \
   model.optimizer.lr=2e-3
@@ -44,6 +41,9 @@ train first-light-gan 4 experiment=first-light model=gan $unet model.discriminat
 train first-light-fusion 6 experiment=first-light model=fusion $unet model.discriminator.width=32 $ema \
   model.resnet_weights=null model.network.resnet_size=128 model.warmup_epochs=2
 
+pale=$out/runs/first-light-unet/pale.safetensors
+$python experiments/first-light/calibrate.py "$out/runs/first-light-unet/weights.safetensors" "$data" "$pale"
+
 $python -m colorization.eval paths.output_dir="$out" eval_dir="$out/eval/first-light" datamodule.batch_size=8 \
-  weights=[first-light-baseline,first-light-unet,first-light-gan,first-light-fusion] \
+  weights="[first-light-baseline,first-light-unet,'$pale',first-light-gan,first-light-fusion]" \
   datamodule.test_dir="$data/imagenet-sample/test" datamodule.name=imagenet-sample datamodule.image_size=128 strips=99
