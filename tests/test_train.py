@@ -477,6 +477,7 @@ def test_a_fifth_stage_is_one_network_file_and_one_yaml(command, tmp_path, monke
     assert command(search, *SMALL, "model=pointwise", "run_id=fifth") == 0
     run = Run(tmp_path / "outputs/runs/fifth")
     assert Colorizer.load(run.path).description["stage"] == "pointwise"
+    assert command("run_id=fifth", "ckpt_path=last", "trainer.max_epochs=3") == 0  # finds its YAML again
     monkeypatch.setattr(sys, "argv", ["eval", "weights=fifth", *SMALL[:5], "eval_dir=eval"])
     evaluation.main()
     assert "| pointwise |" in (tmp_path / "eval" / "table.md").read_text()

@@ -4,25 +4,30 @@ from __future__ import annotations
 
 import logging
 import math
+import os
+import random
 import signal
 import threading
 import time
 from argparse import Namespace
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
+from lightning_fabric.plugins.io import TorchCheckpointIO
 from PIL import Image
 from pytorch_lightning.callbacks import Callback, Checkpoint
 from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 
 from colorization import color, figures
+from colorization.errors import InputError
 from colorization.metrics import lpips_network
-from colorization.runs import Run
+from colorization.runs import Run, atomic_path
 from colorization.stages.base import ColorizationStage
 
 log = logging.getLogger(__name__)
@@ -67,73 +72,235 @@ class StopSignals:
             raise StopRequested(self.signum)
 
 
+class CheckpointFiles(TorchCheckpointIO):
+    """Writes a checkpoint beside its place, to the disk, and renames it; ``last.ckpt`` becomes ``previous.ckpt`` first.
+
+    At every instant one of the two is whole.
+    """
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        path = Path(path)
+        try:
+            with atomic_path(path) as temporary:
+                with temporary.open("wb") as file:
+                    _save(checkpoint, file)
+                    file.flush()
+                    os.fsync(file.fileno())
+                if path == self.run.last_checkpoint and path.is_file():
+                    path.replace(self.run.previous_checkpoint)
+        except OSError as error:
+            error.filename = str(path)  # not that of the temporary file, or none
+            raise
+
+
+def _save(content: Any, file: Any) -> None:
+    try:
+        torch.save(content, file)
+    except RuntimeError as error:  # torch closes its archive and fails again, over the file's own error
+        if isinstance(error.__context__, OSError):
+            raise error.__context__ from None
+        raise
+
+
+def rng_state() -> dict[str, Any]:
+    """The states of all global random generators, as plain data and tensors."""
+    kind, key, *rest = np.random.get_state()
+    state = {
+        "python": random.getstate(),
+        "numpy": (kind, np.asarray(key).tolist(), *rest),
+        "cpu": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all(),
+    }
+    if torch.backends.mps.is_available():
+        state["mps"] = torch.mps.get_rng_state()
+    return state
+
+
+def set_rng_state(state: Mapping[str, Any]) -> None:
+    """Undo what has been drawn since :func:`rng_state`; of accelerators, where this machine has the same ones."""
+    random.setstate(state["python"])
+    np.random.set_state(state["numpy"])
+    torch.set_rng_state(state["cpu"])
+    if len(state["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(state["cuda"])
+    if "mps" in state and torch.backends.mps.is_available():
+        torch.mps.set_rng_state(state["mps"])
+
+
 class LastCheckpoint(Checkpoint):
     """Keeps ``last.ckpt`` current, and ends the run there when a signal asks for it.
 
-    Written before and after each validation, every ``every_minutes`` within an epoch, and when the run is stopped. A
-    stop during validation loses the validation only: it is run again on resume.
+    Written before each validation, at the end of each epoch, within an epoch between two batches when it is time, and
+    when the run is stopped. A stop during validation loses the validation only: it is run again on resume.
 
     Args:
         path: the file.
         stop: the signals of the run.
-        every_minutes: longest stretch of training that a crash can lose.
+        every_minutes, every_steps: longest stretch of training, in time and in optimizer steps, that a crash can lose.
     """
 
-    def __init__(self, path: Path, stop: StopSignals, every_minutes: float) -> None:
-        self.path, self.stop, self.every_seconds = path, stop, 60 * every_minutes
-        self._rng: dict[str, Any] | None = None
-        self._before_validation = False
-        self._written = time.monotonic()
+    def __init__(self, path: Path, stop: StopSignals, every_minutes: float, every_steps: int | None) -> None:
+        self.path, self.stop = path, stop
+        self.every_seconds, self.every_steps = 60 * every_minutes, every_steps or math.inf
+        self._restored: dict[str, Any] | None = None
+        self._place: str | None = None  # of the save in hand
+        self._validated = False  # since the batch before
+        self._written, self._written_step = time.monotonic(), 0
 
-    def _save(self, trainer: pl.Trainer) -> None:
+    def _save(self, trainer: pl.Trainer, place: str) -> None:
         if not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            self._place = place
             trainer.save_checkpoint(self.path)
-            self._written = time.monotonic()
+            self._place = None
+            self._written, self._written_step = time.monotonic(), trainer.global_step
 
     def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: Any) -> None:
-        checkpoint["rng"] = {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all()}
-        if self._before_validation:
-            # Lightning validates on resume only if it finds a validation batch that was started and not processed.
-            progress = checkpoint["loops"]["fit_loop"]["epoch_loop.val_loop.batch_progress"]["total"]
-            progress["ready"] += 1
-            progress["started"] += 1
+        checkpoint["rng"] = rng_state()
+        assert isinstance(pl_module, ColorizationStage)
+        done = trainer.fit_loop.epoch_loop.batch_progress.current.completed
+        accumulated = max(pl_module.accumulate_grad_batches, trainer.accumulate_grad_batches)
+        if done % accumulated and done < trainer.num_training_batches:
+            parameters = pl_module.named_parameters()
+            checkpoint["gradients"] = {name: p.grad for name, p in parameters if p.grad is not None}
+        # What Lightning does on resume follows from its counts alone, and it knows less places than there are.
+        loops = checkpoint["loops"]["fit_loop"]
+        if self._place == "before validation":
+            # It validates if it finds a validation batch that was started and not processed.
+            total = loops["epoch_loop.val_loop.batch_progress"]["total"]
+            total["ready"] = total["started"] = total["processed"] + 1
+            total["completed"] = total["processed"]
+        elif self._place == "between batches":
+            # The next batch has been fetched and counted as ready.
+            progress = loops["epoch_loop.batch_progress"]
+            progress["total"]["ready"] -= 1
+            progress["current"]["ready"] -= 1
+            progress["is_last_batch"] = False
+            loops["state_dict"]["combined_loader"][0]["done"] -= 1
 
     def on_load_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: Any) -> None:
-        self._rng = checkpoint["rng"]
+        self._restored = {"rng": checkpoint["rng"], "gradients": checkpoint.get("gradients", {})}
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.stop.deferred = True
-        self._written = time.monotonic()
-        if self._rng is not None:  # dropout goes on as if there had been no interruption
-            torch.set_rng_state(self._rng["cpu"])
-            if len(self._rng["cuda"]) == torch.cuda.device_count():
-                torch.cuda.set_rng_state_all(self._rng["cuda"])
+        self._written, self._written_step = time.monotonic(), trainer.global_step
+        if self._restored is not None:  # dropout goes on as if there had been no interruption
+            set_rng_state(self._restored["rng"])
+            for name, gradient in self._restored["gradients"].items():
+                parameter = pl_module.get_parameter(name)
+                parameter.grad = gradient.to(parameter.device)
+            self._restored = None
+        loop = trainer.fit_loop
+        if loop.restarted_on_epoch_end:  # with max_steps; Lightning would end that epoch once more
+            loop.epoch_progress.increment_completed()
+            loop.reset_restart_stage()
+            loop._restarting = loop.epoch_loop.restarting = False
 
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        if batch_idx + 1 == trainer.num_training_batches:
-            return  # validation or the end of the epoch follows at once; Lightning resumes cleanly from there only
-        if self.stop.signum is not None or time.monotonic() - self._written > self.every_seconds:
-            self._save(trainer)
+        # Not at a batch's end: its metrics are logged after that, and a crash in between would lose them. Not after a
+        # validation: Lightning would count that batch twice on resume, and the last save is just behind.
+        validated, self._validated = self._validated, False
+        if batch_idx == 0 or validated:
+            return
+        late = time.monotonic() - self._written > self.every_seconds
+        if late or trainer.global_step - self._written_step >= self.every_steps or self.stop.signum is not None:
+            self._save(trainer, "between batches")
             self.stop.check()
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if not trainer.sanity_checking:
-            self._before_validation = True
-            self._save(trainer)
-            self._before_validation = False
+            self._save(trainer, "before validation")
             self.stop.check()
 
     def on_validation_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
         self.stop.check()
 
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._validated = True
+
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._save(trainer)
+        self._save(trainer, "at the end of an epoch")
         self.stop.check()
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.stop.deferred = False
+
+
+class FiniteCheck(Callback):
+    """Stops the run when a loss or a weight is NaN or infinite, before a checkpoint with it is written.
+
+    The losses are looked at after every batch on a CPU. On an accelerator each look waits for the device, so it is
+    taken every ``log_every_n_steps`` and before each checkpoint.
+
+    Raises:
+        InputError: names the value, the place in the run, the batch's photos, the optimizers' states and the last good
+            checkpoint.
+    """
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self._batches: list[tuple[int, torch.Tensor, Mapping[str, Any]]] = []  # since the last look
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        assert isinstance(pl_module, ColorizationStage)
+        self._batches.append((batch_idx, batch["index"], pl_module.train_values))
+        if pl_module.device.type == "cpu" or (batch_idx + 1) % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+            self._look(trainer, pl_module)
+
+    def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: Any) -> None:
+        if not self._batches:  # nothing has changed since the start
+            return
+        self._look(trainer, pl_module)
+        weights = {k: v for k, v in pl_module.state_dict().items() if v.is_floating_point()}
+        if not _all_finite(weights.values()):
+            name = next(k for k, v in weights.items() if not _all_finite([v]))
+            raise InputError(f"the weights of {name} are not finite{self._place(trainer, *self._batches[-1][:2])}")
+
+    def _look(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        batches, self._batches = self._batches, self._batches[-1:]
+        values = [v for *_, values in batches for v in values.values() if isinstance(v, torch.Tensor)]
+        if _all_finite(values):
+            return
+        for batch_idx, index, losses in batches:
+            for name, value in losses.items():
+                if not math.isfinite(value):
+                    raise InputError(f"train/{name} is {float(value)}{self._place(trainer, batch_idx, index)}")
+
+    def _place(self, trainer: pl.Trainer, batch_idx: int, index: torch.Tensor) -> str:
+        names = trainer.datamodule.photos["train"].names  # type: ignore[attr-defined]
+        optimizers = []
+        for optimizer in trainer.optimizers:
+            parameters = [p for group in optimizer.param_groups for p in group["params"]]
+            norms = {"gradient": [p.grad for p in parameters if p.grad is not None]}
+            for state in optimizer.state.values():
+                for key, value in state.items():
+                    if isinstance(value, torch.Tensor) and value.dim():
+                        norms.setdefault(key, []).append(value)
+            said = [f"|{key}| {float(_norm(tensors)):.3g}" for key, tensors in norms.items() if tensors]
+            rate = optimizer.param_groups[0]["lr"]
+            optimizers.append(", ".join([f"{type(optimizer).__name__} lr {rate:.3g}", *said]))
+        good = self.run.last_checkpoint
+        return (
+            f" in epoch {trainer.current_epoch}, batch {batch_idx}, step {trainer.global_step} of {self.run.id}; "
+            f"the batch: {', '.join(names[i] for i in index.tolist())}; the optimizers: {'; '.join(optimizers)}; "
+            f"last good checkpoint: {good if good.is_file() else 'none yet'} "
+            "(going on from there with trainer.gradient_clip_val=1 may help, or a smaller model.optimizer.lr in a new run)"
+        )
+
+
+def _all_finite(tensors: Iterable[torch.Tensor]) -> bool:
+    """Whether no tensor has NaN or Inf; one wait for the device."""
+    return bool(torch.stack([t.isfinite().all() for t in tensors]).all())
+
+
+def _norm(tensors: Iterable[torch.Tensor]) -> torch.Tensor:
+    return torch.stack([t.detach().float().norm() for t in tensors]).norm()
 
 
 class MetricsFile(Logger):
@@ -239,8 +406,8 @@ class Clock:
 class Throughput(Callback):
     """Logs ``train/images_per_second`` over each logging interval, loading included, validation not."""
 
-    def __init__(self) -> None:
-        self._images, self._start = 0, 0.0
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._images, self._start = 0, time.monotonic()  # a run that goes on within an epoch does not start one
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._images, self._start = 0, time.monotonic()
@@ -289,8 +456,8 @@ class SampleGrid(Callback):
         L, _ab, lab = pl_module.read(photos)
         predictions = color.join(color.split(lab)[0], pl_module(L))
         picture = figures.grid([figures.strip(p, t, g) for p, t, g in zip(predictions, lab, L, strict=True)])
-        self.folder.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(picture).save(self.folder / f"epoch_{trainer.current_epoch:04d}.png")
+        with atomic_path(self.folder / f"epoch_{trainer.current_epoch:04d}.png") as temporary:
+            Image.fromarray(picture).save(temporary)
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
                 logger.experiment.add_image("val/samples", picture, trainer.global_step, dataformats="HWC")

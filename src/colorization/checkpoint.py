@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import importlib
 import json
+import lzma
 import pickle
+import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -114,25 +117,38 @@ def save_weights(
         save_file(tensors, str(temporary), metadata={KEY: json.dumps(description)})
 
 
+_DAMAGE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError)  # what zipfile raises; some only where a flag is wrong
+
+
+class Unreadable(InputError):
+    """A file of weights is missing, torn or damaged."""
+
+
 def load_tensors(path: Path) -> Any:
     """What ``torch.save`` wrote, tensors on the CPU; nothing but plain data is ever unpickled.
 
     Raises:
-        InputError: missing, no torch file, or one that holds code.
+        Unreadable: missing, damaged, no torch file, or one that holds code.
     """
     if not path.is_file():
-        raise InputError(f"{path}: no such file")
+        raise Unreadable(f"{path}: no such file")
     try:
+        if zipfile.is_zipfile(path):  # torch writes a checksum for each tensor, and looks at none
+            with zipfile.ZipFile(path) as archive:
+                damaged = archive.testzip()
+            if damaged is not None:
+                raise zipfile.BadZipFile(damaged)
         return torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, OSError) as error:
-        raise InputError(f"{path}: not a file of torch weights that can be loaded safely") from error
+    except (RuntimeError, ValueError, OSError, EOFError, pickle.UnpicklingError, *_DAMAGE) as error:
+        raise Unreadable(f"{path}: not a file of torch weights that can be loaded safely") from error
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """A Lightning checkpoint of this project as a dictionary, tensors on the CPU.
 
     Raises:
-        InputError: missing, no torch file, unsafe, or not from this project.
+        Unreadable: missing, damaged, no torch file, or unsafe.
+        InputError: not from this project.
     """
     content = load_tensors(path)
     if not isinstance(content, dict) or "state_dict" not in content:

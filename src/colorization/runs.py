@@ -6,7 +6,8 @@
 - ``environment.json``: versions, hardware, git revision; ``split.json``: every photo with its split and size
 - ``train.log``; ``metrics.jsonl``: append-only rows (time, step, epoch, split, name, value)
 - ``status.json``: written atomically; state is queued, running, finished, failed or stopped
-- ``checkpoints/last.ckpt``, ``checkpoints/best.ckpt``; ``weights.safetensors``; ``samples/``; ``tensorboard/``
+- ``checkpoints/``: ``last.ckpt``, the one before it ``previous.ckpt``, ``best.ckpt``
+- ``weights.safetensors``; ``samples/``; ``tensorboard/``
 
 This module imports no torch, so that a server or a table can read runs cheaply.
 """
@@ -87,6 +88,11 @@ def _umask() -> int:
     return umask
 
 
+def temporaries(folder: Path) -> list[Path]:
+    """What :func:`atomic_path` left in ``folder`` in a process that was killed."""
+    return sorted(folder.glob(".*-????????.*"))
+
+
 def write_json(path: Path, content: Any, indent: int | None = None) -> None:
     """Write JSON atomically."""
     with atomic_path(path) as temporary:
@@ -143,6 +149,7 @@ class Run:
         self.metrics_file = self.path / "metrics.jsonl"
         self.weights_file = self.path / "weights.safetensors"
         self.last_checkpoint = self.path / "checkpoints" / "last.ckpt"
+        self.previous_checkpoint = self.path / "checkpoints" / "previous.ckpt"  # the one before last.ckpt
         self.best_checkpoint = self.path / "checkpoints" / "best.ckpt"
 
     def status(self) -> dict[str, Any]:

@@ -42,9 +42,8 @@ def columns(rows: Sequence[dict[str, Any]]) -> list[str]:
     """The identity, the overrides in which the runs differ, and the metrics that any of them has."""
     fixed = ["run", "model", "state", "epochs"]
     metrics = [f"{s}/{m}" for s in ("val", "test") for m in SHOWN if any(f"{s}/{m}" in r for r in rows)]
-    keys = dict.fromkeys(
-        k for r in rows for k in r if k not in fixed and not k.startswith(("val/", "test/", "paths.", "run_id"))
-    )
+    others = ("val/", "test/", "paths.", "run_id", "hydra.")
+    keys = dict.fromkeys(k for r in rows for k in r if k not in fixed and not k.startswith(others))
     differing = [k for k in keys if len({str(r.get(k)) for r in rows}) > 1]
     return fixed + differing + metrics
 

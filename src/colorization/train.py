@@ -5,6 +5,7 @@ Reads as a recipe; every piece is named in ``configs/train.yaml``.
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import signal
@@ -23,11 +24,14 @@ from pytorch_lightning.callbacks import TQDMProgressBar
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from colorization import callbacks, checkpoint, devices, hydra_main, runs
-from colorization.data.datamodules import PhotoDataModule
+from colorization.data.datamodules import PhotoDataModule, is_number
 from colorization.errors import InputError
 from colorization.stages.base import ColorizationStage
 
 log = logging.getLogger(__name__)
+
+# What torch's allocators say: those of CUDA (torch.OutOfMemoryError) and MPS, and the CPU's.
+_NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 
 
 def train(cfg: DictConfig, overrides: list[str] | None = None) -> dict[str, float]:
@@ -47,7 +51,7 @@ def train(cfg: DictConfig, overrides: list[str] | None = None) -> dict[str, floa
     check(cfg)
     run = runs.Run(Path(cfg.paths.run_dir))
     resume_from, parent = find_checkpoint(cfg, run)
-    claim(run, going_on=parent is None and resume_from is not None)
+    claim(run, going_on=cfg.ckpt_path == "last")
 
     with callbacks.StopSignals() as stop:
         started = run.status().get("started", runs.utc_now())  # a resumed run began when it first did
@@ -61,9 +65,15 @@ def train(cfg: DictConfig, overrides: list[str] | None = None) -> dict[str, floa
             log.info("%s; go on with: run_id=%s ckpt_path=last", request, run.id)
             raise
         except BaseException as error:
-            reason = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
-            run.update_status(state="failed", eta_seconds=None, error=reason)
-            raise
+            explained = explain(error, cfg, run)
+            reason = str(explained) if isinstance(explained, InputError) else f"{type(error).__name__}: {error}"
+            try:
+                run.update_status(state="failed", eta_seconds=None, error=reason)
+            except OSError as unwritable:  # a full disk may have no room for this either
+                log.error("status.json could not be written: %s", unwritable)
+            if explained is error:
+                raise
+            raise explained from error
         run.update_status(state="finished", eta_seconds=0, weights=export_weights(run))
     log.info("finished: %s", run.path)
     return metrics
@@ -116,7 +126,8 @@ def build_trainer(
         callbacks.RunStatus(run, cfg.callbacks.best.monitor),
         callbacks.Throughput(),
         callbacks.SampleGrid(run.path / "samples", cfg.samples),
-        callbacks.LastCheckpoint(run.last_checkpoint, stop, cfg.checkpoint_minutes),
+        callbacks.FiniteCheck(run),
+        callbacks.LastCheckpoint(run.last_checkpoint, stop, cfg.checkpoint_minutes, cfg.checkpoint_steps),
         *([progress] if settings["enable_progress_bar"] else []),
     ]
     configured = [
@@ -128,6 +139,7 @@ def build_trainer(
         return pl.Trainer(
             **settings,
             callbacks=configured + own,
+            plugins=[callbacks.CheckpointFiles(run)],
             logger=[callbacks.MetricsFile(run), *loggers],
             default_root_dir=run.path,
             enable_model_summary=False,
@@ -152,6 +164,11 @@ def check(cfg: DictConfig) -> None:
         raise InputError(f"trainer.accumulate_grad_batches={cfg.trainer.accumulate_grad_batches}: should be 1 or more")
     if cfg.trainer.precision == "16-mixed" and kind == "cpu":
         raise InputError("trainer.precision=16-mixed: CPUs train in 32-true or bf16-mixed")
+    if not is_number(cfg.checkpoint_minutes) or cfg.checkpoint_minutes < 0:
+        raise InputError(f"checkpoint_minutes={cfg.checkpoint_minutes}: should be a number, 0 or more")
+    steps = cfg.checkpoint_steps
+    if steps is not None and (not isinstance(steps, int) or steps < 1):
+        raise InputError(f"checkpoint_steps={steps}: should be null or a whole number, 1 or more")
     if not isinstance(cfg.seed, int) or cfg.seed < 0:
         raise InputError(f"seed={cfg.seed}: should be a whole number, 0 or more")
     if Path(cfg.run_id).name != cfg.run_id or cfg.run_id in ("", ".", ".."):
@@ -161,16 +178,16 @@ def check(cfg: DictConfig) -> None:
 def find_checkpoint(cfg: DictConfig, run: runs.Run) -> tuple[Path | None, str | None]:
     """Where to go on from, and the parent if that is another run's checkpoint.
 
-    ``ckpt_path=last`` goes on in the run's own folder; a file starts a new run.
+    ``ckpt_path=last`` goes on in the run's own folder (from ``previous.ckpt`` where ``last.ckpt`` is damaged); a file
+    starts a new run.
     """
     if cfg.ckpt_path is None:
         return None, None
-    path = run.last_checkpoint if cfg.ckpt_path == "last" else Path(cfg.ckpt_path)
+    path = whole_checkpoint(run) if cfg.ckpt_path == "last" else Path(cfg.ckpt_path)
+    if path is None:
+        log.warning("%s has no checkpoint yet: starting at the beginning", run.id)
+        return None, None
     if not path.is_file():
-        if cfg.ckpt_path == "last":
-            raise InputError(
-                f"ckpt_path=last: run_id={run.id} has no checkpoint in {path.parent}; start it without ckpt_path"
-            )
         raise InputError(f"ckpt_path={path}: no such file; give a *.ckpt of a run, or last")
     stage = checkpoint.read_checkpoint(path)[checkpoint.KEY]["stage"]
     if stage != cfg.model.name:
@@ -178,15 +195,62 @@ def find_checkpoint(cfg: DictConfig, run: runs.Run) -> tuple[Path | None, str | 
     return path, None if cfg.ckpt_path == "last" else str(path)
 
 
+def whole_checkpoint(run: runs.Run) -> Path | None:
+    """``last.ckpt``, or if that is damaged (then it becomes ``damaged.ckpt``) ``previous.ckpt``; ``None`` before the
+    first save."""
+    last, previous = run.last_checkpoint, run.previous_checkpoint
+    if not run.status():
+        raise InputError(f"ckpt_path=last: no run_id={run.id} in {run.path.parent}; start it without ckpt_path")
+    if not last.is_file() and not previous.is_file():
+        return None
+    try:
+        checkpoint.read_checkpoint(last)
+        return last
+    except checkpoint.Unreadable as error:
+        reason = error
+    try:
+        checkpoint.read_checkpoint(previous)
+    except checkpoint.Unreadable as error:
+        raise InputError(f"ckpt_path=last: {reason}, nor can the one before it be read, {previous.name}") from error
+    log.warning("%s; going on from the one before it, %s", reason, previous)
+    if last.is_file():
+        last.replace(last.with_name("damaged.ckpt"))  # else the next save would put it in the place of the good one
+    return previous
+
+
 def claim(run: runs.Run, going_on: bool) -> None:
     """Make the run folder; refuse one that holds another run."""
     state = run.status().get("state")
-    untouched = state in (None, "queued") or (state == "failed" and not run.last_checkpoint.is_file())
+    saved = run.last_checkpoint.is_file() or run.previous_checkpoint.is_file()
+    untouched = state in (None, "queued") or (state == "failed" and not saved)
     if not untouched and not going_on:
         raise InputError(
             f"run_id={run.id}: this run exists ({state}); add ckpt_path=last to go on with it, or choose another id"
         )
     (run.path / "checkpoints").mkdir(parents=True, exist_ok=True)
+    for unfinished in runs.temporaries(run.path / "checkpoints"):  # of a process that was killed in a save
+        unfinished.unlink()
+
+
+def explain(error: BaseException, cfg: DictConfig, run: runs.Run) -> BaseException:
+    """Memory or disk that has run out, as a sentence that says what to do; any other error as it is."""
+    text = str(error).lower()
+    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and any(s in text for s in _NO_MEMORY)):
+        size, batch = cfg.datamodule.image_size, cfg.datamodule.batch_size
+        advice = "a smaller datamodule.image_size"
+        if batch > 1:
+            halves = f"datamodule.batch_size={batch // 2} trainer.accumulate_grad_batches"
+            advice = f"{halves}={2 * cfg.trainer.accumulate_grad_batches} or {advice}"
+        return InputError(
+            f"out of memory with datamodule.batch_size={batch} at datamodule.image_size={size}; try {advice}"
+        )
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        saved = f"{run.last_checkpoint} is whole" if run.last_checkpoint.is_file() else "there was no checkpoint yet"
+        return InputError(
+            f"{error.filename or run.path} could not be written ({error.strerror}) and the run has stopped; {saved}; "
+            f"make room and go on with run_id={run.id} ckpt_path=last"
+        )
+    return error
 
 
 def export_weights(run: runs.Run) -> str | None:
@@ -206,7 +270,7 @@ def restore(cfg: DictConfig, overrides: list[str]) -> tuple[DictConfig, list[str
         return cfg, overrides
     stored = [str(o) for o in OmegaConf.to_container(OmegaConf.load(file))]  # type: ignore[union-attr]
     merged = merge_overrides(stored, overrides)
-    return compose(config_name="train", overrides=merged), merged
+    return compose(config_name="train", overrides=merged), merged  # with the run's hydra.searchpath
 
 
 def merge_overrides(stored: list[str], given: list[str]) -> list[str]:
@@ -220,7 +284,8 @@ def main() -> None:
     """The command."""
 
     def task(cfg: DictConfig) -> float | None:
-        overrides = list(HydraConfig.get().overrides.task)
+        asked = HydraConfig.get().overrides
+        overrides = [o for o in asked.hydra if o.startswith("hydra.searchpath=")] + list(asked.task)
         try:
             metrics = train(*restore(cfg, overrides))
         except callbacks.StopRequested as request:

@@ -181,7 +181,7 @@ class PhotoLoader(DataLoader[Any]):
 
     def state_dict(self) -> dict[str, int]:
         """The current epoch and the batches handed out in it."""
-        return {"epoch": self.sampler.epoch, "done": self._done}
+        return self._restored or {"epoch": self.sampler.epoch, "done": self._done}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Go on in that epoch after that many batches; any other epoch starts at its beginning."""

@@ -162,7 +162,8 @@ class ColorizationStage(pl.LightningModule):
         return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
 
     def log_train(self, values: Mapping[str, torch.Tensor | float], batch_size: int) -> None:
-        """Log ``train/<name>``; the first one is shown in the progress bar."""
+        """Log ``train/<name>``; the first one is shown in the progress bar, all are kept as ``train_values``."""
+        self.train_values = values
         for i, (name, value) in enumerate(values.items()):
             self.log(f"train/{name}", value, prog_bar=i == 0, batch_size=batch_size)
 

@@ -1,0 +1,450 @@
+"""Runs that are killed, and what they leave: checkpoints whole or not at all, and the same result to the bit."""
+
+from __future__ import annotations
+
+import errno
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.trainer import call
+
+from colorization import callbacks, checkpoint, train
+from colorization.data.datamodules import FolderDataModule
+from colorization.errors import InputError
+from colorization.hydra_main import instantiate
+from colorization.runs import Run
+
+STAGES = {
+    "baseline": ["model=baseline", "model.network.width=4", "trainer.accumulate_grad_batches=4"],
+    "unet": ["model=unet", "model.network.width=4", "trainer.val_check_interval=0.5"],
+    "gan": ["model=gan", "model.network.width=4", "model.discriminator.width=4", "callbacks=ema"],
+    "fusion": [
+        "model=fusion",
+        "model.network.width=4",
+        "model.discriminator.width=4",
+        "model.network.resnet_size=32",
+        "model.resnet_weights=null",
+        "trainer.accumulate_grad_batches=4",
+    ],
+}
+SMALL = [
+    "datamodule.data_dir=photos",
+    "datamodule.val_fraction=0.2",
+    "datamodule.image_size=32",
+    "datamodule.batch_size=1",
+    "datamodule.damage=0.5",
+    "datamodule.num_workers=0",
+    "accelerator=cpu",
+    "logger=csv",
+    "trainer.log_every_n_steps=1",
+    "samples=2",
+    "test=false",
+]
+
+
+@pytest.fixture
+def command(run_main: Callable[..., int], photo_folder: Path) -> Callable[..., int]:
+    """``command(*overrides)``: the training command in this process, in ``tmp_path`` beside ``photos``."""
+    return lambda *overrides: run_main(train.main, *overrides)
+
+
+def run_of(folder: Path, run_id: str) -> Run:
+    return Run(folder / "outputs" / "runs" / run_id)
+
+
+def differences(a: Any, b: Any, place: str = "") -> Iterator[str]:
+    """Where two nests of dictionaries, lists and tensors differ in a bit."""
+    if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor):
+        if a.dtype != b.dtype or not torch.equal(a, b):
+            yield place
+    elif isinstance(a, dict) and isinstance(b, dict) and a.keys() == b.keys():
+        for key in a:
+            yield from differences(a[key], b[key], f"{place}.{key}")
+    elif isinstance(a, (list, tuple)) and isinstance(b, (list, tuple)) and len(a) == len(b):
+        for i, (x, y) in enumerate(zip(a, b, strict=True)):
+            yield from differences(x, y, f"{place}[{i}]")
+    elif a != b:
+        yield place
+
+
+def assert_same(run: Run, whole: Run) -> None:
+    """Weights, averages, optimizers, schedulers, random generators, metrics and pictures, all to the bit."""
+    ours, theirs = (torch.load(r.last_checkpoint, weights_only=True) for r in (run, whole))
+    parts = ("state_dict", "optimizer_states", "lr_schedulers", "rng", "epoch", "global_step")
+    averaged = ("current_model_state", "averaging_state")
+    for part in (*parts, *(k for k in averaged if k in theirs)):
+        assert list(differences(ours[part], theirs[part], part)) == []
+
+    def figures(run: Run) -> dict[Any, Any]:
+        rows = [r for r in run.metrics() if r["name"] != "images_per_second"]
+        return {(r["step"], r["split"], r["name"]): (r["epoch"], r["value"]) for r in rows}
+
+    assert figures(run) == figures(whole)
+    pictures = {f.name: f.read_bytes() for f in (whole.path / "samples").iterdir()}
+    assert {f.name: f.read_bytes() for f in (run.path / "samples").iterdir()} == pictures
+    assert run.status()["state"] == whole.status()["state"] == "finished"
+
+
+# Kills
+
+
+def start(folder: Path, *arguments: str, code: str = "from colorization.train import main; main()") -> subprocess.Popen:
+    """The training command as a process group of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *arguments],
+        cwd=folder, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+
+
+def group_is_gone(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return True
+    return False
+
+
+@pytest.mark.skipif(os.name == "nt", reason="process groups")
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_run_that_is_killed_ends_as_one_that_was_not(stage: str, photo_folder: Path, tmp_path: Path) -> None:
+    """Real processes with loader processes, SIGKILL at random places."""
+    options = [*SMALL, *STAGES[stage], "trainer.max_epochs=6", "datamodule.num_workers=2", "checkpoint_steps=3"]
+    whole = start(tmp_path, *options, "run_id=whole")
+    output, _ = whole.communicate(timeout=300)
+    assert whole.returncode == 0, output
+    batches = max(r["step"] for r in run_of(tmp_path, "whole").metrics())
+
+    seed = random.randrange(10**6)
+    print(f"seed {seed}, {batches} steps")
+    rng = random.Random(seed)
+    run = run_of(tmp_path, "parts")
+    for place in sorted(rng.sample(range(1, batches), 3)):
+        process = start(tmp_path, *(["ckpt_path=last"] if run.status() else options), "run_id=parts")
+        while process.poll() is None and not any(r["step"] >= place for r in run.metrics()):
+            time.sleep(0.005)
+        time.sleep(rng.uniform(0, 0.2))
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        output, _ = process.communicate()
+        assert process.returncode in (0, -signal.SIGKILL), output
+        deadline = time.monotonic() + 30
+        while not group_is_gone(process.pid) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        print(f"killed at step {place}: {[f.name for f in (run.path / 'checkpoints').glob('*')]}")
+    end = start(tmp_path, "run_id=parts", "ckpt_path=last")
+    output, _ = end.communicate(timeout=300)
+    assert end.returncode == 0, output
+    assert_same(run, run_of(tmp_path, "whole"))
+    assert not list((run.path / "checkpoints").glob(".*"))
+
+
+class Killed(BaseException):
+    """Ends a run where it stands: nothing catches it to save anything."""
+
+
+@pytest.fixture
+def kill_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[int | None], list[str]]:
+    """``kill_at(n)``: the n-th hook, row of metrics or save from now on raises; returns the names of those passed."""
+    passed: list[str] = []
+    left: list[int | None] = [None]
+
+    def tick(name: str) -> None:
+        passed.append(name)
+        if left[0] is not None and len(passed) >= left[0]:
+            left[0] = None
+            raise Killed(name)
+
+    def around(owner: Any, attribute: str, name: Callable[[Any], str]) -> None:
+        original = getattr(owner, attribute)
+
+        def wrapped(*args: Any, **kwargs: Any) -> Any:
+            tick(f"before {name(args)}")
+            result = original(*args, **kwargs)
+            tick(f"after {name(args)}")
+            return result
+
+        monkeypatch.setattr(owner, attribute, wrapped)
+
+    around(call, "_call_callback_hooks", lambda args: args[1])
+    around(call, "_call_lightning_module_hook", lambda args: f"{args[1]} of the stage")
+    around(Run, "append_metrics", lambda args: "metrics")
+    around(callbacks.CheckpointFiles, "save_checkpoint", lambda args: f"saving {Path(args[2]).name}")
+
+    def arm(n: int | None) -> list[str]:
+        passed.clear()
+        left[0] = n
+        return passed
+
+    return arm
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["model=unet", "trainer.max_epochs=5", "trainer.check_val_every_n_epoch=2", "checkpoint_minutes=0"],
+        ["model=unet", "trainer.max_epochs=-1", "trainer.max_steps=20", "checkpoint_steps=2"],
+        ["model=unet", "trainer.max_epochs=3", "trainer.val_check_interval=0.34", "checkpoint_steps=1"],
+        ["model=gan", "trainer.max_epochs=2", "trainer.accumulate_grad_batches=4", "trainer.val_check_interval=0.5",
+         "checkpoint_minutes=0", "callbacks=ema", "model.warmup_epochs=0.5"],
+    ],
+    ids=["rare validation", "max_steps", "frequent validation", "validation within an accumulation"],
+)  # fmt: skip
+def test_a_run_goes_on_from_any_place(options, command, kill_at, tmp_path) -> None:
+    """Between any two hooks of Lightning, under settings in which it counts in its own way."""
+    options = [*SMALL, *options, "model.network.width=4"]
+    options += ["model.discriminator.width=4"] if "model=gan" in options else []
+    passed = kill_at(None)
+    assert command(*options, "run_id=whole") == 0
+    hooks = len(passed)
+
+    seed = random.randrange(10**6)
+    print(f"seed {seed}, {hooks} places")
+    rng = random.Random(seed)
+    run = run_of(tmp_path, "parts")
+    ended = False
+    for _ in range(4):
+        kill_at(rng.randrange(hooks // 8, hooks // 2))
+        try:
+            ended = command(*(["ckpt_path=last"] if run.status() else options), "run_id=parts") == 0
+            break
+        except Killed as place:
+            print(f"killed {place}")
+    kill_at(None)
+    assert ended or command("run_id=parts", "ckpt_path=last") == 0
+    assert_same(run, run_of(tmp_path, "whole"))
+
+
+def test_checkpoint_steps_bounds_what_a_crash_loses(command, tmp_path, monkeypatch) -> None:
+    def kill(self, trainer: pl.Trainer, *_: Any) -> None:
+        if trainer.global_step == 6:
+            raise Killed
+
+    monkeypatch.setattr(callbacks.RunStatus, "on_train_batch_end", kill)
+    monkeypatch.setattr(callbacks.RunStatus, "on_train_batch_start", kill, raising=False)
+    options = [*SMALL, "model=baseline", "model.network.width=4"]
+    with pytest.raises(Killed):
+        command(*options, "run_id=without")
+    with pytest.raises(Killed):
+        command(*options, "run_id=with", "checkpoint_steps=2")
+    assert not run_of(tmp_path, "without").last_checkpoint.exists()
+    assert checkpoint.read_checkpoint(run_of(tmp_path, "with").last_checkpoint)["global_step"] == 4
+    assert command("run_id=without", "ckpt_path=last", "trainer.max_steps=2") == 0  # from the beginning
+
+
+# Checkpoints that are torn, damaged, or do not fit on the disk
+
+
+def tear(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+def flip_a_bit_of_a_tensor(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    tensors = torch.load(file, weights_only=True)["optimizer_states"][0]["state"][0]
+    weight = tensors["exp_avg"].flatten()[:4].numpy().tobytes()
+    content[content.index(weight) + len(weight) // 2] ^= 1
+    file.write_bytes(content)
+
+
+@pytest.mark.parametrize("harm", [tear, flip_a_bit_of_a_tensor, lambda f: f.write_bytes(b""), Path.unlink])
+def test_a_damaged_checkpoint_is_recognised_and_the_one_before_it_used(harm, command, tmp_path) -> None:
+    options = [*SMALL, "model=baseline", "model.network.width=4"]
+    assert command(*options, "run_id=whole", "trainer.max_epochs=2") == 0
+    assert command(*options, "run_id=r", "trainer.max_epochs=1") == 0
+    run = run_of(tmp_path, "r")
+    harm(run.last_checkpoint)
+    assert command("run_id=r", "ckpt_path=last", "trainer.max_epochs=2") == 0
+    assert_same(run, run_of(tmp_path, "whole"))
+    (said,) = [x for x in (run.path / "train.log").read_text().splitlines() if "going on from" in x]
+    assert "r/checkpoints/last.ckpt" in said
+    assert "r/checkpoints/previous.ckpt" in said
+    assert all(checkpoint.read_checkpoint(f) for f in (run.last_checkpoint, run.previous_checkpoint))
+
+
+def test_two_damaged_checkpoints_are_one_sentence(command, tmp_path, capsys) -> None:
+    assert command(*SMALL, "model=baseline", "model.network.width=4", "run_id=r", "trainer.max_epochs=1") == 0
+    run = run_of(tmp_path, "r")
+    tear(run.last_checkpoint)
+    tear(run.previous_checkpoint)
+    assert command("run_id=r", "ckpt_path=last", "trainer.max_epochs=2") == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("error: ")
+    assert "r/checkpoints/last.ckpt" in error
+    assert "previous.ckpt" in error
+    assert run.last_checkpoint.exists()
+
+
+def test_no_damage_to_a_checkpoint_goes_unnoticed(tmp_path) -> None:
+    """Any changed byte and any cut is found, or changes nothing."""
+    file = tmp_path / "x.ckpt"
+    content = {"state_dict": {"a": torch.randn(40), "b": torch.arange(9)}, "epoch": 3}
+    torch.save(content, file)
+    whole = file.read_bytes()
+    rng = random.Random(0)
+    found = 0
+    for _ in range(400):
+        broken = bytearray(whole)
+        if rng.random() < 0.2:
+            del broken[rng.randrange(len(broken)) :]
+        else:
+            broken[rng.randrange(len(broken))] ^= 1 << rng.randrange(8)
+        file.write_bytes(broken)
+        try:
+            assert not list(differences(checkpoint.load_tensors(file), content))
+        except checkpoint.Unreadable:
+            found += 1
+    assert found > 200
+
+
+LIMITED = """
+import resource, sys
+from colorization.train import main
+resource.setrlimit(resource.{which}, ({limit}, resource.RLIM_INFINITY))
+main()
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs resource limits")
+def test_a_save_that_does_not_fit_stops_the_run_and_leaves_the_checkpoints(command, tmp_path) -> None:
+    """The system refuses to let any file grow to the size of a checkpoint, as a quota or a full disk would."""
+    assert command(*SMALL, "model=unet", "model.network.width=4", "run_id=r", "trainer.max_epochs=1") == 0
+    run = run_of(tmp_path, "r")
+    before = {f: f.read_bytes() for f in (run.path / "checkpoints").iterdir()}
+    assert set(before) == {run.last_checkpoint, run.previous_checkpoint, run.best_checkpoint}
+
+    limit = run.last_checkpoint.stat().st_size // 2
+    process = start(
+        tmp_path, "run_id=r", "ckpt_path=last", "trainer.max_epochs=2",
+        code=LIMITED.format(which="RLIMIT_FSIZE", limit=limit),
+    )  # fmt: skip
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 2, output
+    error = output.strip().splitlines()[-1]
+    assert error.startswith("error: outputs/runs/r/checkpoints/last.ckpt could not be written")
+    assert "ckpt_path=last" in error
+    assert "Traceback" not in output, output
+    assert run.status()["state"] == "failed"
+    assert run.status()["error"] in error
+    assert {f: f.read_bytes() for f in (run.path / "checkpoints").iterdir()} == before
+    assert command("run_id=r", "ckpt_path=last", "trainer.max_epochs=2") == 0
+
+
+def test_the_only_best_checkpoint_survives_a_failing_save_of_its_successor(command, tmp_path, monkeypatch) -> None:
+    save, calls = callbacks._save, []
+
+    def full(content: Any, file: Any) -> None:
+        calls.append(Path(file.name).name)
+        if len([c for c in calls if "best" in c]) == 2:
+            file.write(b"half")
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        save(content, file)
+
+    monkeypatch.setattr(callbacks, "_save", full)
+    best = ["callbacks.best.filename='best-{epoch}'", "callbacks.best.monitor=epoch", "callbacks.best.mode=max"]
+    assert command(*SMALL, *best, "model=baseline", "model.network.width=4", "run_id=r") == 2
+    folder = run_of(tmp_path, "r").path / "checkpoints"
+    assert sorted(f.name for f in folder.iterdir()) == ["best-epoch=0.ckpt", "last.ckpt", "previous.ckpt"]
+    assert all(checkpoint.read_checkpoint(f) for f in folder.iterdir())
+
+
+# Losses that are not finite, memory that is not there
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_and_is_in_no_checkpoint(command, tmp_path, capsys) -> None:
+    assert command(*SMALL, *STAGES["gan"], "run_id=r", "trainer.max_epochs=1") == 0
+    # The loss of the generator overflows in the first batch that is trained.
+    again = ["run_id=r", "ckpt_path=last", "trainer.max_epochs=2", "datamodule.batch_size=2", "checkpoint_steps=1"]
+    assert command(*again, "loss.l1_weight=1e38", "datamodule.shuffle=false") == 2
+    run = run_of(tmp_path, "r")
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("error: train/loss is inf in epoch 1, batch 0")
+    photos = FolderDataModule("photos", val_fraction=0.2, seed=42)
+    photos.setup()
+    names = photos.photos["train"].names
+    assert [n in error for n in names] == [True, True] + [False] * (len(names) - 2)
+    assert error.count("Adam lr") == 2
+    assert "r/checkpoints/last.ckpt" in error
+    assert run.status()["state"] == "failed"
+    assert run.status()["error"] in error
+    for file in (run.last_checkpoint, run.previous_checkpoint, run.best_checkpoint):
+        content = checkpoint.read_checkpoint(file)
+        assert content["epoch"] == 0
+        assert all(v.isfinite().all() for v in content["state_dict"].values())
+
+
+def test_weights_that_are_not_finite_are_not_saved(command, tmp_path, capsys) -> None:
+    """The loss before the step was finite, the step was not."""
+    overrides = ["model=baseline", "model.network.width=4", "model.optimizer.lr=1e39", "run_id=r", "checkpoint_steps=1"]
+    assert command(*SMALL, *overrides) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "error: the weights of network." in error
+    assert "last good checkpoint: none yet" in error
+    assert not list((run_of(tmp_path, "r").path / "checkpoints").iterdir())
+
+
+@pytest.mark.parametrize("failing", range(4))
+def test_losses_on_an_accelerator_are_looked_at_when_it_is_time_to_log(failing, compose_train, tmp_path, monkeypatch):
+    """The batch that is named is the one whose loss it was, not the one at which it was seen."""
+    stage = instantiate(compose_train(*STAGES["baseline"]).model)
+    monkeypatch.setattr(type(stage), "device", torch.device("cuda"))
+    names = [f"photo {i}.jpg" for i in range(4)]
+    trainer = SimpleNamespace(
+        current_epoch=0, global_step=9, optimizers=[], log_every_n_steps=4,
+        datamodule=SimpleNamespace(photos={"train": SimpleNamespace(names=names)}),
+    )  # fmt: skip
+    check = callbacks.FiniteCheck(Run(tmp_path))
+    for i in range(4):
+        stage.train_values = {"loss": torch.tensor(float("nan") if i == failing else 1.0), "lr": 1e-3}
+        batch = {"index": torch.tensor([i])}
+        if i < 3:
+            check.on_train_batch_end(trainer, stage, None, batch, i)
+    with pytest.raises(InputError, match=rf"train/loss is nan in epoch 0, batch {failing}, .*photo {failing}\.jpg;"):
+        check.on_train_batch_end(trainer, stage, None, batch, 3)
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux")
+def test_memory_that_runs_out_is_a_sentence_with_what_to_try(photo_folder, tmp_path) -> None:
+    """The process may have 300 MB more than it takes to start."""
+    code = LIMITED.format(
+        which="RLIMIT_AS",
+        limit="int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize() + 300 * 2**20",
+    )
+    options = [*SMALL, "model=unet", "datamodule.image_size=512", "datamodule.batch_size=6", "run_id=r"]
+    process = start(tmp_path, *options, code=code)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 2, output
+    error = output.strip().splitlines()[-1]
+    assert error.startswith("error: out of memory")
+    for words in ("datamodule.batch_size=6", "datamodule.image_size=512", "datamodule.batch_size=3",
+                  "trainer.accumulate_grad_batches=2"):  # fmt: skip
+        assert words in error
+    assert run_of(tmp_path, "r").status()["error"] in error
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB."),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:117] err == 0. DefaultCPUAllocator: can't allocate memory: you"),
+        RuntimeError("MPS backend out of memory (MPS allocated: 17 GB)"),
+        MemoryError("Unable to allocate 4.00 GiB for an array"),
+    ],
+)
+def test_every_allocator_is_understood(error, compose_train, tmp_path) -> None:
+    assert isinstance(train.explain(error, compose_train(), Run(tmp_path)), InputError)
+
+
+def test_other_errors_stay_as_they_are(compose_train, tmp_path) -> None:
+    for error in (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), PermissionError(errno.EACCES, "denied")):
+        assert train.explain(error, compose_train(), Run(tmp_path)) is error
