@@ -365,7 +365,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_is_in_no_checkpoint(command,
     assert command(*SMALL, *STAGES["gan"], "run_id=r", "trainer.max_epochs=1") == 0
     # The loss of the generator overflows in the first batch that is trained.
     again = ["run_id=r", "ckpt_path=last", "trainer.max_epochs=2", "datamodule.batch_size=2", "checkpoint_steps=1"]
-    assert command(*again, "loss.l1_weight=1e38", "datamodule.shuffle=false") == 2
+    assert command(*again, "model=gan", "loss.l1_weight=1e39", "datamodule.shuffle=false") == 2
     run = run_of(tmp_path, "r")
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert error.startswith("error: train/loss is inf in epoch 1, batch 0")
@@ -383,14 +383,21 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_is_in_no_checkpoint(command,
         assert all(v.isfinite().all() for v in content["state_dict"].values())
 
 
-def test_weights_that_are_not_finite_are_not_saved(command, tmp_path, capsys) -> None:
-    """The loss before the step was finite, the step was not."""
-    overrides = ["model=baseline", "model.network.width=4", "model.optimizer.lr=1e39", "run_id=r", "checkpoint_steps=1"]
-    assert command(*SMALL, *overrides) == 2
+def test_weights_that_are_not_finite_are_not_saved(command, tmp_path, monkeypatch, capsys) -> None:
+    """The losses were finite, the last step was not."""
+
+    def overflow(self, trainer: pl.Trainer, stage: pl.LightningModule, *_: Any) -> None:
+        if trainer.global_step == 3:
+            stage.network.head.weight.data[0] = float("inf")
+
+    monkeypatch.setattr(callbacks.RunStatus, "on_train_batch_end", overflow)
+    assert command(*SMALL, "model=baseline", "model.network.width=4", "run_id=r", "checkpoint_steps=1") == 2
     error = capsys.readouterr().err.strip().splitlines()[-1]
-    assert "error: the weights of network." in error
-    assert "last good checkpoint: none yet" in error
-    assert not list((run_of(tmp_path, "r").path / "checkpoints").iterdir())
+    assert error.startswith("error: the weights of network.head.weight are not finite")
+    assert "step 3" in error
+    last = checkpoint.read_checkpoint(run_of(tmp_path, "r").last_checkpoint)
+    assert last["global_step"] == 2
+    assert all(v.isfinite().all() for v in last["state_dict"].values())
 
 
 @pytest.mark.parametrize("failing", range(4))

@@ -290,7 +290,7 @@ class FiniteCheck(Callback):
             f" in epoch {trainer.current_epoch}, batch {batch_idx}, step {trainer.global_step} of {self.run.id}; "
             f"the batch: {', '.join(names[i] for i in index.tolist())}; the optimizers: {'; '.join(optimizers)}; "
             f"last good checkpoint: {good if good.is_file() else 'none yet'} "
-            "(going on from there with trainer.gradient_clip_val=1 may help, or a smaller model.optimizer.lr in a new run)"
+            "(trainer.gradient_clip_val=1 may help from there, or a smaller model.optimizer.lr in a new run)"
         )
 
 

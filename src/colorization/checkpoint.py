@@ -206,7 +206,7 @@ def resolve_weights(reference: str | Path, output_dir: str | Path = "outputs") -
     if path.is_file():
         return path
     run = Run(path if path.is_dir() else Path(output_dir) / "runs" / str(reference))
-    for candidate in (run.weights_file, run.best_checkpoint, run.last_checkpoint):
+    for candidate in (run.weights_file, run.best_checkpoint, run.last_checkpoint, run.previous_checkpoint):
         if candidate.is_file():
             return candidate
     if run.status_file.is_file():

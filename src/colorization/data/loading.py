@@ -111,11 +111,14 @@ def _as_it_is(batch: Any) -> Any:
     return batch
 
 
+# Ctrl-C and a scheduler's SIGTERM reach the whole process group, but the main process decides when to stop: it tells
+# its workers when they are done, and they notice by themselves if it dies.
+_LEFT_TO_MAIN = (signal.SIGINT, signal.SIGTERM)
+
+
 def _start_worker(worker_id: int) -> None:
-    # Ctrl-C and a scheduler's SIGTERM reach the whole process group, but the main process decides when to stop: it
-    # tells its workers when they are done, and they notice by themselves if it dies.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    for number in _LEFT_TO_MAIN:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _end_workers() -> None:
@@ -172,6 +175,15 @@ class PhotoLoader(DataLoader[Any]):
                 yield batch
         if not any_left and self._done:
             raise InputError("none of the photos can be read any longer; were they moved while training ran?")
+
+    def _get_iterator(self) -> Any:
+        if not hasattr(signal, "pthread_sigmask"):  # Windows, where no process group gets signals
+            return super()._get_iterator()
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, _LEFT_TO_MAIN)  # a worker inherits it, until it ignores them
+        try:
+            return super()._get_iterator()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def close(self) -> None:
         """End the worker processes. (They do not end by a signal, see ``_start_worker``.)"""
