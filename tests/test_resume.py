@@ -107,45 +107,35 @@ def start(folder: Path, *arguments: str, code: str = "from colorization.train im
     )  # fmt: skip
 
 
-def group_is_gone(group: int) -> bool:
-    try:
-        os.killpg(group, 0)
-    except ProcessLookupError:
-        return True
-    return False
-
-
 @pytest.mark.skipif(os.name == "nt", reason="process groups")
 @pytest.mark.parametrize("stage", STAGES)
-def test_a_run_that_is_killed_ends_as_one_that_was_not(stage: str, photo_folder: Path, tmp_path: Path) -> None:
+def test_a_run_that_is_killed_ends_as_one_that_was_not(stage: str, command, tmp_path: Path) -> None:
     """Real processes with loader processes, SIGKILL at random places."""
     options = [*SMALL, *STAGES[stage], "trainer.max_epochs=6", "datamodule.num_workers=2", "checkpoint_steps=3"]
-    whole = start(tmp_path, *options, "run_id=whole")
-    output, _ = whole.communicate(timeout=300)
-    assert whole.returncode == 0, output
-    batches = max(r["step"] for r in run_of(tmp_path, "whole").metrics())
+    assert command(*options, "run_id=whole") == 0
+
+    def rows(run: Run) -> int:
+        return run.metrics_file.read_bytes().count(b"\n") if run.metrics_file.exists() else 0
 
     seed = random.randrange(10**6)
-    print(f"seed {seed}, {batches} steps")
+    print(f"seed {seed}")
     rng = random.Random(seed)
-    run = run_of(tmp_path, "parts")
-    for place in sorted(rng.sample(range(1, batches), 3)):
+    whole, run = run_of(tmp_path, "whole"), run_of(tmp_path, "parts")
+    for _ in range(3):
+        place = rows(run) + rng.randrange(rows(whole) // 2)
         process = start(tmp_path, *(["ckpt_path=last"] if run.status() else options), "run_id=parts")
-        while process.poll() is None and not any(r["step"] >= place for r in run.metrics()):
+        while process.poll() is None and rows(run) <= place:
             time.sleep(0.005)
-        time.sleep(rng.uniform(0, 0.2))
+        time.sleep(rng.uniform(0, 0.1))
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
         output, _ = process.communicate()
+        print(f"killed at step {run.status()['step']} or a little later: {[f.name for f in run.path.rglob('*.ckpt')]}")
         assert process.returncode in (0, -signal.SIGKILL), output
-        deadline = time.monotonic() + 30
-        while not group_is_gone(process.pid) and time.monotonic() < deadline:
-            time.sleep(0.01)
-        print(f"killed at step {place}: {[f.name for f in (run.path / 'checkpoints').glob('*')]}")
     end = start(tmp_path, "run_id=parts", "ckpt_path=last")
     output, _ = end.communicate(timeout=300)
     assert end.returncode == 0, output
-    assert_same(run, run_of(tmp_path, "whole"))
+    assert_same(run, whole)
     assert not list((run.path / "checkpoints").glob(".*"))
 
 
@@ -213,7 +203,7 @@ def test_a_run_goes_on_from_any_place(options, command, kill_at, tmp_path) -> No
     rng = random.Random(seed)
     run = run_of(tmp_path, "parts")
     ended = False
-    for _ in range(4):
+    for _ in range(3):
         kill_at(rng.randrange(hooks // 8, hooks // 2))
         try:
             ended = command(*(["ckpt_path=last"] if run.status() else options), "run_id=parts") == 0
