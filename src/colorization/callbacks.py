@@ -56,6 +56,13 @@ class StopSignals:
                 self._previous[number] = signal.signal(number, self._handle)
         return self
 
+    def defer(self) -> None:
+        """Call when the training loop starts. By then Lightning has a handler of its own for SIGTERM, which would end
+        the run without a checkpoint; it gives way."""
+        self.deferred = True
+        for number in self._previous:
+            signal.signal(number, self._handle)
+
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
@@ -184,7 +191,7 @@ class LastCheckpoint(Checkpoint):
         self._restored = {"rng": checkpoint["rng"], "gradients": checkpoint.get("gradients", {})}
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self.stop.deferred = True
+        self.stop.defer()
         self._written, self._written_step = time.monotonic(), trainer.global_step
         if self._restored is not None:  # dropout goes on as if there had been no interruption
             set_rng_state(self._restored["rng"])
