@@ -111,7 +111,7 @@ def start(folder: Path, *arguments: str, code: str = "from colorization.train im
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_run_that_is_killed_ends_as_one_that_was_not(stage: str, command, tmp_path: Path) -> None:
     """Real processes with loader processes, SIGKILL at random places."""
-    options = [*SMALL, *STAGES[stage], "trainer.max_epochs=6", "datamodule.num_workers=2", "checkpoint_steps=3"]
+    options = [*SMALL, *STAGES[stage], "trainer.max_epochs=4", "datamodule.num_workers=2", "checkpoint_steps=3"]
     assert command(*options, "run_id=whole") == 0
 
     def rows(run: Run) -> int:
@@ -183,16 +183,16 @@ def kill_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[int | None], list[str]
     "options",
     [
         ["model=unet", "trainer.max_epochs=5", "trainer.check_val_every_n_epoch=2", "checkpoint_minutes=0"],
-        ["model=unet", "trainer.max_epochs=-1", "trainer.max_steps=20", "checkpoint_steps=2"],
-        ["model=unet", "trainer.max_epochs=3", "trainer.val_check_interval=0.34", "checkpoint_steps=1"],
-        ["model=gan", "trainer.max_epochs=2", "trainer.accumulate_grad_batches=4", "trainer.val_check_interval=0.5",
+        ["model=unet", "trainer.max_epochs=-1", "trainer.max_steps=11", "checkpoint_steps=2"],
+        ["model=unet", "trainer.max_epochs=3", "trainer.val_check_interval=0.5", "checkpoint_steps=1"],
+        ["model=gan", "trainer.max_epochs=3", "trainer.accumulate_grad_batches=3", "trainer.val_check_interval=0.5",
          "checkpoint_minutes=0", "callbacks=ema", "model.warmup_epochs=0.5"],
     ],
     ids=["rare validation", "max_steps", "frequent validation", "validation within an accumulation"],
 )  # fmt: skip
 def test_a_run_goes_on_from_any_place(options, command, kill_at, tmp_path) -> None:
     """Between any two hooks of Lightning, under settings in which it counts in its own way."""
-    options = [*SMALL, *options, "model.network.width=4"]
+    options = [*SMALL, *options, "model.network.width=4", "datamodule.batch_size=2"]
     options += ["model.discriminator.width=4"] if "model=gan" in options else []
     passed = kill_at(None)
     assert command(*options, "run_id=whole") == 0
