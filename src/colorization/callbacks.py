@@ -172,7 +172,7 @@ class LastCheckpoint(Checkpoint):
         if done % accumulated and done < trainer.num_training_batches:
             parameters = pl_module.named_parameters()
             checkpoint["gradients"] = {name: p.grad for name, p in parameters if p.grad is not None}
-        # What Lightning does on resume follows from its counts alone, and it knows less places than there are.
+        # What Lightning does on resume follows from its counts alone, and it knows fewer places than there are.
         loops = checkpoint["loops"]["fit_loop"]
         if self._place == "before validation":
             # It validates if it finds a validation batch that was started and not processed.
