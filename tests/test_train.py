@@ -37,6 +37,7 @@ STAGES = {
         "model.resnet_weights=null",
     ],
 }
+MEASURED = {"images_per_second", "peak_memory_mb"}  # of a run, not of what it computes
 SMALL = [
     "datamodule=sample",
     "datamodule.image_size=32",
@@ -235,8 +236,10 @@ def test_metrics_are_rows_of_step_epoch_split_name_value(finished: Run) -> None:
     for split in ("val", "test"):
         for name in ("psnr", "ssim", "delta_e2000", "colorfulness", "delta_colorfulness"):
             assert (split, name) in names
-    losses = {"loss", "l1", "g_adversarial", "d_loss", "lr", "d_lr", "images_per_second"}
-    assert {("train", n) for n in losses} <= names
+    losses = {"loss", "l1", "g_adversarial", "d_loss", "lr", "d_lr"}
+    assert {("train", n) for n in losses | MEASURED} <= names
+    (memory,) = {r["value"] for r in rows if r["name"] == "peak_memory_mb" and r["step"] == 7}
+    assert 100 < memory <= finished.status()["peak_memory_mb"] < 16_000
     assert all({"schema", "time", "step", "epoch", "split", "name", "value"} == set(r) - {"reason"} for r in rows)
     lpips = [r for r in rows if r["name"] == "lpips"]  # AlexNet cannot be had in tests
     assert {r["split"] for r in lpips} == {"val", "test"}
@@ -335,9 +338,7 @@ def test_a_stopped_run_goes_on_as_if_nothing_had_happened(stage, where, command,
         assert torch.equal(ours[name], expected[name]), name
 
     def figures(run: Run) -> dict:
-        return {
-            (r["step"], r["split"], r["name"]): r["value"] for r in run.metrics() if r["name"] != "images_per_second"
-        }
+        return {(r["step"], r["split"], r["name"]): r["value"] for r in run.metrics() if r["name"] not in MEASURED}
 
     assert figures(parts) == figures(whole)
 

@@ -24,7 +24,7 @@ from pytorch_lightning.callbacks import Callback, Checkpoint
 from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 
-from colorization import color, figures
+from colorization import color, devices, figures
 from colorization.errors import InputError
 from colorization.metrics import lpips_network
 from colorization.runs import Run, atomic_path
@@ -376,6 +376,7 @@ class RunStatus(Callback):
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._write(trainer)
+        self.run.update_status(peak_memory_mb=devices.peak_memory_mb(pl_module.device))
 
     @rank_zero_only
     def _write(self, trainer: pl.Trainer) -> None:
@@ -411,7 +412,8 @@ class Clock:
 
 
 class Throughput(Callback):
-    """Logs ``train/images_per_second`` over each logging interval, loading included, validation not."""
+    """Logs ``train/images_per_second`` over each logging interval, loading included, validation not, and
+    ``train/peak_memory_mb`` so far (see :func:`colorization.devices.peak_memory_mb`)."""
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._images, self._start = 0, time.monotonic()  # a run that goes on within an epoch does not start one
@@ -426,6 +428,8 @@ class Throughput(Callback):
         if (batch_idx + 1) % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             now = time.monotonic()
             pl_module.log("train/images_per_second", self._images / (now - self._start), batch_size=1)
+            if (peak := devices.peak_memory_mb(pl_module.device)) is not None:
+                pl_module.log("train/peak_memory_mb", peak, batch_size=1)
             self._images, self._start = 0, now
 
 

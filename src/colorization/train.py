@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import shutil
 import signal
 import sys
 from contextlib import closing
@@ -15,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-import torch
 from hydra import compose
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -49,6 +49,7 @@ def train(cfg: DictConfig, overrides: list[str] | None = None) -> dict[str, floa
         callbacks.StopRequested: SIGTERM or Ctrl-C; ``last.ckpt`` is there to go on from.
     """
     check(cfg)
+    cfg.trainer.precision = devices.resolve_precision(cfg.trainer.precision, cfg.accelerator.kind)
     run = runs.Run(Path(cfg.paths.run_dir))
     resume_from, parent = find_checkpoint(cfg, run)
     claim(run, going_on=cfg.ckpt_path == "last")
@@ -96,9 +97,12 @@ def _fit(
             stage.load_pretrained()
         elif resume_from is None:
             stage.take_weights(checkpoint.resolve_weights(cfg.init_weights, cfg.paths.output_dir))
-        if cfg.accelerator.channels_last:
-            stage.to(memory_format=torch.channels_last)
-
+        stage.prepare(
+            channels_last=cfg.accelerator.channels_last,
+            fused=cfg.accelerator.fused and cfg.trainer.precision != "16-mixed",  # see check
+            activation_checkpointing=cfg.accelerator.activation_checkpointing,
+            compile=cfg.accelerator.compile,
+        )
         trainer = build_trainer(cfg, stage, run, stop, len(datamodule.train_dataloader()))
         trainer.fit(stage, datamodule=datamodule, ckpt_path=resume_from, weights_only=True)
         metrics = dict(trainer.callback_metrics)
@@ -121,7 +125,7 @@ def build_trainer(
         stage.accumulate_grad_batches = settings.pop("accumulate_grad_batches")
     # A small set has fewer batches in an epoch than the interval, and would log nothing.
     settings["log_every_n_steps"] = min(settings["log_every_n_steps"], batches_per_epoch)
-    progress = TQDMProgressBar() if sys.stdout.isatty() else callbacks.PlainProgress()
+    progress = TQDMProgressBar(refresh_rate=10) if sys.stdout.isatty() else callbacks.PlainProgress()
     own = [
         callbacks.RunStatus(run, cfg.callbacks.best.monitor),
         callbacks.Throughput(),
@@ -169,6 +173,14 @@ def check(cfg: DictConfig) -> None:
     steps = cfg.checkpoint_steps
     if steps is not None and (not isinstance(steps, int) or steps < 1):
         raise InputError(f"checkpoint_steps={steps}: should be null or a whole number, 1 or more")
+    if cfg.trainer.precision == "16-mixed" and cfg.trainer.gradient_clip_val and cfg.model.optimizer.get("fused"):
+        raise InputError(
+            "model.optimizer.fused=true: a fused step undoes the loss scaling of trainer.precision=16-mixed by itself, "
+            "too late for trainer.gradient_clip_val; leave one of the three out"
+        )
+    compiler = os.environ.get("CXX") or {"darwin": "clang++", "win32": "cl"}.get(sys.platform, "g++")
+    if cfg.accelerator.compile and shutil.which(compiler) is None:
+        raise InputError(f"accelerator.compile=true: torch.compile needs a C++ compiler, and there is no {compiler}")
     if not isinstance(cfg.seed, int) or cfg.seed < 0:
         raise InputError(f"seed={cfg.seed}: should be a whole number, 0 or more")
     if Path(cfg.run_id).name != cfg.run_id or cfg.run_id in ("", ".", ".."):

@@ -4,11 +4,11 @@ import torch
 from torch import nn
 
 from colorization.color import squash_ab
-from colorization.networks.layers import BatchNorm2d, crop_to, pad_to_even
+from colorization.networks.layers import BatchNorm2d, Level, crop_to, pad_to_even
 
 
-def _conv(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
-    return nn.Sequential(
+def _conv(inputs: int, outputs: int, stride: int = 1) -> Level:
+    return Level(
         nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False), BatchNorm2d(outputs), nn.ReLU(inplace=True)
     )
 

@@ -21,6 +21,8 @@ FEATURES = 512
 class FrozenResNet18(nn.Module):
     """The 512 globally pooled features of a ResNet-18 that never trains: no gradient, always in eval mode.
 
+    They are computed anew for each picture: training crops and flips at random, so no picture comes twice.
+
     It gets what it was trained on: the picture as grey RGB with ImageNet's mean and deviation, not raw L.
 
     Args:

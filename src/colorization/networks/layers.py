@@ -1,8 +1,14 @@
-"""Layers that let every network take any image size and any batch size."""
+"""Layers that let every network take any image size and any batch size, and train in less memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 
 class BatchNorm2d(nn.BatchNorm2d):
@@ -17,6 +23,40 @@ class BatchNorm2d(nn.BatchNorm2d):
                 input, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps
             )
         return super().forward(input)
+
+
+@contextmanager
+def running_averages_kept(module: nn.Module) -> Iterator[None]:
+    """Within, batch norms use the statistics of the batch but leave their running averages alone."""
+    norms = [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    averages = [dict(norm._buffers) for norm in norms]
+    for norm, kept in zip(norms, averages, strict=True):
+        norm._buffers.update({k: None if v is None else v.clone() for k, v in kept.items()})
+    try:
+        yield
+    finally:
+        for norm, kept in zip(norms, averages, strict=True):
+            norm._buffers.update(kept)
+
+
+class Level(nn.Sequential):
+    """A sequence that, with ``recompute``, keeps only its input for the backward pass and computes the rest again.
+
+    (Activation checkpointing, Chen et al. 2016.) Gradients, dropout and running averages are those of a plain
+    sequence. The first layer must not work in place.
+    """
+
+    recompute = False
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if not (self.recompute and torch.is_grad_enabled()):
+            return super().forward(x)
+        if torch.compiler.is_compiling():
+            return checkpoint(super().forward, x, use_reentrant=False)
+        return checkpoint(super().forward, x, use_reentrant=False, context_fn=self._contexts)
+
+    def _contexts(self) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+        return nullcontext(), running_averages_kept(self)
 
 
 def pad_to_even(x: torch.Tensor) -> torch.Tensor:

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from colorization.networks.layers import BatchNorm2d
+from colorization.networks.layers import BatchNorm2d, Level
 
 
 class PatchGAN(nn.Module):
@@ -16,7 +16,7 @@ class PatchGAN(nn.Module):
 
     def __init__(self, width: int = 64, layers: int = 3) -> None:
         super().__init__()
-        modules: list[nn.Module] = [nn.Conv2d(3, width, 4, stride=2, padding=1), nn.LeakyReLU(0.2)]
+        modules: list[nn.Module] = [nn.Conv2d(3, width, 4, stride=2, padding=1), nn.LeakyReLU(0.2, inplace=True)]
         channels = width
         for i in range(1, layers + 1):
             previous, channels = channels, min(2**i, 8) * width
@@ -24,10 +24,10 @@ class PatchGAN(nn.Module):
             modules += [
                 nn.Conv2d(previous, channels, 4, stride, padding=1, bias=False),
                 BatchNorm2d(channels),
-                nn.LeakyReLU(0.2),
+                nn.LeakyReLU(0.2, inplace=True),
             ]
         modules.append(nn.Conv2d(channels, 1, 4, padding=1))
-        self.layers = nn.Sequential(*modules)
+        self.layers = Level(*modules)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.normal_(module.weight, 0.0, 0.02)

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from colorization.color import squash_ab
-from colorization.networks.layers import BatchNorm2d, crop_to, pad_to_even
+from colorization.networks.layers import BatchNorm2d, Level, crop_to, pad_to_even
 
 Upsampling = Literal["transposed", "nearest"]
 
@@ -47,7 +47,7 @@ class UNet(nn.Module):
             layers.append(nn.Conv2d(1 if i == 0 else channels[i - 1], c, 4, stride=2, padding=1, bias=not norm))
             if norm:
                 layers.append(BatchNorm2d(c))
-            self.down.append(nn.Sequential(*layers))
+            self.down.append(Level(*layers))
         for i in reversed(range(1, depth)):
             inputs = channels[i] if i == depth - 1 else 2 * channels[i]
             layers = [
@@ -57,10 +57,8 @@ class UNet(nn.Module):
             ]
             if dropout > 0 and depth - 4 <= i < depth - 1 and channels[i - 1] == 8 * width:
                 layers.append(nn.Dropout(dropout))
-            self.up.append(nn.Sequential(*layers))
-        self.head = nn.Sequential(
-            nn.ReLU(), _upsample(2 * channels[0] if depth > 1 else channels[0], 2, upsampling, True)
-        )
+            self.up.append(Level(*layers))
+        self.head = Level(nn.ReLU(), _upsample(2 * channels[0] if depth > 1 else channels[0], 2, upsampling, True))
         for module in self.modules():
             if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
                 nn.init.normal_(module.weight, 0.0, 0.02)

@@ -16,10 +16,12 @@ from torch import nn
 from colorization import checkpoint, color
 from colorization.errors import InputError
 from colorization.metrics import ColorizationMetrics
+from colorization.networks.layers import Level
 
 log = logging.getLogger(__name__)
 
 Batch = Mapping[str, torch.Tensor]
+FUSED = (torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD)  # those with a fused step on every device
 
 
 def lr_factor(schedule: str, progress: float, warmup: float) -> float:
@@ -85,6 +87,7 @@ class ColorizationStage(pl.LightningModule):
         if not optimizer["lr"] > 0:
             raise InputError(f"model.optimizer.lr={optimizer['lr']}: should be above 0")
         self.accumulate_grad_batches = 1  # of a stage that accumulates by itself; else the trainer does
+        self.fused = False  # whether an optimizer that can, and is not told, steps in one kernel
         if pretrained and not hasattr(self.network, "load_pretrained"):
             raise InputError(f"model.{next(iter(pretrained))}: model={name} has no such setting")
         self.pretrained_sources, self.pretrained = pretrained, dict[str, str]()
@@ -116,6 +119,27 @@ class ColorizationStage(pl.LightningModule):
             "network": f"{description['stage']} of {description['training_data'].get('name')}",
         }
 
+    def prepare(self, channels_last: bool, fused: bool, activation_checkpointing: bool, compile: bool) -> None:
+        """How the step runs on this machine, see ``configs/accelerator``; what it computes stays the same.
+
+        Raises:
+            InputError: activation checkpointing of a network that has no :class:`Level`.
+        """
+        self.fused = fused
+        if channels_last:
+            self.to(memory_format=torch.channels_last)
+        for network in self.children():
+            levels = [m for m in network.modules() if isinstance(m, Level)]
+            if activation_checkpointing and network is self.network and not levels:
+                raise InputError(
+                    f"accelerator.activation_checkpointing=true: the network of model={self.name} has no levels to "
+                    "compute again (colorization.networks.layers.Level)"
+                )
+            for level in levels:
+                level.recompute = activation_checkpointing
+            if compile and any(p.requires_grad for p in network.parameters()):
+                network.compile()  # in place: the names in the state dict stay
+
     def forward(self, L: torch.Tensor) -> torch.Tensor:
         """``L`` (B, 1, H, W) in [0, 1] to normalised ab (B, 2, H, W)."""
         return self.network(L)
@@ -136,6 +160,8 @@ class ColorizationStage(pl.LightningModule):
         arguments = {k: v for k, v in self.optimizer_spec.items() if k != "_target_"}
         arguments["lr"] *= lr_factor
         cls = get_class(self.optimizer_spec["_target_"])
+        if self.fused and cls in FUSED and not {"fused", "foreach"} & arguments.keys():
+            arguments["fused"] = True
         try:
             return cls([p for p in parameters if p.requires_grad], **arguments)
         except (TypeError, ValueError) as error:
@@ -162,10 +188,12 @@ class ColorizationStage(pl.LightningModule):
         return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
 
     def log_train(self, values: Mapping[str, torch.Tensor | float], batch_size: int) -> None:
-        """Log ``train/<name>``; the first one is shown in the progress bar, all are kept as ``train_values``."""
+        """Log ``train/<name>``; the loss is shown in the progress bar, all are kept as ``train_values``."""
         self.train_values = values
-        for i, (name, value) in enumerate(values.items()):
-            self.log(f"train/{name}", value, prog_bar=i == 0, batch_size=batch_size)
+        for name, value in values.items():
+            if isinstance(value, float):  # Lightning would copy it to the accelerator, and wait for that, each step
+                value = torch.full((), value, device=self.device)
+            self.log(f"train/{name}", value, prog_bar=name == "loss", batch_size=batch_size)
 
     def _evaluate(self, batch: Batch, metrics: ColorizationMetrics) -> torch.Tensor:
         L, ab, lab = self.read(batch)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -12,20 +10,8 @@ from torch import nn
 from colorization import checkpoint
 from colorization.errors import InputError
 from colorization.losses import AdversarialLoss
+from colorization.networks.layers import running_averages_kept
 from colorization.stages.base import Batch, ColorizationStage
-
-
-@contextmanager
-def running_averages_kept(module: nn.Module) -> Iterator[None]:
-    """Within, batch norms use the statistics of the batch but leave their running averages alone."""
-    norms = [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
-    for norm in norms:
-        norm.track_running_stats = False
-    try:
-        yield
-    finally:
-        for norm in norms:
-            norm.track_running_stats = True
 
 
 class GANStage(ColorizationStage):
@@ -38,7 +24,8 @@ class GANStage(ColorizationStage):
         others: see :class:`ColorizationStage`.
 
     ``gradient_clip_val`` and ``accumulate_grad_batches`` are set by ``train.py`` from the trainer's config, because
-    Lightning's trainer does not take them in manual optimization.
+    Lightning's trainer does not take them in manual optimization. Accumulated batches have the gradients of one large
+    batch (but for what batch norm makes of each): all of them go through D, D steps, and all go through G and that D.
     """
 
     loss_type = AdversarialLoss
@@ -74,37 +61,58 @@ class GANStage(ColorizationStage):
         return [g, d], [self.build_scheduler(g), self.build_scheduler(d)]
 
     def on_train_start(self) -> None:
+        self._held: list[tuple[torch.Tensor, torch.Tensor]] = []  # L and ab of the batches accumulated so far
         self._warmup_batches = round(self.warmup_epochs * self.trainer.num_training_batches)
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         optimizer_g, optimizer_d = self.optimizers()  # type: ignore[attr-defined]
         L, ab, _ = self.read(batch)
-        warming_up = self.trainer.fit_loop.epoch_loop.total_batch_idx < self._warmup_batches
-        fake = self(L)
+        first = self.trainer.fit_loop.epoch_loop.total_batch_idx - len(self._held)
+        warming_up = first < self._warmup_batches
+        self._held.append((L, ab))
+        last = batch_idx + 1 == self.trainer.num_training_batches
+        update = last or (batch_idx + 1) % self.accumulate_grad_batches == 0
+        alone = update and len(self._held) == 1
 
+        losses_g, losses_d = {}, {}
+        fake = self(L) if alone else None
         if not warming_up:
-            losses_d = self.discriminator_step(optimizer_d, L, ab, fake.detach(), batch_idx)
-        losses_g = self.generator_step(optimizer_g, L, ab, fake, batch_idx, adversarial=not warming_up)
-        if self._is_update(batch_idx):
+            shown = self.shown_to_discriminator(L) if fake is None else fake.detach()
+            losses_d = self.discriminator_step(optimizer_d, L, ab, shown, update)
+        if update:
+            for i, (L, ab) in enumerate(self._held, start=1):
+                fake = self(L) if fake is None else fake
+                final = i == len(self._held)
+                losses_g = self.generator_step(optimizer_g, L, ab, fake, final, adversarial=not warming_up)
+                fake = None
+            self._held.clear()
             for scheduler in self.lr_schedulers():  # type: ignore[union-attr]
                 scheduler.step()
 
         rates = {"lr": optimizer_g.param_groups[0]["lr"], "d_lr": optimizer_d.param_groups[0]["lr"]}
-        self.log_train({**losses_g, **({} if warming_up else losses_d), **rates}, len(L))
+        self.log_train({**losses_g, **losses_d, **rates}, len(L))
+
+    @torch.no_grad()
+    def shown_to_discriminator(self, L: torch.Tensor) -> torch.Tensor:
+        """G's colours of a batch that it will see again, with D's answer, at the end of the accumulation."""
+        with running_averages_kept(self.network):
+            fake = self(L)
+        torch.clear_autocast_cache()  # else autocast would hand out these weights' copies, which have no gradient
+        return fake
 
     def discriminator_step(
-        self, optimizer: Any, L: torch.Tensor, real: torch.Tensor, fake: torch.Tensor, batch_idx: int
+        self, optimizer: Any, L: torch.Tensor, real: torch.Tensor, fake: torch.Tensor, update: bool
     ) -> dict[str, torch.Tensor]:
         """Teach D to tell true from generated colours; ``fake`` carries no gradient to G."""
         self.toggle_optimizer(optimizer)
         real_logits, fake_logits = self.discriminator(L, real), self.discriminator(L, fake)
         loss = self.loss.discriminator(real_logits, fake_logits)
-        self._descend(optimizer, loss, batch_idx, counted=False)
+        self._descend(optimizer, loss, update, counted=False)
         self.untoggle_optimizer(optimizer)
         return {"d_loss": loss.detach(), "d_real": real_logits.detach().mean(), "d_fake": fake_logits.detach().mean()}
 
     def generator_step(
-        self, optimizer: Any, L: torch.Tensor, ab: torch.Tensor, fake: torch.Tensor, batch_idx: int, adversarial: bool
+        self, optimizer: Any, L: torch.Tensor, ab: torch.Tensor, fake: torch.Tensor, update: bool, adversarial: bool
     ) -> dict[str, torch.Tensor]:
         """Move G towards the truth (L1) and towards what D takes for true; D itself is frozen."""
         self.toggle_optimizer(optimizer)
@@ -116,18 +124,14 @@ class GANStage(ColorizationStage):
                 g_adversarial = self.loss.generator(self.discriminator(L, fake))
             loss = loss + g_adversarial
             parts["g_adversarial"] = g_adversarial.detach()
-        self._descend(optimizer, loss, batch_idx, counted=True)
+        self._descend(optimizer, loss, update, counted=True)
         self.untoggle_optimizer(optimizer)
         return {"loss": loss.detach(), **parts}
 
-    def _is_update(self, batch_idx: int) -> bool:
-        last = batch_idx + 1 == self.trainer.num_training_batches
-        return (batch_idx + 1) % self.accumulate_grad_batches == 0 or last
-
-    def _descend(self, optimizer: Any, loss: torch.Tensor, batch_idx: int, counted: bool) -> None:
-        """Backward, and at the end of an accumulation the step (``counted`` or not in ``global_step``)."""
+    def _descend(self, optimizer: Any, loss: torch.Tensor, update: bool, counted: bool) -> None:
+        """Backward, and at the end of an accumulation (``update``) the step, ``counted`` or not in ``global_step``."""
         self.manual_backward(loss / self.accumulate_grad_batches)
-        if not self._is_update(batch_idx):
+        if not update:
             return
         if not counted:
             # Lightning counts the steps of every optimizer, so a batch would be two. Without these hooks it counts
