@@ -2,6 +2,8 @@
 
 import copy
 import math
+import os
+import shutil
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -20,6 +22,7 @@ from skimage.data import astronaut
 from skimage.filters import gaussian
 from skimage.transform import resize
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader
 
 from colorization import checkpoint, color, hydra_main, metrics
@@ -704,3 +707,180 @@ def test_stage_classes_are_those_of_the_configs() -> None:
     assert [type(build(m)).__name__ for m in MODELS] == ["RegressionStage", "RegressionStage", "GANStage", "GANStage"]
     assert isinstance(build("fusion"), GANStage)
     assert len({type(build(m).network) for m in ("unet", "gan", "fusion")}) == 2
+
+
+# How the step runs
+
+
+def prepare(stage: Any, **how: bool) -> Any:
+    """The stage as ``train.py`` prepares it."""
+    plain = {"channels_last": False, "fused": False, "activation_checkpointing": False, "compile": False}
+    stage.prepare(**{**plain, **how})
+    return stage
+
+
+class Allocated(Callback):
+    """``peak``: the most bytes that torch had allocated within the first training batch, beyond those before it."""
+
+    def on_train_batch_start(self, *_: Any) -> None:
+        self._profile = torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True)
+        self._profile.start()
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        self._profile.stop()
+        events = self._profile.profiler.kineto_results.events()  # type: ignore[union-attr]
+        self.peak = max(np.cumsum([e.nbytes() for e in events if e.name() == "[memory]"]))
+
+
+def bytes_kept(network: nn.Module, L: torch.Tensor) -> int:
+    """What a forward pass in training keeps for the backward pass, beside parameters and buffers."""
+    own = {t.untyped_storage().data_ptr() for t in network.state_dict().values()}
+    kept: dict[int, torch.UntypedStorage] = {}
+
+    def pack(t: torch.Tensor) -> torch.Tensor:
+        kept[t.untyped_storage().data_ptr()] = t.untyped_storage()
+        return t
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
+        _answer = network.train()(L)
+    return sum(s.nbytes() for k, s in kept.items() if k not in own)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_activation_checkpointing_takes_less_memory_and_changes_nothing(model: str) -> None:
+    """Weights, running averages (which move once) and dropout after three steps, to the bit."""
+    results, kept = [], []
+    for recompute in (False, True):
+        stage = prepare(build(model), activation_checkpointing=recompute)
+        kept.append(bytes_kept(stage.network, torch.rand(2, 1, 64, 64)))
+        torch.manual_seed(1)
+        trainer(max_steps=3).fit(stage, loader(batches(3, side=33)))
+        results.append(stage.state_dict())
+    plain, again = results
+    assert plain.keys() == again.keys()
+    assert all(torch.equal(v, again[k]) for k, v in plain.items())
+    assert kept[1] < 0.75 * kept[0]
+
+
+@pytest.mark.parametrize("norm", [nn.Identity, nn.BatchNorm2d], ids=lambda n: n.__name__)
+def test_gan_at_512_pixels_trains_in_less_than_half_the_memory(norm: type[nn.Module]) -> None:
+    """A batch of two as two of one, activations computed again: without batch norm the same step within rounding."""
+    (big,) = batches(1, size=2, side=512)
+    single = [{k: v[i : i + 1] for k, v in big.items()} for i in range(2)]
+    steps, peaks = [], []
+    for accumulated, content in ((1, [big]), (2, single)):
+        stage = build("gan", "model.network.dropout=0", optimizer=PLAIN_GAN["optimizer"])
+        for module in list(stage.modules()):
+            for name, child in module.named_children():
+                if isinstance(child, nn.BatchNorm2d) and norm is nn.Identity:
+                    setattr(module, name, nn.Identity())
+        prepare(stage, activation_checkpointing=accumulated > 1)
+        stage.accumulate_grad_batches = accumulated
+        before = weights(stage)
+        allocated = Allocated()
+        trainer(allocated, max_steps=1).fit(stage, loader(content))
+        steps.append({k: v.detach() - before[k] for k, v in stage.named_parameters()})
+        peaks.append(allocated.peak)
+    assert peaks[1] < 0.5 * peaks[0]
+    if norm is nn.Identity:
+        for k, step in steps[0].items():
+            assert step.abs().max() > 0
+            assert (steps[1][k] - step).abs().max() < 1e-3 * step.abs().max() + 1e-7, k
+
+
+def test_activation_checkpointing_without_levels_is_refused() -> None:
+    stage = build("unet")
+    stage.network = nn.Conv2d(1, 2, 1)
+    with pytest.raises(InputError, match=r"activation_checkpointing=true.*unet"):
+        prepare(stage, activation_checkpointing=True)
+
+
+def test_generator_learns_under_autocast_from_accumulated_batches() -> None:
+    """Autocast keeps 16-bit copies of the weights; those made for D carry no gradient."""
+    stage = build("gan")
+    stage.accumulate_grad_batches = 2
+    before = weights(stage.network)
+    trainer(max_steps=1, precision="bf16-mixed").fit(stage, loader(batches(2)))
+    assert moved(stage.network, before) == trainable(stage.network)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "fused"),
+    [
+        ({"_target_": "torch.optim.Adam", "lr": 1e-3}, True),
+        ({"_target_": "torch.optim.AdamW", "lr": 1e-3}, True),
+        ({"_target_": "torch.optim.SGD", "lr": 1e-3, "momentum": 0.9}, True),
+        ({"_target_": "torch.optim.Adam", "lr": 1e-3, "fused": False}, False),
+        ({"_target_": "torch.optim.Adam", "lr": 1e-3, "foreach": True}, None),
+        ({"_target_": "torch.optim.RMSprop", "lr": 1e-3}, None),  # has no such argument
+    ],
+)
+def test_optimizer_is_fused_where_it_can_be_and_nothing_else_was_asked(
+    optimizer: dict[str, Any], fused: bool | None
+) -> None:
+    """And goes where the plain one goes."""
+    results = []
+    for asked in (True, False):
+        stage = prepare(build("baseline", optimizer=optimizer), fused=asked)
+        before = weights(stage)
+        t = trainer(max_steps=2)
+        t.fit(stage, loader(batches(2)))
+        used = t.optimizers[0].param_groups[0].get("fused")
+        assert used == (fused if asked else (fused and None))
+        results.append({k: v.detach() - before[k] for k, v in stage.named_parameters()})
+    for k, step in results[1].items():
+        assert (results[0][k] - step).abs().max() < 0.01 * step.abs().max(), k
+
+
+class Operations(TorchDispatchMode):
+    """Counts what torch is asked for: each operation, and the gradients of convolutions' weights."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.counts: dict[str, int] = defaultdict(int)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func.overloadpacket.__name__
+        self.counts[name] += 1
+        if name == "convolution_backward":
+            self.counts["weight gradients"] += args[-1][1]
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_step_waits_for_nothing_and_computes_nothing_twice(model: str) -> None:
+    """No ``.item()``; one pass of G, three of D (true, generated, generated for G), no gradient of the frozen D."""
+    stage = prepare(build(model), fused=True)
+    convolutions = (nn.Conv2d, nn.ConvTranspose2d)
+    g, frozen = (
+        sum(isinstance(m, convolutions) and m.weight.requires_grad == trains for m in stage.network.modules())
+        for trains in (True, False)
+    )
+    d = sum(isinstance(m, convolutions) for m in stage.discriminator.modules()) if model in GANS else 0
+    operations = Operations()
+    around(stage, "training_step", operations.__enter__, lambda _: operations.__exit__(None, None, None))
+    trainer(max_steps=1).fit(stage, loader(batches(1)))
+    assert operations.counts["_local_scalar_dense"] == 0
+    assert operations.counts["convolution"] == g + frozen + 3 * d
+    if model in GANS:  # whose step holds the backward passes
+        assert operations.counts["weight gradients"] == g + 2 * d
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which(os.environ.get("CXX", "g++")) is None, reason="torch.compile needs a C++ compiler")
+@pytest.mark.parametrize("model", MODELS)
+def test_compiled_stage_trains_like_an_eager_one(model: str) -> None:
+    """The losses of three steps, the validation, and the names in the checkpoint."""
+    results, stages = [], []
+    for compiled in (False, True):
+        stage = build(model, *([] if model == "baseline" else ["model.network.dropout=0", "model.network.depth=2"]))
+        prepare(stage, compile=compiled, channels_last=True, fused=True)
+        losses: list[float] = []
+        record = Each(lambda s, _, losses=losses: losses.append(float(s.trainer.callback_metrics["train/loss"])))
+        t = trainer(record, max_steps=3)
+        t.fit(stage, loader(batches(3)), loader(batches(1)))
+        results.append([*losses, float(t.callback_metrics["val/l1"])])
+        stages.append(stage)
+    assert results[1] == pytest.approx(results[0], rel=1e-3)
+    assert stages[1].network._compiled_call_impl is not None
+    stages[0].load_state_dict(stages[1].state_dict(), strict=True)
