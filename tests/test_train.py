@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from safetensors import safe_open
 
 import colorization.networks
-from colorization import callbacks, checkpoint, hydra_main, train
+from colorization import callbacks, checkpoint, devices, hydra_main, train
 from colorization.errors import InputError
 from colorization.inference import Colorizer
 from colorization.runs import Run
@@ -502,3 +502,54 @@ def test_a_pickle_with_code_is_refused(tmp_path) -> None:
     with pytest.raises(InputError, match="safely"):
         checkpoint.load_weights(tmp_path / "evil.ckpt")
     assert not (tmp_path / "pwned").exists()
+
+
+# How the step runs
+
+
+def test_bf16_is_what_the_processor_says() -> None:
+    """Against what Linux says of it."""
+    cpuinfo = Path("/proc/cpuinfo")
+    if not cpuinfo.is_file() or "flags" not in cpuinfo.read_text():
+        pytest.skip("needs Linux on x86")
+    flags = set(next(x for x in cpuinfo.read_text().splitlines() if x.startswith("flags")).split())
+    assert devices.has_bf16("cpu") == bool(flags & {"avx512_bf16", "amx_bf16"})
+    assert not devices.has_bf16("mps")
+
+
+@pytest.mark.parametrize("capable", [True, False])
+def test_precision_auto_is_bf16_where_the_hardware_has_it(capable, command, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True, "avx512_bf16": capable})
+    options = [*SMALL, *STAGES["baseline"], "trainer.precision=auto", "test=false", "trainer.max_epochs=1"]
+    assert command(*options) == 0
+    (run,) = runs_in(tmp_path)
+    config = yaml.safe_load((run.path / "config.yaml").read_text())
+    assert config["trainer"]["precision"] == ("bf16-mixed" if capable else "32-true")
+
+
+def test_compile_without_a_compiler_is_refused(command, capsys, monkeypatch) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    assert command(*SMALL, *STAGES["baseline"], "accelerator.compile=true") == 2
+    error = capsys.readouterr().err
+    assert "accelerator.compile=true" in error and "no-such-compiler" in error
+
+
+def test_fp16_with_clipping_does_not_take_a_fused_optimizer(compose_train, monkeypatch) -> None:
+    """Clipping would come before the loss scaling is undone."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    options = ["trainer.accelerator=cuda", "trainer.precision=16-mixed", "+model.optimizer.fused=true"]
+    train.check(compose_train(*options))
+    with pytest.raises(InputError, match=r"model\.optimizer\.fused=true.*16-mixed.*gradient_clip_val"):
+        train.check(compose_train(*options, "trainer.gradient_clip_val=1"))
+
+
+@pytest.mark.parametrize("stage", ["unet", "gan"])
+def test_a_run_with_activation_checkpointing_and_fused_steps_goes_on(stage, command, tmp_path) -> None:
+    """Its optimizer is fused; what it leaves is what any run leaves."""
+    options = [*SMALL, *STAGES[stage], "accelerator.activation_checkpointing=true", "test=false", "run_id=r"]
+    assert command(*options, "trainer.max_epochs=1") == 0
+    (run,) = runs_in(tmp_path)
+    for state in torch.load(run.last_checkpoint, weights_only=True)["optimizer_states"]:
+        assert state["param_groups"][0]["fused"] is True
+    assert command("run_id=r", "ckpt_path=last", "trainer.max_epochs=2") == 0
+    assert Colorizer.load(run.path).description["stage"] == stage
