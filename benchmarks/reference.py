@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from PIL import Image
 from skimage.color import deltaE_ciede2000, lab2rgb, rgb2lab
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from skimage.transform import resize
+from torch import nn
 from torch.utils.data import Dataset
 
 
@@ -95,3 +96,48 @@ def evaluate_plain(
 def _colorfulness(rgb: np.ndarray) -> float:
     rg, yb = rgb[..., 0] - rgb[..., 1], (rgb[..., 0] + rgb[..., 1]) / 2 - rgb[..., 2]
     return float(np.hypot(rg.std(), yb.std()) + 0.3 * np.hypot(rg.mean(), yb.mean()))
+
+
+def plain_training(
+    network: nn.Module,
+    discriminator: nn.Module | None,
+    loader: Iterable[tuple[torch.Tensor, torch.Tensor]],
+    device: torch.device,
+    loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+    lr: float,
+) -> Iterator[int]:
+    """The usual training loop, one step each time it is asked; yields the batch's size.
+
+    float32, channels first, Adam parameter by parameter. With a ``discriminator`` the steps of pix2pix: one pass of G,
+    D on the true and the detached colours, then G against the frozen D and 100 x ``loss``.
+    """
+    judge = nn.BCEWithLogitsLoss()
+    nets = [network] if discriminator is None else [network, discriminator]
+    parameters = [[p for p in net.parameters() if p.requires_grad] for net in nets]
+    betas = (0.9, 0.999) if discriminator is None else (0.5, 0.999)
+    optimizers = [torch.optim.Adam(p, lr, betas, foreach=False, fused=False) for p in parameters]
+    for net in nets:
+        net.to(device).train()
+    while True:
+        for L, ab in loader:
+            L, ab = L.to(device), ab.to(device)
+            fake = network(L)
+            value = loss(fake, ab)
+            if discriminator is not None:
+                for p in parameters[1]:
+                    p.requires_grad_(True)
+                optimizers[1].zero_grad()
+                real_logits, fake_logits = discriminator(L, ab), discriminator(L, fake.detach())
+                real = judge(real_logits, torch.ones_like(real_logits))
+                false = judge(fake_logits, torch.zeros_like(fake_logits))
+                (0.5 * (real + false)).backward()
+                optimizers[1].step()
+                for p in parameters[1]:
+                    p.requires_grad_(False)
+                fooled = discriminator(L, fake)
+                value = judge(fooled, torch.ones_like(fooled)) + 100 * value
+            optimizers[0].zero_grad()
+            value.backward()
+            optimizers[0].step()
+            value.item()  # for the progress bar
+            yield len(L)
