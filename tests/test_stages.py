@@ -764,11 +764,11 @@ def test_activation_checkpointing_takes_less_memory_and_changes_nothing(model: s
 
 @pytest.mark.parametrize("norm", [nn.Identity, nn.BatchNorm2d], ids=lambda n: n.__name__)
 def test_gan_at_512_pixels_trains_in_less_than_half_the_memory(norm: type[nn.Module]) -> None:
-    """A batch of two as two of one, activations computed again: without batch norm the same step within rounding."""
-    (big,) = batches(1, size=2, side=512)
-    single = [{k: v[i : i + 1] for k, v in big.items()} for i in range(2)]
+    """A batch of four as four of one, activations computed again: without batch norm the same step within rounding."""
+    (big,) = batches(1, size=4, side=512)
+    single = [{k: v[i : i + 1] for k, v in big.items()} for i in range(4)]
     steps, peaks = [], []
-    for accumulated, content in ((1, [big]), (2, single)):
+    for accumulated, content in ((1, [big]), (4, single)):
         stage = build("gan", "model.network.dropout=0", optimizer=PLAIN_GAN["optimizer"])
         for module in list(stage.modules()):
             for name, child in module.named_children():
