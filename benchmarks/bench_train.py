@@ -116,13 +116,7 @@ class Ours:
         self.cfg.trainer.precision = devices.resolve_precision(self.cfg.trainer.precision, kind)
         self.device = torch.device(kind)
         self.stage = hydra_main.instantiate(self.cfg.model)
-        accelerator = self.cfg.accelerator
-        self.stage.prepare(
-            channels_last=accelerator.channels_last,
-            fused=accelerator.fused,
-            activation_checkpointing=accelerator.activation_checkpointing,
-            compile=accelerator.compile,
-        )
+        train.prepare(self.cfg, self.stage)
         self.data = hydra_main.instantiate(self.cfg.datamodule)
         self.data.setup("fit")
 

@@ -832,6 +832,24 @@ def test_optimizer_is_fused_where_it_can_be_and_nothing_else_was_asked(
         assert (results[0][k] - step).abs().max() < 0.01 * step.abs().max(), k
 
 
+@pytest.mark.parametrize("asked", [False, True])
+@pytest.mark.parametrize("model", MODELS)
+def test_convolutions_are_channels_last_only_when_asked(model: str, asked: bool) -> None:
+    stage = prepare(build(model), channels_last=asked)
+    seen: set[tuple[bool, bool]] = set()
+
+    def look(module: nn.Module, _: Any, output: torch.Tensor) -> None:
+        if min(output.shape[1:]) > 1:  # else it is both
+            last = output.is_contiguous(memory_format=torch.channels_last)
+            seen.add((output.is_contiguous(), last))
+
+    for module in stage.modules():
+        if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
+            module.register_forward_hook(look)
+    trainer(max_steps=1).fit(stage, loader(batches(1, side=64)))
+    assert seen == {(not asked, asked)}
+
+
 class Operations(TorchDispatchMode):
     """Counts what torch is asked for: each operation, and the gradients of convolutions' weights."""
 

@@ -517,6 +517,18 @@ def test_bf16_is_what_the_processor_says() -> None:
     assert not devices.has_bf16("mps")
 
 
+@pytest.mark.parametrize(("capability", "pays"), [("AVX512", True), ("AVX2", False), ("NEON", False)])
+def test_channels_last_follows_the_processor(capability, pays, compose_train, monkeypatch) -> None:
+    """And an explicit choice wins."""
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    for override, expected in (([], pays), (["accelerator.channels_last=true"], True)):
+        cfg = compose_train("accelerator=cpu", *STAGES["baseline"], *override)
+        stage = hydra_main.instantiate(cfg.model)
+        train.prepare(cfg, stage)
+        weight = stage.network.middle[0].weight
+        assert weight.is_contiguous(memory_format=torch.channels_last) == expected
+
+
 @pytest.mark.parametrize("capable", [True, False])
 def test_precision_auto_is_bf16_where_the_hardware_has_it(capable, command, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True, "avx512_bf16": capable})

@@ -36,6 +36,14 @@ def has_bf16(kind: str) -> bool:
     return False
 
 
+def channels_last_pays(kind: str) -> bool:
+    """Whether training is faster with channels last: on CUDA, and on a CPU with AVX-512 (1.8 times in the U-Net).
+
+    With AVX2 alone oneDNN's convolutions gain in the forward pass and lose more in the backward pass (0.7 times).
+    """
+    return kind == "cuda" or (kind == "cpu" and "AVX512" in torch.backends.cpu.get_cpu_capability())
+
+
 def resolve_precision(asked: str, kind: str) -> str:
     """``auto`` to ``bf16-mixed`` where the hardware has it, else ``32-true``; any other is Lightning's."""
     if asked != "auto":

@@ -97,12 +97,7 @@ def _fit(
             stage.load_pretrained()
         elif resume_from is None:
             stage.take_weights(checkpoint.resolve_weights(cfg.init_weights, cfg.paths.output_dir))
-        stage.prepare(
-            channels_last=cfg.accelerator.channels_last,
-            fused=cfg.accelerator.fused and cfg.trainer.precision != "16-mixed",  # see check
-            activation_checkpointing=cfg.accelerator.activation_checkpointing,
-            compile=cfg.accelerator.compile,
-        )
+        prepare(cfg, stage)
         trainer = build_trainer(cfg, stage, run, stop, len(datamodule.train_dataloader()))
         trainer.fit(stage, datamodule=datamodule, ckpt_path=resume_from, weights_only=True)
         metrics = dict(trainer.callback_metrics)
@@ -113,6 +108,18 @@ def _fit(
             trainer.test(stage, datamodule=datamodule, verbose=False)
             metrics |= trainer.callback_metrics
     return {k: float(v) for k, v in metrics.items() if k.startswith(("val/", "test/"))}
+
+
+def prepare(cfg: DictConfig, stage: ColorizationStage) -> None:
+    """Have the stage run its step as ``cfg.accelerator`` says."""
+    settings = cfg.accelerator
+    auto = settings.channels_last == "auto"
+    stage.prepare(
+        channels_last=devices.channels_last_pays(settings.kind) if auto else settings.channels_last,
+        fused=settings.fused and cfg.trainer.precision != "16-mixed",  # see check
+        activation_checkpointing=settings.activation_checkpointing,
+        compile=settings.compile,
+    )
 
 
 def build_trainer(

@@ -153,7 +153,9 @@ class ColorizationStage(pl.LightningModule):
         L, ab = color.split(lab)
         if "grey" in batch:
             L = color.lightness_of_grey(batch["grey"])
-        return L, ab, lab
+        # Lab of 8-bit photos is interleaved, which would turn every convolution to channels last, asked for or not.
+        # (For a single channel ``contiguous`` sees nothing to do.)
+        return L.clone(memory_format=torch.contiguous_format), ab.contiguous(), lab
 
     def build_optimizer(self, parameters: Any, lr_factor: float = 1.0) -> torch.optim.Optimizer:
         """The configured optimizer over the parameters that require a gradient."""
