@@ -303,7 +303,8 @@ class FiniteCheck(Callback):
 
 def _all_finite(tensors: Iterable[torch.Tensor]) -> bool:
     """Whether no tensor has NaN or Inf; one wait for the device."""
-    return bool(torch.stack([t.isfinite().all() for t in tensors]).all())
+    checks = [t.isfinite().all() for t in tensors]
+    return not checks or bool(torch.stack(checks).all())
 
 
 def _norm(tensors: Iterable[torch.Tensor]) -> torch.Tensor:

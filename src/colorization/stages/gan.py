@@ -54,6 +54,7 @@ class GANStage(ColorizationStage):
         self.discriminator = checkpoint.build_network(discriminator)
         self.d_lr_factor, self.warmup_epochs = d_lr_factor, warmup_epochs
         self.gradient_clip_val: float | None = None
+        self._held: list[tuple[torch.Tensor, torch.Tensor]] = []  # L and ab of the batches accumulated so far
 
     def configure_optimizers(self) -> tuple[list[Any], list[Any]]:
         g = self.build_optimizer(self.network.parameters())
@@ -61,7 +62,7 @@ class GANStage(ColorizationStage):
         return [g, d], [self.build_scheduler(g), self.build_scheduler(d)]
 
     def on_train_start(self) -> None:
-        self._held: list[tuple[torch.Tensor, torch.Tensor]] = []  # L and ab of the batches accumulated so far
+        self._held = [(L.to(self.device), ab.to(self.device)) for L, ab in self._held]
         self._warmup_batches = round(self.warmup_epochs * self.trainer.num_training_batches)
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
@@ -139,6 +140,14 @@ class GANStage(ColorizationStage):
             optimizer._on_before_step = optimizer._on_after_step = _nothing
         optimizer.step()
         optimizer.zero_grad()
+
+    def on_save_checkpoint(self, checkpoint_content: dict[str, Any]) -> None:
+        super().on_save_checkpoint(checkpoint_content)
+        checkpoint_content["held"] = self._held
+
+    def on_load_checkpoint(self, checkpoint_content: dict[str, Any]) -> None:
+        super().on_load_checkpoint(checkpoint_content)
+        self._held = checkpoint_content["held"]
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         # Called after fp16's unscaling and before the step: the one right moment to clip.
