@@ -6,10 +6,10 @@ INSTALLED := $(VENV)/.installed
 OUT ?= outputs
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test lint format train eval data tensorboard wheel clean
+.PHONY: help install quickstart test lint format train eval data tensorboard bench bench-data bench-train bench-infer bench-eval wheel clean
 
 help: ## this list
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -53,6 +53,11 @@ data: $(INSTALLED) ## download COCO val2017 into data/coco
 
 tensorboard: $(INSTALLED) ## curves of all runs
 	$(BIN)/tensorboard --logdir $(OUT)/runs
+
+bench: bench-data bench-infer bench-eval bench-train ## every benchmark against the plain way, see benchmarks/README.md
+
+bench-data bench-train bench-infer bench-eval: bench-%: $(INSTALLED) # one of them
+	$(BIN)/python benchmarks/bench_$*.py --save $(ARGS)
 
 wheel: $(INSTALLED) ## build the wheel, install it in a clean environment and run it from another folder
 	VENV_BIN=$(abspath $(BIN)) tests/check_wheel.sh
