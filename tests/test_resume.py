@@ -215,6 +215,25 @@ def test_a_run_goes_on_from_any_place(options, command, kill_at, tmp_path) -> No
     assert_same(run, run_of(tmp_path, "whole"))
 
 
+@pytest.mark.parametrize("stage", ["baseline", "gan"])
+def test_a_stop_within_an_accumulation_loses_none_of_it(stage, command, tmp_path, monkeypatch) -> None:
+    """Stopped after two of three batches."""
+    options = [*SMALL, *STAGES[stage], "trainer.accumulate_grad_batches=3", "trainer.max_epochs=2"]
+    assert command(*options, "run_id=whole") == 0
+
+    def stop(self, trainer: pl.Trainer, stage: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
+        if batch_idx == 4:
+            signal.raise_signal(signal.SIGTERM)
+
+    run = run_of(tmp_path, "parts")
+    with monkeypatch.context() as patch:
+        patch.setattr(callbacks.RunStatus, "on_train_batch_end", stop)
+        assert command(*options, "run_id=parts") == 143
+    assert checkpoint.read_checkpoint(run.last_checkpoint)["gradients"]
+    assert command("run_id=parts", "ckpt_path=last") == 0
+    assert_same(run, run_of(tmp_path, "whole"))
+
+
 def test_checkpoint_steps_bounds_what_a_crash_loses(command, tmp_path, monkeypatch) -> None:
     def kill(self, trainer: pl.Trainer, *_: Any) -> None:
         if trainer.global_step == 6:
