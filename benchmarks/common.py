@@ -21,8 +21,8 @@ import numpy as np
 import torch
 from PIL import Image
 
+from colorization import runs
 from colorization.data.datamodules import sample_photo
-from colorization.runs import git_state, write_json
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -92,7 +92,7 @@ def machine() -> dict[str, Any]:
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "torch": torch.__version__,
         "python": platform.python_version(),
-        "git": git_state(Path(__file__).parent),
+        "git": runs.git_state(Path(runs.__file__).parent),
         "time": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
     }
 
@@ -115,7 +115,7 @@ def save(results: Mapping[str, Any]) -> Path:
     name = re.sub(r"[^a-z0-9]+", "-", (facts["gpu"] or facts["cpu"]).lower()).strip("-")
     path = RESULTS / f"{facts['time'][:10]}-{name}-{facts['cores']}-cores.json"
     before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    write_json(path, {**before, "machine": facts, **results}, indent=1)
+    runs.write_json(path, {**before, "machine": facts, **results}, indent=1)
     return path
 
 
