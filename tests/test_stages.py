@@ -18,8 +18,10 @@ from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 from pytorch_lightning.callbacks import Callback, EMAWeightAveraging, ModelCheckpoint
 from pytorch_lightning.loggers.logger import Logger
+from skimage.color import deltaE_ciede2000, lab2rgb, rgb2lab
 from skimage.data import astronaut
 from skimage.filters import gaussian
+from skimage.metrics import peak_signal_noise_ratio
 from skimage.transform import resize
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -377,6 +379,25 @@ class Recorder(Logger):
 
     def log_hyperparams(self, *_: Any, **__: Any) -> None:
         pass
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_training_metrics_are_those_of_what_was_predicted(model: str) -> None:
+    """A network of zeros answers grey; its first step logs what grey scores, by scikit-image."""
+    stage = build(model)
+    for parameter in stage.network.parameters():
+        parameter.data.zero_()
+    (batch,) = batches(1, size=3)
+    figures: dict[str, float] = {}
+    look = Each(lambda s, _: figures.update(s.trainer.callback_metrics))
+    trainer(look, max_steps=1, log_every_n_steps=1).fit(stage, loader([batch]))
+    truths = batch["rgb"][:2].permute(0, 2, 3, 1).numpy() / 255
+    greys = [lab2rgb(rgb2lab(truth) * (1, 0, 0)) for truth in truths]
+    psnr = [peak_signal_noise_ratio(t, g, data_range=1) for t, g in zip(truths, greys, strict=True)]
+    distance = [deltaE_ciede2000(rgb2lab(t), rgb2lab(g)).mean() for t, g in zip(truths, greys, strict=True)]
+    assert float(figures["train/psnr"]) == pytest.approx(np.mean(psnr), abs=1e-3)
+    assert float(figures["train/delta_e2000"]) == pytest.approx(np.mean(distance), abs=1e-2)
+    assert float(figures["train/colorfulness"]) == pytest.approx(0, abs=0.1)
 
 
 @pytest.mark.parametrize("model", MODELS)

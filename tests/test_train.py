@@ -233,7 +233,7 @@ def test_the_run_folder_is_complete(finished: Run) -> None:
 def test_metrics_are_rows_of_step_epoch_split_name_value(finished: Run) -> None:
     rows = finished.metrics()
     names = {(r["split"], r["name"]) for r in rows}
-    for split in ("val", "test"):
+    for split in ("train", "val", "test"):
         for name in ("psnr", "ssim", "delta_e2000", "colorfulness", "delta_colorfulness"):
             assert (split, name) in names
     losses = {"loss", "l1", "g_adversarial", "d_loss", "lr", "d_lr"}
@@ -242,7 +242,7 @@ def test_metrics_are_rows_of_step_epoch_split_name_value(finished: Run) -> None:
     assert 100 < memory <= finished.status()["peak_memory_mb"] < 16_000
     assert all({"schema", "time", "step", "epoch", "split", "name", "value"} == set(r) - {"reason"} for r in rows)
     lpips = [r for r in rows if r["name"] == "lpips"]  # AlexNet cannot be had in tests
-    assert {r["split"] for r in lpips} == {"val", "test"}
+    assert {r["split"] for r in lpips} == {"train", "val", "test"}
     assert all(r["value"] is None and "AlexNet" in r["reason"] for r in lpips)
     best = min(r["value"] for r in rows if (r["split"], r["name"]) == ("val", "delta_e2000"))
     assert finished.status()["best"]["value"] == pytest.approx(best)

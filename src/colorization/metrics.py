@@ -150,6 +150,12 @@ def _image_metrics(predictions: list[torch.Tensor], true_lab: torch.Tensor) -> l
     return result
 
 
+def means(values: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Of what :func:`image_metrics` gives for a prediction, the scalar means, and ``delta_colorfulness``."""
+    result = {name: of_images.mean() for name, of_images in values.items()}
+    return {**result, "delta_colorfulness": (result["colorfulness"] - result["true_colorfulness"]).abs()}
+
+
 class ColorizationMetrics(torchmetrics.Metric):
     """Means of :func:`image_metrics` over a loop, and ΔCF (:data:`DELTA_COLORFULNESS_FORM`).
 
@@ -173,5 +179,4 @@ class ColorizationMetrics(torchmetrics.Metric):
     def compute(self) -> dict[str, torch.Tensor]:
         """The means so far."""
         states = {n: getattr(self, n) for n in (*HIGHER_IS_BETTER, "colorfulness", "true_colorfulness")}
-        means = {n: dim_zero_cat(values).mean() for n, values in states.items() if n != "lpips" or lpips_network()[0]}
-        return {**means, "delta_colorfulness": (means["colorfulness"] - means["true_colorfulness"]).abs()}
+        return means({n: dim_zero_cat(v) for n, v in states.items() if n != "lpips" or lpips_network()[0]})

@@ -15,12 +15,13 @@ from torch import nn
 
 from colorization import checkpoint, color
 from colorization.errors import InputError
-from colorization.metrics import ColorizationMetrics
+from colorization.metrics import ColorizationMetrics, image_metrics, means
 from colorization.networks.layers import Level
 
 log = logging.getLogger(__name__)
 
 Batch = Mapping[str, torch.Tensor]
+MEASURED = 2  # photos of a batch whose metrics are logged in training: about a hundredth of a step of the U-Net
 FUSED = (torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD)  # those with a fused step on every device
 
 
@@ -189,13 +190,29 @@ class ColorizationStage(pl.LightningModule):
 
         return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
 
-    def log_train(self, values: Mapping[str, torch.Tensor | float], batch_size: int) -> None:
-        """Log ``train/<name>``; the loss is shown in the progress bar, all are kept as ``train_values``."""
+    def log_train(
+        self, values: Mapping[str, torch.Tensor | float], prediction: torch.Tensor | None, lab: torch.Tensor
+    ) -> None:
+        """Log ``train/<name>``; the loss is shown in the progress bar, all are kept as ``train_values``.
+
+        Where a row is written the metrics of the first photos are logged, too, as the network has just predicted them
+        (in training mode).
+
+        Args:
+            values: losses and rates.
+            prediction: normalised ab (B, 2, H, W), if it is known yet.
+            lab: truth (B, 3, H, W).
+        """
         self.train_values = values
-        for name, value in values.items():
+        shown = dict(values)
+        if prediction is not None and self.trainer._logger_connector.should_update_logs:
+            few = lab[:MEASURED]
+            images = color.join(color.split(few)[0], prediction[:MEASURED].detach())
+            shown |= means(image_metrics([images], few)[0])
+        for name, value in shown.items():
             if isinstance(value, float):  # Lightning would copy it to the accelerator, and wait for that, each step
                 value = torch.full((), value, device=self.device)
-            self.log(f"train/{name}", value, prog_bar=name == "loss", batch_size=batch_size)
+            self.log(f"train/{name}", value, prog_bar=name == "loss", batch_size=len(lab))
 
     def _evaluate(self, batch: Batch, metrics: ColorizationMetrics) -> torch.Tensor:
         L, ab, lab = self.read(batch)

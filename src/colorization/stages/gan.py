@@ -67,7 +67,7 @@ class GANStage(ColorizationStage):
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         optimizer_g, optimizer_d = self.optimizers()  # type: ignore[attr-defined]
-        L, ab, _ = self.read(batch)
+        L, ab, lab = self.read(batch)
         first = self.trainer.fit_loop.epoch_loop.total_batch_idx - len(self._held)
         warming_up = first < self._warmup_batches
         self._held.append((L, ab))
@@ -76,6 +76,7 @@ class GANStage(ColorizationStage):
         alone = update and len(self._held) == 1
 
         losses_g, losses_d = {}, {}
+        shown = None
         fake = self(L) if alone else None
         if not warming_up:
             shown = self.shown_to_discriminator(L) if fake is None else fake.detach()
@@ -85,13 +86,13 @@ class GANStage(ColorizationStage):
                 fake = self(L) if fake is None else fake
                 final = i == len(self._held)
                 losses_g = self.generator_step(optimizer_g, L, ab, fake, final, adversarial=not warming_up)
-                fake = None
+                shown, fake = fake.detach(), None
             self._held.clear()
             for scheduler in self.lr_schedulers():  # type: ignore[union-attr]
                 scheduler.step()
 
         rates = {"lr": optimizer_g.param_groups[0]["lr"], "d_lr": optimizer_d.param_groups[0]["lr"]}
-        self.log_train({**losses_g, **losses_d, **rates}, len(L))
+        self.log_train({**losses_g, **losses_d, **rates}, shown, lab)
 
     @torch.no_grad()
     def shown_to_discriminator(self, L: torch.Tensor) -> torch.Tensor:

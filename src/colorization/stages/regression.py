@@ -17,9 +17,11 @@ class RegressionStage(ColorizationStage):
     fitting_losses = "mse, l1 or huber"
 
     def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
-        L, ab, _ = self.read(batch)
-        loss = self.loss(self(L), ab)
-        self.log_train({"loss": loss.detach(), "lr": self.trainer.optimizers[0].param_groups[0]["lr"]}, len(L))
+        L, ab, lab = self.read(batch)
+        prediction = self(L)
+        loss = self.loss(prediction, ab)
+        rate = self.trainer.optimizers[0].param_groups[0]["lr"]
+        self.log_train({"loss": loss.detach(), "lr": rate}, prediction, lab)
         return loss
 
     def configure_optimizers(self) -> Any:
