@@ -59,7 +59,7 @@ class Colorizer:
 
     def __init__(self, network: nn.Module, description: dict[str, Any], device: str = "auto") -> None:
         self.device = devices.choose(device, "device")
-        # Channels last halves the time of a batch on CPUs (benchmarks/bench_infer.py) and changes no result.
+        # Channels last takes two thirds of the time on CPUs (benchmarks/bench_infer.py) and changes no result.
         self.network = network.eval().to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.description = description
 
