@@ -21,6 +21,20 @@ from PIL import Image
 from colorization.data.datamodules import sample_photo
 from colorization.hydra_main import register_resolvers
 
+# The four stages at widths for tests, as overrides.
+SMALL_STAGES = {
+    "baseline": ["model=baseline", "model.network.width=4"],
+    "unet": ["model=unet", "model.network.width=4"],
+    "gan": ["model=gan", "model.network.width=4", "model.discriminator.width=4"],
+    "fusion": [
+        "model=fusion",
+        "model.network.width=4",
+        "model.discriminator.width=4",
+        "model.network.resnet_size=32",
+        "model.resnet_weights=null",
+    ],
+}
+
 
 @pytest.fixture(scope="session", autouse=True)
 def torch_home(tmp_path_factory: pytest.TempPathFactory) -> None:

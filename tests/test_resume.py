@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import pytorch_lightning as pl
 import torch
+from conftest import SMALL_STAGES
 from pytorch_lightning.trainer import call
 
 from colorization import callbacks, checkpoint, train
@@ -26,17 +27,10 @@ from colorization.hydra_main import instantiate
 from colorization.runs import Run
 
 STAGES = {
-    "baseline": ["model=baseline", "model.network.width=4", "trainer.accumulate_grad_batches=4"],
-    "unet": ["model=unet", "model.network.width=4", "trainer.val_check_interval=0.5"],
-    "gan": ["model=gan", "model.network.width=4", "model.discriminator.width=4", "callbacks=ema"],
-    "fusion": [
-        "model=fusion",
-        "model.network.width=4",
-        "model.discriminator.width=4",
-        "model.network.resnet_size=32",
-        "model.resnet_weights=null",
-        "trainer.accumulate_grad_batches=4",
-    ],
+    "baseline": [*SMALL_STAGES["baseline"], "trainer.accumulate_grad_batches=4"],
+    "unet": [*SMALL_STAGES["unet"], "trainer.val_check_interval=0.5"],
+    "gan": [*SMALL_STAGES["gan"], "callbacks=ema"],
+    "fusion": [*SMALL_STAGES["fusion"], "trainer.accumulate_grad_batches=4"],
 }
 SMALL = [
     "datamodule.data_dir=photos",

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from conftest import SMALL_STAGES as STAGES
 from omegaconf import DictConfig, OmegaConf
 from safetensors import safe_open
 
@@ -25,18 +26,6 @@ from colorization.runs import Run
 from colorization.summarize import main as summarize
 
 CONFIGS = Path(hydra_main.__file__).parents[2] / "configs"
-STAGES = {
-    "baseline": ["model=baseline", "model.network.width=4"],
-    "unet": ["model=unet", "model.network.width=4"],
-    "gan": ["model=gan", "model.network.width=4", "model.discriminator.width=4"],
-    "fusion": [
-        "model=fusion",
-        "model.network.width=4",
-        "model.discriminator.width=4",
-        "model.network.resnet_size=32",
-        "model.resnet_weights=null",
-    ],
-}
 MEASURED = {"images_per_second", "peak_memory_mb"}  # of a run, not of what it computes
 SMALL = [
     "datamodule=sample",
