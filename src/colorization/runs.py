@@ -15,6 +15,7 @@ This module imports no torch, so that a server or a table can read runs cheaply.
 from __future__ import annotations
 
 import datetime
+import errno
 import json
 import os
 import platform
@@ -30,6 +31,7 @@ from pathlib import Path
 from typing import Any
 
 SCHEMA = 1
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk, the person's quota, or the largest file it takes
 STATES = ("queued", "running", "finished", "failed", "stopped")
 _PROCESS_TIME = datetime.datetime.now(datetime.timezone.utc)
 _PROCESS_TOKEN = secrets.randbelow(1 << 16)

@@ -5,7 +5,6 @@ Reads as a recipe; every piece is named in ``configs/train.yaml``.
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 import shutil
@@ -263,7 +262,7 @@ def explain(error: BaseException, cfg: DictConfig, run: runs.Run) -> BaseExcepti
         return InputError(
             f"out of memory with datamodule.batch_size={batch} at datamodule.image_size={size}; try {advice}"
         )
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+    if isinstance(error, OSError) and error.errno in runs.DISK_FULL:
         saved = f"{run.last_checkpoint} is whole" if run.last_checkpoint.is_file() else "there was no checkpoint yet"
         return InputError(
             f"{error.filename or run.path} could not be written ({error.strerror}) and the run has stopped; {saved}; "
