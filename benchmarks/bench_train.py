@@ -17,6 +17,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from functools import cache
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -140,7 +141,7 @@ class Ours:
 
     def batches(self, count: int) -> list[Any]:
         """Batches of the loader on the device."""
-        found = [b for b, _ in zip(self.data.train_dataloader(), range(count), strict=False)]
+        found = islice(self.data.train_dataloader(), count)
         return [{k: v.to(self.device) for k, v in b.items()} for b in found]
 
 

@@ -28,8 +28,8 @@ def auto_workers() -> int:
     """Loader processes for this machine's cores and device.
 
     A CPU that trains needs every core for that: one process loads beside it, more only where many cores train. An
-    accelerator leaves the cores to the loader, whose process decodes some 200 photos a second, or reads some 1,000
-    packed ones.
+    accelerator leaves the cores to the loader, whose process gives it some hundreds of photos a second
+    (benchmarks/bench_data.py).
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if devices.available()[0] == "cpu":

@@ -167,7 +167,7 @@ class FolderPhotos:
         path, name = self.path(index), self.names[index]
         try:
             content = path.read_bytes()
-            with Image.open(path) as image:
+            with Image.open(path) as image:  # not the bytes: Pillow's errors name what it opened
                 sideways = image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
                 size = image.size if sideways else image.size[::-1]
                 image.draft("RGB", (_SCAN_SIDE, _SCAN_SIDE))  # JPEG: decode reduced, eight times faster

@@ -21,7 +21,7 @@ from colorization.networks.layers import Level
 log = logging.getLogger(__name__)
 
 Batch = Mapping[str, torch.Tensor]
-MEASURED = 2  # photos of a batch whose metrics are logged in training: about a hundredth of a step of the U-Net
+MEASURED = 2  # photos of a batch whose metrics are logged in training: all would cost more than they tell
 FUSED = (torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD)  # those with a fused step on every device
 
 
@@ -205,6 +205,7 @@ class ColorizationStage(pl.LightningModule):
         """
         self.train_values = values
         shown = dict(values)
+        # (The same question that Lightning asks itself: any other step would be measured in vain.)
         if prediction is not None and self.trainer._logger_connector.should_update_logs:
             few = lab[:MEASURED]
             images = color.join(color.split(few)[0], prediction[:MEASURED].detach())
