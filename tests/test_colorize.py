@@ -16,6 +16,7 @@ from colorization import Colorizer, checkpoint, inference
 from colorization.cli import colorize
 from colorization.data.datamodules import sample_photo
 from colorization.errors import InputError
+from colorization.inference import Settings
 from colorization.networks.baseline import BaselineCNN
 
 
@@ -87,9 +88,8 @@ def test_exif_orientation_is_applied(weights, grey, tmp_path) -> None:
 
 def test_the_working_size_defaults_to_that_of_training(tmp_path, grey) -> None:
     colorizer = Colorizer.load(save(tmp_path / "w.safetensors", (0.1, 0.1), image_size=96))
-    L = np.asarray(grey, np.float32) / 255
-    assert colorizer.predict(L).shape == (2, 96, 144)
-    assert colorizer.predict(L, 64).shape == (2, 64, 96)
+    assert colorizer.predict(np.asarray(grey)).ab.shape == (2, 96, 144)
+    assert colorizer.predict(np.asarray(grey), Settings(64)).ab.shape == (2, 64, 96)
 
 
 def test_find_weights_looks_at_the_argument_then_the_variable_then_what_ships(weights, monkeypatch, tmp_path) -> None:

@@ -23,7 +23,7 @@ from torch import nn
 
 from colorization import __version__, color
 from colorization.errors import InputError
-from colorization.runs import Run, atomic_path, git_state, utc_now
+from colorization.runs import atomic_path, git_state, utc_now
 
 FORMAT_VERSION = 1
 KEY = "colorization"
@@ -192,23 +192,3 @@ def load_weights(path: str | Path) -> tuple[nn.Module, dict[str, Any]]:
     except RuntimeError as error:
         raise InputError(f"{path}: the weights do not fit the network that the file describes") from error
     return network.eval(), description
-
-
-def resolve_weights(reference: str | Path, output_dir: str | Path = "outputs") -> Path:
-    """The file that a reference means: a path, or the id of a run below ``output_dir``.
-
-    Of a run: ``weights.safetensors``, else (still running, or killed) its best, else its last checkpoint.
-
-    Raises:
-        InputError: neither a file nor a run with weights.
-    """
-    path = Path(reference)
-    if path.is_file():
-        return path
-    run = Run(path if path.is_dir() else Path(output_dir) / "runs" / str(reference))
-    for candidate in (run.weights_file, run.best_checkpoint, run.last_checkpoint, run.previous_checkpoint):
-        if candidate.is_file():
-            return candidate
-    if run.status_file.is_file():
-        raise InputError(f"weights={reference}: this run has not saved any weights yet")
-    raise InputError(f"weights={reference}: neither a file nor a run in {Path(output_dir) / 'runs'}")

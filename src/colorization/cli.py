@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -61,13 +60,11 @@ def output_paths(photos: Sequence[Path], output: Path) -> list[Path]:
 def colorize(arguments: Sequence[str] | None = None) -> int:
     """``colorize PHOTO... -o OUT``: 0 when every photo is done, 1 when some failed, 2 when nothing could start."""
     options = _parser().parse_args(arguments)
-    from PIL import Image
-
-    from colorization.data.photos import UNREADABLE
-    from colorization.inference import Colorizer
-    from colorization.runs import atomic_path
+    from colorization.inference import Colorizer, Settings
+    from colorization.pictures import Unreadable
 
     try:
+        settings = Settings(options.size)
         targets = output_paths(options.photos, options.output)
         colorizer = Colorizer.load(options.weights, options.device)
     except InputError as error:
@@ -75,21 +72,13 @@ def colorize(arguments: Sequence[str] | None = None) -> int:
         return 2
     failed = 0
     for photo, target in zip(options.photos, targets, strict=True):
-        start = time.perf_counter()
         try:
-            with Image.open(photo) as image:
-                result = colorizer.colorize(image, options.size)
-            with atomic_path(target) as temporary:
-                # Pillow's JPEG default halves the chroma that was just painted; other writers ignore these two.
-                result.save(temporary, quality=95, subsampling=0)
-        except InputError as error:
-            print(f"error: {error}", file=sys.stderr)
-            return 2
-        except UNREADABLE as error:
+            facts = colorizer.colorize_file(photo, target, settings)
+        except (Unreadable, OSError) as error:
             print(f"failed: {photo}: {error}", file=sys.stderr)
             failed += 1
         else:
-            print(f"{photo} -> {target} ({result.width}x{result.height}, {time.perf_counter() - start:.1f} s)")
+            print(f"{photo} -> {target} ({facts['width']}x{facts['height']}, {facts['seconds']:.1f} s)")
     return 1 if failed else 0
 
 

@@ -284,6 +284,41 @@ def grey_of_lightness(L: Array) -> Array:
 _CODE_OF_LUMINANCE = np.rint(_encode(np.arange(65536, dtype=np.float32) / 65534) * 255).astype(np.uint8)
 
 
+def reduced_lightness(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
+    """``L`` in [0, 1], (height, width) float32, of a photo resized to what a network sees.
+
+    Args:
+        pixels: (H, W) grey or (H, W, 3) sRGB, uint8 or uint16.
+    """
+    # Area averaging avoids aliasing when reducing, but gives blocks when a tiny picture is enlarged.
+    way = cv2.INTER_AREA if height < pixels.shape[0] else cv2.INTER_CUBIC
+    reduced = cv2.resize(pixels, (width, height), interpolation=way).astype(np.float32) / np.iinfo(pixels.dtype).max
+    if reduced.ndim == 2:
+        return lightness_of_grey(reduced)
+    return split(rgb_to_lab(reduced.transpose(2, 0, 1)))[0][0]
+
+
+def recolor(pixels: np.ndarray, ab: np.ndarray, strength: float = 1.0) -> np.ndarray:
+    """A photo with its own lightness and the colours of ``ab``, enlarged to its size (bicubic).
+
+    Args:
+        pixels: (H, W) grey or (H, W, 3) sRGB, uint8 or uint16.
+        ab: (2, h, w) float32 normalised. Colours that sRGB does not have lose chroma at constant L* and hue.
+        strength: what is kept of the chroma after that.
+
+    Returns:
+        (H, W, 3) sRGB of the same dtype.
+    """
+    height, width = pixels.shape[:2]
+    top = np.iinfo(pixels.dtype).max
+    rgb = np.repeat(pixels[..., None], 3, 2) if pixels.ndim == 2 else pixels
+    L, _ = split(rgb_to_lab(rgb.astype(np.float32).transpose(2, 0, 1) / top))
+    enlarged = np.stack([cv2.resize(plane, (width, height), interpolation=cv2.INTER_CUBIC) for plane in ab])
+    fitted = fit_to_gamut(join(L, enlarged))
+    fitted[1:] *= strength
+    return np.rint(lab_to_rgb(fitted).transpose(1, 2, 0) * top).astype(pixels.dtype)
+
+
 def colorfulness(rgb: Array) -> Array:
     """Hasler and Süsstrunk 2003, M3, in its signed form, of each image: 0 is grey, about 15 is hardly coloured,
     40 an average photograph, above 80 extremely colourful.

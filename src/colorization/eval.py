@@ -103,7 +103,7 @@ def find_weights(cfg: DictConfig) -> list[Path]:
     output_dir = Path(cfg.paths.output_dir)
     if cfg.weights is not None:
         asked = list(cfg.weights) if isinstance(cfg.weights, ListConfig) else [cfg.weights]
-        return [checkpoint.resolve_weights(str(w), output_dir) for w in asked]
+        return [runs.resolve_weights(str(w), output_dir) for w in asked]
     newest: dict[str, Path] = {}
     for run in runs.find_runs(output_dir):
         status = run.status()

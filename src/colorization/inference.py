@@ -1,25 +1,69 @@
-"""The ``Colorizer``: weights in, grey photo in, colour photo of the same size out. One object for every door."""
+"""The ``Colorizer``: weights in, grey photo in, colour photo of the same size out. One object for every door.
+
+Imports no torch; a backend does if it needs it.
+"""
 
 from __future__ import annotations
 
 import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
-import torch
 from PIL import Image
-from torch import nn
 
-from colorization import checkpoint, color, devices
-from colorization.data.photos import to_rgb8
+from colorization import backends, color, pictures, runs
 from colorization.errors import InputError
+from colorization.pictures import Output, Page
 
 DEFAULT_WEIGHTS = "unet.safetensors"
 WEIGHTS_VARIABLE = "COLORIZATION_WEIGHTS"
 SMALLEST_SIDE = 32  # of what a network takes
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the colours of a photo depend on besides the weights.
+
+    Attributes:
+        size: short side of the reduced copy that the network sees, pixels; ``None`` as trained.
+        saturation: factor on the chroma, before colours are fitted to the gamut.
+        strength: 1 the colours as they are, 0 grey, and the blends between.
+        flips: average with the answer for the mirrored photo.
+
+    Raises:
+        InputError: a value that cannot work.
+    """
+
+    size: int | None = None
+    saturation: float = 1.0
+    strength: float = 1.0
+    flips: bool = False
+
+    def __post_init__(self) -> None:
+        if self.size is not None and self.size < SMALLEST_SIDE:
+            raise InputError(f"size={self.size}: should be {SMALLEST_SIDE} pixels or more")
+        if not 0 <= self.saturation <= 10:
+            raise InputError(f"saturation={self.saturation}: should be a number from 0 to 10")
+        if not 0 <= self.strength <= 1:
+            raise InputError(f"strength={self.strength}: should be a number from 0 to 1")
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the network answers at the working size.
+
+    Attributes:
+        ab: (2, h, w) float32 normalised.
+        members: (M, 2, h, w) float32, what ``ab`` was merged from: weights, each also mirrored with ``flips``.
+    """
+
+    ab: np.ndarray
+    members: np.ndarray
 
 
 def shipped_weights() -> list[Path]:
@@ -37,7 +81,7 @@ def find_weights(given: str | os.PathLike[str] | None = None) -> Path:
     """
     reference = given or os.environ.get(WEIGHTS_VARIABLE)
     if reference:
-        return checkpoint.resolve_weights(os.fspath(reference))
+        return runs.resolve_weights(os.fspath(reference))
     default = [f for f in shipped_weights() if f.name == DEFAULT_WEIGHTS]
     if not default:
         raise InputError(
@@ -47,76 +91,104 @@ def find_weights(given: str | os.PathLike[str] | None = None) -> Path:
 
 
 class Colorizer:
-    """Colorizes photographs of any size with one set of weights.
+    """Colorizes photographs of any size with one set of weights, or with several and their mean.
 
     Use :meth:`load`. The network sees a reduced copy; only its a*b* are enlarged (bicubic) and joined to the L* of the
     original at full resolution, with out-of-gamut colours losing chroma at constant L* and hue.
 
     Attributes:
-        description: what the weights say of themselves.
-        device: where the network runs.
+        backends: one for each set of weights.
+        description: what the (first) weights say of themselves.
     """
 
-    def __init__(self, network: nn.Module, description: dict[str, Any], device: str = "auto") -> None:
-        self.device = devices.choose(device, "device")
-        # Channels last takes two thirds of the time on CPUs (benchmarks/bench_infer.py) and changes no result.
-        self.network = network.eval().to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.description = description
+    def __init__(self, members: Sequence[backends.Backend]) -> None:
+        self.backends = list(members)
+        self.description: dict[str, Any] = self.backends[0].description
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str] | None = None, device: str = "auto") -> Colorizer:
-        """A colorizer from a weights file or a run (see :func:`find_weights`).
+    def load(
+        cls,
+        weights: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | None = None,
+        device: str = "auto",
+        backend: str = "auto",
+        threads: int | None = None,
+    ) -> Colorizer:
+        """A colorizer from weights.
 
         Args:
-            path: ``*.safetensors``, ``*.ckpt``, or the id or folder of a run; default see :func:`find_weights`.
+            weights: ``*.safetensors``, ``*.ckpt``, ``*.onnx``, the id or folder of a run, or several of those; default
+                see :func:`find_weights`.
             device: ``auto`` (MPS, then CUDA, then CPU), ``cpu``, ``cuda`` or ``mps``.
+            backend, threads: see :func:`colorization.backends.load`.
 
         Raises:
             InputError: no such weights, or they cannot be trusted or used; no such device.
         """
-        return cls(*checkpoint.load_weights(find_weights(path)), device)
+        several = [weights] if weights is None or isinstance(weights, str | os.PathLike) else weights
+        return cls([backends.load(find_weights(w), device, backend, threads) for w in several])
 
     @property
     def default_size(self) -> int:
         """The working size that the weights were trained at, pixels."""
         return int(self.description["training_data"].get("image_size", 256))
 
-    def predict(self, L: np.ndarray, size: int | None = None) -> np.ndarray:
-        """The network's answer at the working size.
-
-        Args:
-            L: (H, W) float32 in [0, 1], the lightness at full resolution.
-            size: short side of the reduced copy, pixels; default :attr:`default_size`. The long side of a very long
-                picture is held at four times that.
-
-        Returns:
-            (2, h, w) float32 normalised ab.
-        """
+    def working_size(self, height: int, width: int, size: int | None) -> tuple[int, int]:
+        """Height and width of the reduced copy. The long side of a very long picture is held at four times ``size``."""
         size = size or self.default_size
-        if size < SMALLEST_SIDE:
-            raise InputError(f"size={size}: should be {SMALLEST_SIDE} pixels or more")
-        height, width = L.shape
         scale = min(size / min(height, width), 4 * size / max(height, width))
-        h, w = (max(SMALLEST_SIDE, round(n * scale)) for n in (height, width))
-        # Area averaging avoids aliasing when reducing, but gives blocks when a tiny picture is enlarged.
-        reduced = cv2.resize(L, (w, h), interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
-        batch = torch.from_numpy(reduced.clip(0, 1))[None, None].to(self.device)
-        with torch.inference_mode():
-            return self.network(batch)[0].float().cpu().numpy()
+        return max(SMALLEST_SIDE, round(height * scale)), max(SMALLEST_SIDE, round(width * scale))
 
-    def colorize(self, image: Image.Image, size: int | None = None) -> Image.Image:
+    def predict(self, pixels: np.ndarray, settings: Settings = Settings()) -> Prediction:
+        """The network's answer at the working size for (H, W) grey or (H, W, 3) RGB, uint8 or uint16, sRGB."""
+        height, width = self.working_size(pixels.shape[0], pixels.shape[1], settings.size)
+        L = color.reduced_lightness(pixels, height, width)[None, None]
+        members = np.concatenate([b(L)[:, 0] for b in self.backends])
+        if settings.flips:
+            mirrored = np.concatenate([b(np.ascontiguousarray(L[..., ::-1]))[:, 0] for b in self.backends])
+            members = np.concatenate((members, mirrored[..., ::-1]))
+        return Prediction(members.mean(0), members)
+
+    def colorize_page(self, page: Page, settings: Settings = Settings()) -> Page:
+        """The page in colour: (H, W, 3) of the same dtype, with the same lightness and alpha."""
+        ab = self.predict(page.pixels, settings).ab * np.float32(settings.saturation)
+        return Page(color.recolor(page.pixels, ab, settings.strength), page.alpha)
+
+    def colorize(self, image: Image.Image, size: int | None = None, **settings: Any) -> Image.Image:
         """Colorize a photo.
 
         Args:
             image: any Pillow image, grey or colour (only its lightness is used); EXIF orientation is applied.
-            size: as in :meth:`predict`.
+            size, settings: see :class:`Settings`.
 
         Returns:
             RGB, 8 bit, of the (upright) input's size, with its lightness.
         """
-        L = color.split(color.rgb_to_lab(to_rgb8(image).transpose(2, 0, 1)))[0]
-        ab = self.predict(L[0], size)
-        height, width = L.shape[1:]
-        enlarged = np.stack([cv2.resize(plane, (width, height), interpolation=cv2.INTER_CUBIC) for plane in ab])
-        result = color.lab_to_rgb(color.fit_to_gamut(color.join(L, enlarged)))
-        return Image.fromarray(np.rint(result.transpose(1, 2, 0) * 255).astype(np.uint8))
+        return Image.fromarray(self.colorize_page(pictures.page_of(image), Settings(size, **settings)).pixels)
+
+    def colorize_file(
+        self,
+        source: Path,
+        target: Path,
+        settings: Settings = Settings(),
+        output: Output = Output(),  # noqa: B008 (frozen)
+    ) -> dict[str, Any]:
+        """Colorize a file into another, of the type that its ending says; it appears only when it is whole.
+
+        Returns:
+            ``pages``, ``width`` and ``height`` of the last one, ``seconds``.
+
+        Raises:
+            InputError: the file cannot be read (:class:`colorization.pictures.Unreadable`) or not be colorized.
+            OSError: the target cannot be written.
+        """
+        start = time.perf_counter()
+        facts: dict[str, Any] = {"pages": 0}
+        with pictures.open_picture(source) as picture:
+
+            def pages() -> Any:
+                for page in picture:
+                    facts.update(pages=facts["pages"] + 1, height=page.pixels.shape[0], width=page.pixels.shape[1])
+                    yield self.colorize_page(page, settings)
+
+            pictures.save(target, pages(), picture.metadata, output, disclosure=None)
+        return {**facts, "seconds": round(time.perf_counter() - start, 3)}

@@ -30,6 +30,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from colorization.errors import InputError
+
 SCHEMA = 1
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk, the person's quota, or the largest file it takes
 STATES = ("queued", "running", "finished", "failed", "stopped")
@@ -197,3 +199,23 @@ def find_runs(output_dir: Path) -> list[Run]:
     """Every run below ``<output_dir>/runs``, oldest first."""
     files = (Path(output_dir) / "runs").glob("*/status.json")
     return [Run(f.parent) for f in sorted(files, key=lambda f: (Run(f.parent).status().get("started", ""), f))]
+
+
+def resolve_weights(reference: str | Path, output_dir: str | Path = "outputs") -> Path:
+    """The file that a reference means: a path, or the id of a run below ``output_dir``.
+
+    Of a run: ``weights.safetensors``, else (still running, or killed) its best, else its last checkpoint.
+
+    Raises:
+        InputError: neither a file nor a run with weights.
+    """
+    path = Path(reference)
+    if path.is_file():
+        return path
+    run = Run(path if path.is_dir() else Path(output_dir) / "runs" / str(reference))
+    for candidate in (run.weights_file, run.best_checkpoint, run.last_checkpoint, run.previous_checkpoint):
+        if candidate.is_file():
+            return candidate
+    if run.status_file.is_file():
+        raise InputError(f"weights={reference}: this run has not saved any weights yet")
+    raise InputError(f"weights={reference}: neither a file nor a run in {Path(output_dir) / 'runs'}")
