@@ -1,6 +1,6 @@
 """Training: images/s of the stages as configured, through Lightning and the loader, against the plain loop, in one run.
 
-    python benchmarks/bench_train.py [--stages baseline,unet,gan,fusion] [--size 256] [--seconds 20] [--device cuda]
+    python benchmarks/bench_train.py [--stages baseline,unet,gan,fusion] [--size 256] [--seconds 40] [--device cuda]
         [--overrides "trainer.precision=auto accelerator.compile=true"]
 
 Same network, same batch size (the accelerator's default); FLOPs are counted, the peak is measured, and Lightning's own
@@ -9,15 +9,16 @@ share is that against a loop by hand of the same steps on the same batches.
 
 from __future__ import annotations
 
-import copy
 import logging
+import multiprocessing
 import statistics
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cache
 from itertools import islice
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,13 @@ class Watch(pl.Callback):
             self._start, self.seconds = time.perf_counter(), time.perf_counter() - getattr(self, "_start", 0)
 
 
+def quiet() -> None:
+    hydra_main.register_resolvers()
+    for name in ("pytorch_lightning", "lightning_fabric"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore")
+
+
 def wait(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize()
@@ -126,7 +134,8 @@ class Ours:
         self.cfg.trainer.limit_train_batches = batches
         run = runs.Run(Path(self.cfg.paths.run_dir))
         run.path.mkdir(parents=True, exist_ok=True)
-        trainer = train.build_trainer(self.cfg, self.stage, run, callbacks.StopSignals(), batches)
+        epoch = 1000  # batches; so few as here would be logged at each step
+        trainer = train.build_trainer(self.cfg, self.stage, run, callbacks.StopSignals(), epoch)
         trainer.callbacks = [c for c in trainer.callbacks if not isinstance(c, callbacks.LastCheckpoint)]  # type: ignore[attr-defined]
         trainer.callbacks.append(watch)  # type: ignore[attr-defined]
         data: dict[str, Any] = (
@@ -145,47 +154,61 @@ class Ours:
         return [{k: v.to(self.device) for k, v in b.items()} for b in found]
 
 
-def steps_of(plain: Iterator[int], count: int, device: torch.device) -> Timed:
-    wait(device)
-    start = time.perf_counter()
-    images = sum(next(plain) for _ in range(count))
-    wait(device)
-    return images, time.perf_counter() - start
+def plain_side(pipe: Connection, name: str, folder: Path, size: int, device: str, overrides: list[str]) -> None:
+    """The plain loop in a process of its own, with nothing of what ours sets: tells its memory and FLOPs, then for
+    each number of steps that it is sent the images and the seconds."""
+    quiet()
+    ours = Ours(name, folder, size, device, overrides)
+    networks = (ours.stage.network, getattr(ours.stage, "discriminator", None))
+    loader = DataLoader(
+        PlainPhotos(sorted(folder.glob("*.jpg")), size), batch_size=ours.batch_size, shuffle=True, drop_last=True
+    )
+    plain = plain_training(*networks, loader, ours.device, LOSS[name], lr=2e-4)
+    with Peak(ours.device) as memory:
+        next(plain)
+    with FlopCounterMode(display=False) as flops:
+        next(plain)
+    pipe.send((memory.mb, flops.get_total_flops()))
+    while count := pipe.recv():
+        wait(ours.device)
+        start = time.perf_counter()
+        images = sum(next(plain) for _ in range(count))
+        wait(ours.device)
+        pipe.send((images, time.perf_counter() - start))
 
 
 def bench_stage(
     name: str, folder: Path, size: int, seconds: float, device: str, overrides: list[str]
 ) -> dict[str, Any]:
     """images/s of the plain loop and of ours, by turns, for about ``seconds``; at least two rounds."""
+    pipe, other = multiprocessing.Pipe()
+    context = multiprocessing.get_context("spawn")
+    process = context.Process(target=plain_side, args=(other, name, folder, size, device, overrides), daemon=True)
+    process.start()
+    plain_mb, flops = pipe.recv()
     ours = Ours(name, folder, size, device, overrides)
-    networks = [copy.deepcopy(n) for n in (ours.stage.network, getattr(ours.stage, "discriminator", None))]
-    for network in networks:
-        if network is not None:
-            network.to(memory_format=torch.contiguous_format)
-    dataset = PlainPhotos(sorted(folder.glob("*.jpg")), size)
-    loader = DataLoader(dataset, batch_size=ours.batch_size, shuffle=True, drop_last=True)
-    plain = plain_training(*networks, loader, ours.device, LOSS[name], lr=2e-4)
-
-    with Peak(ours.device) as plain_memory:
-        next(plain)
-    start = time.perf_counter()
-    with FlopCounterMode(display=False) as flops:
-        next(plain)
-    steps = min(max(2, round(2 / (time.perf_counter() - start))), PHOTOS // ours.batch_size - 1)
     ours.fit(1, first := Watch(memory=True))
 
+    def plain(steps: int) -> Timed:
+        pipe.send(steps)
+        return pipe.recv()
+
+    steps = min(max(2, round(4 / plain(1)[1])), PHOTOS // ours.batch_size - 1)
     rates: dict[str, list[float]] = {"plain": [], "ours": []}
     if ours.device.type == "cuda":  # does the loader keep up?
         rates["ours, data on the device"] = []
         resident = ours.batches(steps + 1)
+    start = time.perf_counter()
     while len(rates["ours"]) < 2 or time.perf_counter() - start < seconds:
-        rounds = {"plain": steps_of(plain, steps, ours.device), "ours": ours.fit(steps + 1, Watch())}
+        rounds = {"plain": plain(steps), "ours": ours.fit(steps + 1, Watch())}
         if ours.device.type == "cuda":
             rounds["ours, data on the device"] = ours.fit(steps + 1, Watch(), resident)
         for side, (images, took) in rounds.items():
             rates[side].append(images / took)
+    pipe.send(0)
+    process.join()
     medians = {side: statistics.median(r) for side, r in rates.items()}
-    gflop = flops.get_total_flops() / ours.batch_size / 1e9
+    gflop = flops / ours.batch_size / 1e9
     precision = "bf16" if "bf16" in ours.cfg.trainer.precision else "fp32"
     return {
         "stage": name,
@@ -195,7 +218,7 @@ def bench_stage(
         "ratio": medians["ours"] / medians["plain"],
         "GFLOP/image": gflop,
         "share of peak": gflop * medians["ours"] / peak_gflops(ours.device)[precision],
-        "plain, peak MB": plain_memory.mb,
+        "plain, peak MB": plain_mb,
         "ours, peak MB": first.mb,
     }
 
@@ -261,14 +284,11 @@ def lightning_overhead(folder: Path, device: str, rounds: int = 7, steps: int = 
 
 
 def bench(
-    stages: str = "baseline,unet,gan,fusion", size: int = 256, seconds: float = 20.0, device: str = "auto",
+    stages: str = "baseline,unet,gan,fusion", size: int = 256, seconds: float = 40.0, device: str = "auto",
     overrides: str = "",
 ) -> dict[str, Any]:  # fmt: skip
     """images/s in training, ours against the plain loop; ``seconds`` for each stage; Hydra ``overrides`` of ours."""
-    hydra_main.register_resolvers()
-    for name in ("pytorch_lightning", "lightning_fabric"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore")
+    quiet()
     with tempfile.TemporaryDirectory() as scratch:
         folder = photos(Path(scratch), PHOTOS)
         rows = [bench_stage(s, folder, size, seconds, device, overrides.split()) for s in stages.split(",")]

@@ -95,7 +95,7 @@ def _fit(
         if resume_from is None and cfg.init_weights is None:
             stage.load_pretrained()
         elif resume_from is None:
-            stage.take_weights(checkpoint.resolve_weights(cfg.init_weights, cfg.paths.output_dir))
+            stage.take_weights(runs.resolve_weights(cfg.init_weights, cfg.paths.output_dir))
         prepare(cfg, stage)
         trainer = build_trainer(cfg, stage, run, stop, len(datamodule.train_dataloader()))
         trainer.fit(stage, datamodule=datamodule, ckpt_path=resume_from, weights_only=True)
@@ -112,6 +112,8 @@ def _fit(
 def prepare(cfg: DictConfig, stage: ColorizationStage) -> None:
     """Have the stage run its step as ``cfg.accelerator`` says."""
     settings = cfg.accelerator
+    if settings.kind == "cpu":
+        devices.keep_freed_memory()
     auto = settings.channels_last == "auto"
     stage.prepare(
         channels_last=devices.channels_last_pays(settings.kind) if auto else settings.channels_last,
