@@ -107,7 +107,9 @@ def wait(device: torch.device) -> None:
 class Ours:
     """A stage, its data and its trainer as ``colorization.train`` makes them, without checkpoints and validation."""
 
-    def __init__(self, name: str, folder: Path, size: int, device: str, overrides: list[str]) -> None:
+    def __init__(
+        self, name: str, folder: Path, size: int, device: str, overrides: list[str], prepared: bool = True
+    ) -> None:
         with initialize_config_module("colorization.configs", version_base="1.3"):
             self.cfg: DictConfig = compose(
                 "train",
@@ -125,7 +127,8 @@ class Ours:
         self.cfg.trainer.precision = devices.resolve_precision(self.cfg.trainer.precision, kind)
         self.device = torch.device(kind)
         self.stage = hydra_main.instantiate(self.cfg.model)
-        train.prepare(self.cfg, self.stage)
+        if prepared:
+            train.prepare(self.cfg, self.stage)
         self.data = hydra_main.instantiate(self.cfg.datamodule)
         self.data.setup("fit")
 
@@ -158,7 +161,7 @@ def plain_side(pipe: Connection, name: str, folder: Path, size: int, device: str
     """The plain loop in a process of its own, with nothing of what ours sets: tells its memory and FLOPs, then for
     each number of steps that it is sent the images and the seconds."""
     quiet()
-    ours = Ours(name, folder, size, device, overrides)
+    ours = Ours(name, folder, size, device, overrides, prepared=False)
     networks = (ours.stage.network, getattr(ours.stage, "discriminator", None))
     loader = DataLoader(
         PlainPhotos(sorted(folder.glob("*.jpg")), size), batch_size=ours.batch_size, shuffle=True, drop_last=True

@@ -101,6 +101,36 @@ def start(folder: Path, *arguments: str, code: str = "from colorization.train im
     )  # fmt: skip
 
 
+def test_a_run_that_trains_is_not_taken_up_by_another_process(command, tmp_path: Path, capsys) -> None:
+    process = start(tmp_path, *SMALL, *STAGES["unet"], "run_id=one", "trainer.max_epochs=1000", "checkpoint_steps=1")
+    run = run_of(tmp_path, "one")
+    deadline = time.monotonic() + 120
+    while not run.last_checkpoint.is_file() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    try:
+        assert command("run_id=one", "ckpt_path=last") == 2
+        assert f"another process is training this run (pid {process.pid})" in capsys.readouterr().err
+        assert run.status()["state"] == "running"
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+    epoch = torch.load(run.last_checkpoint)["epoch"]
+    if epoch > 1:
+        assert command("run_id=one", "ckpt_path=last", "trainer.max_epochs=1") == 2
+        assert f"trained for {epoch} epochs already" in capsys.readouterr().err
+    assert command("run_id=one", "ckpt_path=last", f"trainer.max_epochs={epoch + 1}") == 0
+
+
+def test_the_optimizer_of_a_checkpoint_is_not_changed_in_silence(command, tmp_path: Path, capsys) -> None:
+    options = [*SMALL, *STAGES["unet"], "run_id=a", "trainer.max_epochs=1"]
+    assert command(*options) == 0
+    assert command("run_id=a", "ckpt_path=last", "trainer.max_epochs=2", "model.optimizer.lr=1e-5") == 2
+    error = capsys.readouterr().err
+    assert "model.optimizer.lr=1e-05" in error and "0.0002" in error and "init_weights=a" in error
+    assert command("run_id=b", "init_weights=a", "model.optimizer.lr=1e-5", *options[:-2], "trainer.max_epochs=1") == 0
+    assert torch.load(run_of(tmp_path, "b").last_checkpoint)["optimizer_states"][0]["param_groups"][0]["initial_lr"] == 1e-5
+
+
 @pytest.mark.skipif(os.name == "nt", reason="process groups")
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_run_that_is_killed_ends_as_one_that_was_not(stage: str, command, tmp_path: Path) -> None:

@@ -10,11 +10,13 @@ import os
 import shutil
 import signal
 import sys
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+from filelock import FileLock, Timeout
 from hydra import compose
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -51,9 +53,8 @@ def train(cfg: DictConfig, overrides: list[str] | None = None) -> dict[str, floa
     cfg.trainer.precision = devices.resolve_precision(cfg.trainer.precision, cfg.accelerator.kind)
     run = runs.Run(Path(cfg.paths.run_dir))
     resume_from, parent = find_checkpoint(cfg, run)
-    claim(run, going_on=cfg.ckpt_path == "last")
 
-    with callbacks.StopSignals() as stop:
+    with claim(run, going_on=cfg.ckpt_path == "last"), callbacks.StopSignals() as stop:
         started = run.status().get("started", runs.utc_now())  # a resumed run began when it first did
         run.update_status(
             state="running", started=started, model=cfg.model.name, pid=os.getpid(), parent=parent, error=None
@@ -209,9 +210,20 @@ def find_checkpoint(cfg: DictConfig, run: runs.Run) -> tuple[Path | None, str | 
         return None, None
     if not path.is_file():
         raise InputError(f"ckpt_path={path}: no such file; give a *.ckpt of a run, or last")
-    stage = checkpoint.read_checkpoint(path)[checkpoint.KEY]["stage"]
+    content = checkpoint.read_checkpoint(path)
+    stage = content[checkpoint.KEY]["stage"]
     if stage != cfg.model.name:
         raise InputError(f"ckpt_path={path}: a checkpoint of model={stage} cannot go on as model={cfg.model.name}")
+    epochs = cfg.trainer.max_epochs
+    if epochs is not None and 0 <= epochs < content["epoch"]:
+        raise InputError(f"trainer.max_epochs={epochs}: {path} has been trained for {content['epoch']} epochs already")
+    was, now = content["hyper_parameters"]["optimizer"], OmegaConf.to_container(cfg.model.optimizer, resolve=True)
+    assert isinstance(now, dict)
+    for key in [k for k in {**was, **now} if was.get(k) != now.get(k)]:
+        raise InputError(
+            f"model.optimizer.{key}={now.get(key)}: the optimizer in {path} goes on with {was.get(key)}; to change it, "
+            f"start a new run with init_weights={run.id if cfg.ckpt_path == 'last' else path}"
+        )
     return path, None if cfg.ckpt_path == "last" else str(path)
 
 
@@ -238,8 +250,24 @@ def whole_checkpoint(run: runs.Run) -> Path | None:
     return previous
 
 
-def claim(run: runs.Run, going_on: bool) -> None:
-    """Make the run folder; refuse one that holds another run."""
+@contextmanager
+def claim(run: runs.Run, going_on: bool) -> Iterator[None]:
+    """Make the run folder and hold it; refuse one that holds another run, or that another process holds."""
+    (run.path / "checkpoints").mkdir(parents=True, exist_ok=True)
+    # The system lets go of it however the process ends; a killed one's loader processes hold it some seconds longer.
+    lock = FileLock(run.path / ".lock", timeout=10)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise InputError(
+            f"run_id={run.id}: another process is training this run (pid {run.status().get('pid')}); wait or stop it"
+        ) from error
+    with lock:
+        _check_free(run, going_on)
+        yield
+
+
+def _check_free(run: runs.Run, going_on: bool) -> None:
     state = run.status().get("state")
     saved = run.last_checkpoint.is_file() or run.previous_checkpoint.is_file()
     untouched = state in (None, "queued") or (state == "failed" and not saved)
@@ -247,7 +275,6 @@ def claim(run: runs.Run, going_on: bool) -> None:
         raise InputError(
             f"run_id={run.id}: this run exists ({state}); add ckpt_path=last to go on with it, or choose another id"
         )
-    (run.path / "checkpoints").mkdir(parents=True, exist_ok=True)
     for unfinished in runs.temporaries(run.path / "checkpoints"):  # of a process that was killed in a save
         unfinished.unlink()
 
