@@ -1,6 +1,6 @@
 """Evaluation without model and LPIPS: photos/s, loading and metrics, against scikit-image photo by photo, in one run.
 
-    python benchmarks/bench_eval.py [--images 1000] [--rounds 3] [--size 256] [--data FOLDER]
+    python benchmarks/bench_eval.py [--images 100] [--rounds 3] [--size 256] [--data FOLDER]
 
 Both sides must come to the same figures. The check of the photos and the pack are made before anything is timed.
 """
@@ -45,7 +45,10 @@ def ours(module: FolderDataModule, names: list[str], device: str, results: dict[
 
 
 def plain(files: list[Path], names: list[str], size: int, results: dict[str, Values], side: str) -> int:
-    results[side] = evaluate_plain(files, size, [lambda L, ab=AB[n]: np.full((*L.shape, 2), ab) for n in names])
+    def constant(ab: tuple[float, float]) -> Callable[[np.ndarray], np.ndarray]:
+        return lambda L: np.full((*L.shape, 2), ab)
+
+    results[side] = evaluate_plain(files, size, [constant(AB[n]) for n in names])
     return len(files)
 
 
@@ -59,7 +62,7 @@ def largest_differences(ours: Values, reference: Values) -> dict[str, float]:
     return result
 
 
-def bench(images: int = 1000, rounds: int = 3, size: int = 256, data: str | None = None) -> dict[str, Any]:
+def bench(images: int = 100, rounds: int = 3, size: int = 256, data: str | None = None) -> dict[str, Any]:
     """``{"rows": [{"name", "threads", "images_per_second", "ratio", "against", <metric>: largest difference}], ...}``
 
     With torch's default number of threads our loader has worker processes, too; with one thread all is one process.

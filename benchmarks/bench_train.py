@@ -16,7 +16,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from itertools import islice
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -62,9 +62,10 @@ class Peak:
         else:
             self._profile.stop()
             total = peak = 0
+            assert self._profile.profiler is not None and self._profile.profiler.kineto_results is not None
             for event in self._profile.profiler.kineto_results.events():
                 if event.name() == "[memory]":
-                    total += event.nbytes()
+                    total += event.nbytes()  # type: ignore[attr-defined]
                     peak = max(peak, total)
         self.mb = peak / 2**20
 
@@ -237,8 +238,8 @@ def peak_gflops(device: torch.device) -> dict[str, float]:
         x = torch.randn(n // 64, 128, 28, 28, device=device, dtype=dtype).to(memory_format=torch.channels_last)
         w = torch.randn(128, 128, 3, 3, device=device, dtype=dtype).to(memory_format=torch.channels_last)
         works: list[tuple[Callable[[], Any], float]] = [
-            (lambda a=a, b=b: a @ b, 2 * n**3),
-            (lambda x=x, w=w: F.conv2d(x, w, padding=1), 2 * 9 * 128 * x.numel()),
+            (partial(torch.matmul, a, b), 2 * n**3),
+            (partial(F.conv2d, x, w, padding=1), 2 * 9 * 128 * x.numel()),
         ]
         best = 0.0
         for work, flop in works:

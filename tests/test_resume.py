@@ -128,7 +128,10 @@ def test_the_optimizer_of_a_checkpoint_is_not_changed_in_silence(command, tmp_pa
     error = capsys.readouterr().err
     assert "model.optimizer.lr=1e-05" in error and "0.0002" in error and "init_weights=a" in error
     assert command("run_id=b", "init_weights=a", "model.optimizer.lr=1e-5", *options[:-2], "trainer.max_epochs=1") == 0
-    assert torch.load(run_of(tmp_path, "b").last_checkpoint)["optimizer_states"][0]["param_groups"][0]["initial_lr"] == 1e-5
+    assert (
+        torch.load(run_of(tmp_path, "b").last_checkpoint)["optimizer_states"][0]["param_groups"][0]["initial_lr"]
+        == 1e-5
+    )
 
 
 @pytest.mark.skipif(os.name == "nt", reason="process groups")

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 import sys
+from functools import cache
 from types import ModuleType
 from typing import Any
 
@@ -64,6 +65,12 @@ def _planes(x: Array) -> tuple[Array, Array, Array]:
     return x[..., 0, :, :], x[..., 1, :, :], x[..., 2, :, :]
 
 
+@cache
+def _linear_table(device: Any) -> Array:
+    """:data:`_LINEAR_OF_CODE` on a torch device, copied there once."""
+    return sys.modules["torch"].from_numpy(_LINEAR_OF_CODE).to(device)
+
+
 def _linear(rgb: Array) -> Array:
     """sRGB decoding: uint8 codes by table (exact), floats in [0, 1] by formula. float32 in [0, 1]."""
     xp = _namespace(rgb)
@@ -71,7 +78,7 @@ def _linear(rgb: Array) -> Array:
         if rgb.dtype == np.uint8:
             return _LINEAR_OF_CODE[rgb]
     elif rgb.dtype == xp.uint8:
-        return xp.from_numpy(_LINEAR_OF_CODE).to(rgb.device)[rgb.long()]
+        return _linear_table(rgb.device)[rgb.long()]
     rgb = _float32(rgb)
     return xp.where(rgb > 0.04045, ((rgb.clip(0) + 0.055) / 1.055) ** 2.4, rgb / 12.92)
 
