@@ -6,7 +6,7 @@ INSTALLED := $(VENV)/.installed
 OUT ?= outputs
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test lint format train eval data tensorboard bench bench-data bench-train bench-infer bench-eval wheel clean
+.PHONY: help install quickstart test lint format train eval data tensorboard bench bench-data bench-train bench-infer bench-eval bench-accelerator wheel clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -58,6 +58,12 @@ bench: bench-data bench-infer bench-eval bench-train ## every benchmark against 
 
 bench-data bench-train bench-infer bench-eval: bench-%: $(INSTALLED) # one of them
 	$(BIN)/python benchmarks/bench_$*.py --save $(ARGS)
+
+# Each stage for half a minute in each setting.
+bench-accelerator: $(INSTALLED)
+	for setting in "32-true accelerator.channels_last=false" 32-true bf16-mixed "bf16-mixed accelerator.compile=true"; do \
+	  $(BIN)/python benchmarks/bench_train.py --save --device cuda --seconds 30 --overrides "trainer.precision=$$setting" $(ARGS) || exit; \
+	done
 
 wheel: $(INSTALLED) ## build the wheel, install it in a clean environment and run it from another folder
 	VENV_BIN=$(abspath $(BIN)) tests/check_wheel.sh

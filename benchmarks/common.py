@@ -132,4 +132,5 @@ def arguments(bench: Callable[..., dict[str, Any]]) -> None:
     print(table(result["rows"]))
     if save_it:
         name = Path(inspect.getfile(bench)).stem.removeprefix("bench_")
+        name = " ".join(filter(None, (name, options.get("overrides"))))
         print(save({name: result}))
