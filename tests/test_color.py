@@ -2,8 +2,10 @@
 
 import subprocess
 import sys
+import tracemalloc
 import warnings
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -318,3 +320,84 @@ def test_import_brings_no_torch(module: str) -> None:
     """In a fresh interpreter."""
     code = f"import sys, {module}; sys.exit(int(any(m.split('.')[0] == 'torch' for m in sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
+
+
+# Recoloring a photo
+
+
+def recolor_plainly(photo: np.ndarray, ab: np.ndarray, strength: float = 1.0) -> np.ndarray:
+    """:func:`color.recolor` of whole arrays, without a table, with the gamut found by bisection; not yet rounded."""
+    height, width = photo.shape[:2]
+    top = np.iinfo(photo.dtype).max
+    rgb = np.repeat(photo[..., None], 3, 2) if photo.ndim == 2 else photo
+    lab = color.rgb_to_lab((rgb / top).astype(np.float32).transpose(2, 0, 1))
+    lab[1:] = [110 * cv2.resize(plane, (width, height), interpolation=cv2.INTER_CUBIC) for plane in ab]
+    low, high = np.zeros((height, width), np.float32), np.ones((height, width), np.float32)
+    for _ in range(20):
+        middle = (low + high) / 2
+        fits = color.in_gamut(lab * np.stack((np.ones_like(middle), middle, middle)))
+        low, high = np.where(fits, middle, low), np.where(fits, high, middle)
+    lab[1:] *= strength * np.where(color.in_gamut(lab), 1, low)
+    return color.lab_to_rgb(lab).transpose(1, 2, 0) * top
+
+
+def random_photo(shape: tuple[int, ...], dtype: type, seed: int = 0) -> np.ndarray:
+    """Noise, with pure black and white in it and, where there is room, every 8-bit grey."""
+    photo = np.random.default_rng(seed).integers(0, np.iinfo(dtype).max + 1, shape).astype(dtype)
+    if photo.size > 3000:
+        photo[0, :256] = np.linspace(0, np.iinfo(dtype).max, 256)[(...,) + (None,) * (photo.ndim - 2)]
+        photo[1, :50], photo[2, :50] = 0, np.iinfo(dtype).max
+    return photo
+
+
+def random_ab(chroma: float, shape: tuple[int, int] = (33, 47)) -> np.ndarray:
+    return np.random.default_rng(1).uniform(-chroma, chroma, (2, *shape)).astype(np.float32)
+
+
+SHAPES = [(1, 1), (1, 1, 3), (1, 300), (300, 1, 3), (2, 3, 3), (40, 290), (290, 270, 3)]
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("chroma", [0.1, 1.0])
+def test_recolor_keeps_the_lightness_of_every_pixel(shape, dtype, chroma) -> None:
+    """For scikit-image, with the rounding to codes; in and far out of gamut."""
+    photo = random_photo(shape, dtype)
+    result = color.recolor(photo, random_ab(chroma))
+    assert (result.shape, result.dtype) == ((*shape[:2], 3), photo.dtype)
+    before = rgb2lab(np.repeat(photo[..., None], 3, 2) if photo.ndim == 2 else photo)
+    assert np.abs(rgb2lab(result) - before)[..., 0].max() < (0.3 if dtype == np.uint8 else 0.1)
+
+
+@pytest.mark.parametrize("strength", [1.0, 0.5, 0.0])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_recolor_is_the_plain_formula(shape, strength) -> None:
+    photo, ab = random_photo(shape, np.uint8), random_ab(0.3)
+    assert np.abs(color.recolor(photo, ab, strength) - recolor_plainly(photo, ab, strength)).max() <= 1
+
+
+@pytest.mark.parametrize("shape", [(300, 400), (300, 400, 3)])
+def test_recolor_has_the_precision_of_16_bits(shape) -> None:
+    """No steps: of a colour that exists every code is that of the formula, to the last of 65536."""
+    photo = np.linspace(15000, 50000, np.prod(shape)).reshape(shape).astype(np.uint16)
+    ab = random_ab(0.1, (8, 9))
+    assert np.abs(color.recolor(photo, ab) - recolor_plainly(photo, ab)).max() <= 1.5
+
+
+@pytest.mark.parametrize("shape", [(97, 211), (211, 97, 3), (3, 900, 3)])
+def test_recolor_shows_no_seam(shape, monkeypatch) -> None:
+    """In strips of a few rows, on its side where a row is longer than a strip; enlarged as OpenCV does it at once."""
+    monkeypatch.setattr(color, "_TILE", 700)
+    photo, ab = np.full(shape, 150, np.uint8), random_ab(0.3, (13, 8))
+    result = [color.recolor(photo, ab, threads=n) for n in (1, 3)]
+    assert np.array_equal(*result)
+    assert np.abs(result[0] - recolor_plainly(photo, ab)).max() < 0.51  # rounded to the nearest, but for ties
+
+
+def test_recolor_needs_no_array_of_floats_at_full_size() -> None:
+    photo, ab = random_photo((3000, 4000), np.uint8), random_ab(0.3)
+    tracemalloc.start()
+    result = color.recolor(photo, ab, threads=2)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < result.nbytes + 4 * photo.size

@@ -90,6 +90,11 @@ def test_the_working_size_defaults_to_that_of_training(tmp_path, grey) -> None:
     colorizer = Colorizer.load(save(tmp_path / "w.safetensors", (0.1, 0.1), image_size=96))
     assert colorizer.predict(np.asarray(grey)).ab.shape == (2, 96, 144)
     assert colorizer.predict(np.asarray(grey), Settings(64)).ab.shape == (2, 64, 96)
+    small = np.asarray(grey.resize((75, 50)))
+    assert colorizer.predict(small).ab.shape == (2, 50, 75)  # not enlarged
+    assert colorizer.predict(small[:40, :30]).ab.shape == (2, 40, 32)  # but to what a network takes
+    assert colorizer.working_size(50, 380, None) == (50, 380)
+    assert colorizer.working_size(50, 3800, None) == (32, 384)
 
 
 def test_find_weights_looks_at_the_argument_then_the_variable_then_what_ships(weights, monkeypatch, tmp_path) -> None:

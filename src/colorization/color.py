@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from types import ModuleType
 from typing import Any
@@ -38,11 +39,14 @@ _FROM_LMN = (np.linalg.inv(_RGB_TO_XYZ) * _WHITE[None, :]).tolist()
 _EPSILON, _KAPPA = 0.008856, 7.787  # CIE 1976, the constants of scikit-image
 _F_EPSILON = 0.2068966
 _CODES = np.arange(256) / 255.0
+_TOLERANCE = 1e-4  # of the gamut, in linear light
+_GAMUT = (-_TOLERANCE,) * 3, (1 + _TOLERANCE,) * 3
 _STRIP = 1 << 16  # pixels that are converted at once on the CPU: what one needs on the way fits into the L2 cache
+_TILE = 1 << 17  # pixels that are recolored at once: half as many take longer, by the overhead of forty calls
 _LINEAR_OF_CODE = np.where(_CODES > 0.04045, ((_CODES + 0.055) / 1.055) ** 2.4, _CODES / 12.92).astype(np.float32)
 # The same for OpenCV.
 _TO_LMN_ARRAY = np.array(_TO_LMN, np.float32)
-_EPSILON32 = np.float32(_EPSILON)
+_FROM_LMN_ARRAY = np.array(_FROM_LMN, np.float32)
 _TO_ROUNDED_LUMINANCE = np.array([[*(65534 * m for m in _TO_LMN[1]), 0.5]], np.float32)
 _LAB_OF_F = np.array([[0, 116, 0, -16], [500, -500, 0, 0], [0, 200, -200, 0]], np.float32)
 
@@ -86,11 +90,13 @@ def _linear(rgb: Array) -> Array:
 # The curves below are a power above a joint and a line below it: the power of what is at least the joint, plus the line
 # over how far the value lies below the joint, which costs less than a mask. In place, because memory takes the time.
 def _power(x: Array, exponent: float) -> Array:
-    """``x ** exponent`` of positive ``x``, twice as fast."""
-    xp = _namespace(x)
-    log = xp.log(x)
+    """``x ** exponent`` of positive ``x``, several times as fast."""
+    if isinstance(x, np.ndarray):
+        log = cv2.log(x.reshape(1, -1))  # a matrix whatever the shape: OpenCV would take a short last axis for channels
+        return cv2.exp(log * exponent).reshape(x.shape)
+    log = x.log()
     log *= exponent
-    return xp.exp(log)
+    return log.exp()
 
 
 def _encode(linear: Array) -> Array:
@@ -115,7 +121,7 @@ def _f_inverse(f: Array) -> Array:
     upper = f.clip(min=_F_EPSILON)
     below = f - upper
     below /= _KAPPA
-    below += upper**3
+    below += upper * upper * upper
     return below
 
 
@@ -162,14 +168,7 @@ def _lab_of_codes(rgb: np.ndarray) -> np.ndarray:
     flat, out = pixels.reshape(-1, 1, 3), lab.reshape(-1, 1, 3)
     for start in range(0, len(flat), _STRIP):
         lmn = cv2.transform(cv2.LUT(flat[start : start + _STRIP], _LINEAR_OF_CODE), _TO_LMN_ARRAY)
-        # f(t) = cbrt(max(t, e)) + kappa min(t - e, 0): both of its pieces without a branch
-        below = np.minimum(lmn, _EPSILON32)
-        below -= _EPSILON32
-        f = cv2.log(np.maximum(lmn, _EPSILON32))
-        f *= np.float32(1 / 3)
-        f = cv2.exp(f)
-        cv2.scaleAdd(below, _KAPPA, f, f)
-        cv2.transform(f, _LAB_OF_F, out[start : start + _STRIP])
+        cv2.transform(_f(lmn), _LAB_OF_F, out[start : start + _STRIP])
     return np.moveaxis(lab, -1, -3)
 
 
@@ -203,7 +202,7 @@ def as_shown(lab: Array) -> tuple[Array, Array]:
     return _encode(linear), _linear_to_lab(linear)
 
 
-def in_gamut(lab: Array, tolerance: float = 1e-4) -> Array:
+def in_gamut(lab: Array, tolerance: float = _TOLERANCE) -> Array:
     """Whether each pixel is a colour that sRGB has: (..., H, W) bool. ``tolerance`` is in linear light."""
     linear = _lab_to_linear(lab)
     inside = (linear >= -tolerance) & (linear <= 1 + tolerance)
@@ -211,31 +210,69 @@ def in_gamut(lab: Array, tolerance: float = 1e-4) -> Array:
     return r & g & b
 
 
-def fit_to_gamut(lab: np.ndarray, steps: int = 12) -> np.ndarray:
+def fit_to_gamut(lab: np.ndarray) -> np.ndarray:
     """Take chroma from colours outside sRGB until they fit, at constant L* and hue.
 
     Clipping the channels of an out-of-gamut colour would change its lightness; a colorized photo must keep the
-    lightness of the original. Bisection on the chroma, only where it is needed.
+    lightness of the original.
 
     Args:
         lab: (3, H, W) float32 NumPy array.
-        steps: bisections; the chroma that is kept is within 2**-steps of the largest that fits.
 
     Returns:
         (3, H, W) float32, equal to ``lab`` where that was in gamut.
     """
     outside = ~in_gamut(lab)
-    if not outside.any():
-        return lab
-    pixels = lab[:, outside][:, None, :]  # (3, 1, N)
-    low, high = np.zeros(pixels.shape[-1], np.float32), np.ones(pixels.shape[-1], np.float32)
-    for _ in range(steps):
-        middle = (low + high) / 2
-        fits = in_gamut(pixels * np.stack((np.ones_like(middle), middle, middle))[:, None, :])[0]
-        low, high = np.where(fits, middle, low), np.where(fits, high, middle)
+    L, a, b = lab[:, outside]
     fitted = lab.copy()
-    fitted[1:, outside] *= low
+    f = (L + 16) / 116
+    fitted[1:, outside] *= _chroma_in_gamut(_f_inverse(f), f, a / 500, b / -200)
     return fitted
+
+
+def _chroma_in_gamut(luminance: np.ndarray, f: np.ndarray, dx: np.ndarray, dz: np.ndarray) -> np.ndarray:
+    """How much of the chroma of colours outside sRGB leaves them on its surface.
+
+    The root of the excess over the gamut along the chroma, by false position (Illinois), only of those that are not
+    there yet: three evaluations for most, where a bisection takes twelve.
+
+    Args:
+        luminance, f: (N,) float32, Y of the white and f(Y).
+        dx, dz: (N,) float32, f(X) and f(Z) less f(Y), i.e. a*/500 and -b*/200.
+
+    Returns:
+        (N,) float32 in [0, 1].
+    """
+    half, limit = np.float32(0.5), np.float32(0.5 + _TOLERANCE)
+
+    def excess(share: np.ndarray) -> np.ndarray:
+        x, z = _f_inverse(f + share * dx), _f_inverse(f + share * dz)
+        channels = [np.abs(_mix(m, x, luminance, z) - half) for m in _FROM_LMN]
+        return np.maximum(np.maximum(*channels[:2]), channels[2]) - limit
+
+    result = np.empty_like(luminance)
+    rest = np.arange(luminance.size)
+    one = np.ones_like(luminance)
+    low, below, high, above = 0 * one, np.abs(luminance - half) - limit, one, excess(one)
+    last = 0 * one  # which side moved
+    for _ in range(30):
+        share = low + (high - low) * (below / (below - above))
+        value = excess(share)
+        result[rest] = share
+        on = np.flatnonzero(np.abs(value) > 2e-5)  # a seventh of an 8-bit code in the darkest shadows
+        if not on.size:
+            break
+        rest, share, value = rest[on], share[on], value[on]
+        luminance, f, dx, dz, low, below, high, above, last = (
+            x[on] for x in (luminance, f, dx, dz, low, below, high, above, last)
+        )
+        inside = value <= 0
+        moved = np.where(inside, np.float32(-1), np.float32(1))
+        stuck = np.where(moved == last, half, np.float32(1))  # the end that stays a second time counts half
+        low, below = np.where(inside, share, low), np.where(inside, value, below * stuck)
+        high, above = np.where(inside, high, share), np.where(inside, above * stuck, value)
+        last = moved
+    return result
 
 
 def split(lab: Array) -> tuple[Array, Array]:
@@ -305,25 +342,98 @@ def reduced_lightness(pixels: np.ndarray, height: int, width: int) -> np.ndarray
     return split(rgb_to_lab(reduced.transpose(2, 0, 1)))[0][0]
 
 
-def recolor(pixels: np.ndarray, ab: np.ndarray, strength: float = 1.0) -> np.ndarray:
+def recolor(pixels: np.ndarray, ab: np.ndarray, strength: float = 1.0, threads: int | None = None) -> np.ndarray:
     """A photo with its own lightness and the colours of ``ab``, enlarged to its size (bicubic).
+
+    It is done in strips, so that beside the photo and the answer only a few MB and ``ab`` at the photo's width take
+    memory.
 
     Args:
         pixels: (H, W) grey or (H, W, 3) sRGB, uint8 or uint16.
         ab: (2, h, w) float32 normalised. Colours that sRGB does not have lose chroma at constant L* and hue.
         strength: what is kept of the chroma after that.
+        threads: cores to use; default those that OpenCV uses.
 
     Returns:
         (H, W, 3) sRGB of the same dtype.
     """
     height, width = pixels.shape[:2]
-    top = np.iinfo(pixels.dtype).max
-    rgb = np.repeat(pixels[..., None], 3, 2) if pixels.ndim == 2 else pixels
-    L, _ = split(rgb_to_lab(rgb.astype(np.float32).transpose(2, 0, 1) / top))
-    enlarged = np.stack([cv2.resize(plane, (width, height), interpolation=cv2.INTER_CUBIC) for plane in ab])
-    fitted = fit_to_gamut(join(L, enlarged))
-    fitted[1:] *= strength
-    return np.rint(lab_to_rgb(fitted).transpose(1, 2, 0) * top).astype(pixels.dtype)
+    if width > _TILE:  # on its side, because a strip is at least a row
+        return recolor(pixels.swapaxes(0, 1), ab.swapaxes(1, 2), strength, threads).swapaxes(0, 1)
+    # f(X) - f(Y) and f(Z) - f(Y), at full width; each strip brings its rows to full height.
+    shift = ab * np.array([[[AB_SCALE / 500]], [[AB_SCALE / -200]]], np.float32)
+    wide = np.stack([cv2.resize(d, (width, len(d)), interpolation=cv2.INTER_CUBIC) for d in shift])
+    result = np.empty((height, width, 3), pixels.dtype)
+    rows = max(1, _TILE // width)
+
+    def strip(top: int) -> None:
+        bottom = min(top + rows, height)
+        luminance, f = _luminance(pixels[top:bottom])
+        dx, dz = _cubic_rows(wide, top, bottom, height)
+        linear = _shifted(luminance, f, dx, dz)
+        outside = np.flatnonzero(cv2.inRange(linear, *_GAMUT) == 0)
+        if outside.size:
+            Y, fY, x, z = (plane.reshape(-1)[outside] for plane in (luminance, f, dx, dz))
+            kept = _chroma_in_gamut(Y, fY, x, z)
+            x, z = kept * x, kept * z
+            dx.reshape(-1)[outside], dz.reshape(-1)[outside] = x, z
+            linear.reshape(-1, 3)[outside] = _shifted(Y[None], fY[None], x[None], z[None])
+        if strength != 1:
+            linear = _shifted(luminance, f, np.float32(strength) * dx, np.float32(strength) * dz)
+        result[top:bottom] = _codes(linear, pixels.dtype)
+
+    with ThreadPoolExecutor(threads or cv2.getNumThreads()) as pool:
+        for _ in pool.map(strip, range(0, height, rows)):
+            pass
+    return result
+
+
+@cache
+def _tables(dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:
+    """Linear light of each code, and f of that, float32."""
+    top = np.iinfo(dtype).max
+    linear = _linear(np.arange(top + 1, dtype=np.float64) / top) if dtype != np.uint8 else _LINEAR_OF_CODE
+    return linear, _f(linear)
+
+
+def _luminance(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Y of the white and f(Y), (H, W) float32, of (H, W) grey or (H, W, 3) sRGB, uint8 or uint16."""
+    linear, f = _tables(pixels.dtype)
+    if pixels.ndim == 2:
+        return cv2.LUT(pixels, linear), cv2.LUT(pixels, f)
+    luminance = cv2.transform(cv2.LUT(pixels, linear), _TO_LMN_ARRAY[1:2])
+    return luminance, _f(luminance)
+
+
+def _shifted(luminance: np.ndarray, f: np.ndarray, dx: np.ndarray, dz: np.ndarray) -> np.ndarray:
+    """Linear light (H, W, 3) of Y, f(Y), f(X) - f(Y) and f(Z) - f(Y), each (H, W) float32."""
+    return cv2.transform(cv2.merge((_f_inverse(f + dx), luminance, _f_inverse(f + dz))), _FROM_LMN_ARRAY)
+
+
+def _codes(linear: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """sRGB codes of linear light (H, W, 3), clipped; uint8 by table, which is exact to a twentieth of a code."""
+    linear = np.clip(linear, 0, 1)
+    if dtype == np.uint8:
+        linear *= 65534
+        linear += 0.5
+        return cv2.LUT(linear.astype(np.uint16), _CODE_OF_LUMINANCE)
+    return np.rint(_encode(linear) * np.float32(np.iinfo(dtype).max)).astype(dtype)
+
+
+def _cubic_rows(samples: np.ndarray, top: int, bottom: int, height: int) -> np.ndarray:
+    """Rows ``top`` to ``bottom`` of ``samples`` (..., h, W) when they are enlarged to ``height`` rows by INTER_CUBIC.
+
+    As OpenCV does it (Keys' kernel with a = -0.75, the border repeated), which can enlarge nothing but a whole array.
+    """
+    position = (np.arange(top, bottom) + 0.5) * (samples.shape[-2] / height) - 0.5
+    taps = np.floor(position).astype(int)[:, None] + (-1, 0, 1, 2)
+    d = np.abs(position[:, None] - taps)
+    weights = np.where(d < 1, (1.25 * d - 2.25) * d * d + 1, ((-0.75 * d + 3.75) * d - 6) * d + 3)
+    taps = taps.clip(0, samples.shape[-2] - 1)
+    first, last = taps[0, 0], taps[-1, -1]
+    matrix = np.zeros((bottom - top, last - first + 1), np.float32)
+    np.add.at(matrix, (np.arange(bottom - top)[:, None], taps - first), weights)
+    return matrix @ samples[..., first : last + 1, :]
 
 
 def colorfulness(rgb: Array) -> Array:

@@ -30,7 +30,8 @@ class Settings:
     """What the colours of a photo depend on besides the weights.
 
     Attributes:
-        size: short side of the reduced copy that the network sees, pixels; ``None`` as trained.
+        size: short side of the reduced copy that the network sees, pixels; ``None`` (auto) as trained, but a smaller
+            photo is not enlarged.
         saturation: factor on the chroma, before colours are fitted to the gamut.
         strength: 1 the colours as they are, 0 grey, and the blends between.
         flips: average with the answer for the mirrored photo.
@@ -98,11 +99,13 @@ class Colorizer:
 
     Attributes:
         backends: one for each set of weights.
+        threads: cores that one photo uses, ``None`` for all.
         description: what the (first) weights say of themselves.
     """
 
-    def __init__(self, members: Sequence[backends.Backend]) -> None:
+    def __init__(self, members: Sequence[backends.Backend], threads: int | None = None) -> None:
         self.backends = list(members)
+        self.threads = threads
         self.description: dict[str, Any] = self.backends[0].description
 
     @classmethod
@@ -119,13 +122,14 @@ class Colorizer:
             weights: ``*.safetensors``, ``*.ckpt``, ``*.onnx``, the id or folder of a run, or several of those; default
                 see :func:`find_weights`.
             device: ``auto`` (MPS, then CUDA, then CPU), ``cpu``, ``cuda`` or ``mps``.
-            backend, threads: see :func:`colorization.backends.load`.
+            backend: see :func:`colorization.backends.load`.
+            threads: cores that one photo uses; default all.
 
         Raises:
             InputError: no such weights, or they cannot be trusted or used; no such device.
         """
         several = [weights] if weights is None or isinstance(weights, str | os.PathLike) else weights
-        return cls([backends.load(find_weights(w), device, backend, threads) for w in several])
+        return cls([backends.load(find_weights(w), device, backend, threads) for w in several], threads)
 
     @property
     def default_size(self) -> int:
@@ -133,9 +137,16 @@ class Colorizer:
         return int(self.description["training_data"].get("image_size", 256))
 
     def working_size(self, height: int, width: int, size: int | None) -> tuple[int, int]:
-        """Height and width of the reduced copy. The long side of a very long picture is held at four times ``size``."""
-        size = size or self.default_size
-        scale = min(size / min(height, width), 4 * size / max(height, width))
+        """Height and width of the reduced copy. The long side of a very long picture is held at four times ``size``.
+
+        ``None`` is the best of those tried with the shipped weights (trained at 128) on 46 photos of 48 to 256 pixels:
+        beyond the trained size ΔE2000 grows by 0.04, below it by 0.1 and more, and to enlarge a small photo gains
+        nothing.
+        """
+        side = size or self.default_size
+        scale = min(side / min(height, width), 4 * side / max(height, width))
+        if size is None:
+            scale = min(scale, 1)
         return max(SMALLEST_SIDE, round(height * scale)), max(SMALLEST_SIDE, round(width * scale))
 
     def predict(self, pixels: np.ndarray, settings: Settings = Settings()) -> Prediction:
@@ -151,7 +162,7 @@ class Colorizer:
     def colorize_page(self, page: Page, settings: Settings = Settings()) -> Page:
         """The page in colour: (H, W, 3) of the same dtype, with the same lightness and alpha."""
         ab = self.predict(page.pixels, settings).ab * np.float32(settings.saturation)
-        return Page(color.recolor(page.pixels, ab, settings.strength), page.alpha)
+        return Page(color.recolor(page.pixels, ab, settings.strength, self.threads), page.alpha)
 
     def colorize(self, image: Image.Image, size: int | None = None, **settings: Any) -> Image.Image:
         """Colorize a photo.
