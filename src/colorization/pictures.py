@@ -6,7 +6,7 @@ Who does what:
   TIFF pages of up to 8 bits a channel; writes WebP, and the headers of JPEG and PNG
 - imagecodecs: JPEG pixels (libjpeg-turbo in half of Pillow's time and memory), 16-bit PNG, and colour profiles (Little
   CMS at 16 bits, which Pillow's binding has not)
-- tifffile: TIFF pages of more than 8 bits, and all TIFF writing
+- tifffile: TIFF pages of more than 8 bits or of rare compressions, and all TIFF writing
 - pi-heif (the extra ``heif``): HEIF, at 8 bits
 - :mod:`colorization.metadata`: EXIF, XMP and IPTC
 
@@ -96,6 +96,8 @@ _TOO_LARGE = f"claims more than {MAX_PIXELS // 1_000_000} megapixels"
 _FORMATS = ("JPEG", "MPO", "PNG", "TIFF", "WEBP", "BMP", "GIF", "AVIF", "JPEG2000", "HEIF")
 _STRIP = 1 << 20  # pixels that are converted at once, where the steps between need more room than the result
 _LARGEST_SIDE = {"jpeg": 65500, "webp": 16383}  # of the formats' encoders, pixels
+# TIFF's compressions that Pillow's libtiff has: none, fax, LZW, JPEG, deflate, PackBits, LZMA, zstd.
+_LIBTIFF = (1, 2, 3, 4, 5, 6, 7, 8, 32773, 32946, 34925, 50000)
 _REDUCED_OR_MASK = 0b101  # of TIFF's NewSubfileType
 # Little CMS: without its optimization, whose tables are off by up to 5,000 of 65,535 at 16 bits.
 _INTENT, _BLACK_POINT, _EXACT = 1, 0x2000, 0x0100
@@ -235,8 +237,8 @@ class Picture:
 
     def _tiff_page(self, index: int, page: Any) -> Page:
         _check_size(page.imagewidth, page.imagelength)
-        if page.bitspersample > 8 or page.sampleformat != 1:
-            return _deep_tiff_page(page)
+        if page.bitspersample > 8 or page.sampleformat != 1 or page.compression not in _LIBTIFF:
+            return _tifffile_page(page)
         with Image.open(self._path, formats=["TIFF"]) as image:
             image.seek(index)
             return page_of(image)
@@ -312,13 +314,13 @@ def _jpeg_pixels(data: bytes) -> np.ndarray:
 def _end_of_jpeg_header(data: bytes) -> int:
     """Where the first scan begins. The bytes FFD9 (end) may occur before it, in a thumbnail, but not within it."""
     place = 2
-    while data[place + 1] != 0xDA:
-        if data[place] != 0xFF:
-            raise ValueError("no marker where one should be")
-        # Filling bytes and markers without content are one step.
-        filling = data[place + 1] == 0xFF
-        bare = data[place + 1] == 0x01 or 0xD0 <= data[place + 1] <= 0xD8
-        place += 1 if filling else 2 if bare else 2 + int.from_bytes(data[place + 2 : place + 4], "big")
+    while data[place] != 0xFF or data[place + 1] != 0xDA:
+        if data[place] != 0xFF or data[place + 1] in (0x00, 0xFF):  # filling, or what libjpeg skips
+            place += 1
+        elif data[place + 1] == 0x01 or 0xD0 <= data[place + 1] <= 0xD8:  # markers without content
+            place += 2
+        else:
+            place += 2 + int.from_bytes(data[place + 2 : place + 4], "big")
     return place
 
 
@@ -399,8 +401,8 @@ def _to_uint16(values: np.ndarray, bits: int = 16) -> np.ndarray:
     return _by_strips(scale, values.shape, np.uint16, values)
 
 
-def _deep_tiff_page(page: Any) -> Page:
-    """A TIFF page of more than 8 bits a channel, or of floats."""
+def _tifffile_page(page: Any) -> Page:
+    """A TIFF page as tifffile reads it: uint8 if it has 8 bits a channel, else uint16."""
     import tifffile
 
     ends = [start + size for start, size in zip(page.dataoffsets, page.databytecounts, strict=True)]
@@ -411,7 +413,8 @@ def _deep_tiff_page(page: Any) -> Page:
         values = np.moveaxis(values, 0, -1)
     if values.ndim not in (2, 3):
         raise ValueError(f"has the axes {page.axes}")
-    values = _to_uint16(values, page.bitspersample)
+    if page.bitspersample != 8 or values.dtype != np.uint8:
+        values = _to_uint16(values, page.bitspersample)
     extra = [int(e) for e in page.extrasamples]
     photometric = page.photometric
     colours = values.shape[2] - len(extra) if values.ndim == 3 else 1
@@ -421,15 +424,15 @@ def _deep_tiff_page(page: Any) -> Page:
             alpha = np.ascontiguousarray(values[..., colours])
         values = np.ascontiguousarray(values[..., 0] if colours == 1 else values[..., :colours])
     if alpha is not None and extra[0] == 1:  # colours are stored multiplied by alpha
-        values = _by_strips(_unassociated, values.shape, np.uint16, values, alpha)
+        values = _by_strips(_unassociated, values.shape, values.dtype, values, alpha)
     if photometric == tifffile.PHOTOMETRIC.MINISWHITE:
-        values = 65535 - values
+        values = ~values
     elif photometric == tifffile.PHOTOMETRIC.PALETTE:
-        values = np.ascontiguousarray(np.moveaxis(page.colormap, 0, -1)[values])
+        values = np.moveaxis(page.colormap, 0, -1)[values]  # 16 bits
     profile = bytes(page.iccprofile) if page.iccprofile else None
     if photometric == tifffile.PHOTOMETRIC.SEPARATED and colours == 4:
         values = _rgb_of_cmyk(values, profile)
-    elif colours in (1, 3) and photometric in (0, 1, 2, 3):
+    elif colours in (1, 3) and photometric in (0, 1, 2, 3, 6):  # 6: YCbCr, which tifffile has converted
         values = _to_srgb(values, profile)
     else:
         raise ValueError(f"has {colours} channels of the kind {photometric!r}")
@@ -439,8 +442,9 @@ def _deep_tiff_page(page: Any) -> Page:
 
 
 def _unassociated(values: np.ndarray, alpha: np.ndarray) -> np.ndarray:
-    factor = 65535 / np.maximum(alpha, 1).astype(np.float32)
-    return np.rint(values * (factor if values.ndim == 2 else factor[..., None])).clip(0, 65535)
+    top = np.iinfo(values.dtype).max
+    factor = top / np.maximum(alpha, 1).astype(np.float32)
+    return np.rint(values * (factor if values.ndim == 2 else factor[..., None])).clip(0, top)
 
 
 # Colour

@@ -35,6 +35,9 @@ from colorization.errors import InputError
 SCHEMA = 1
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk, the person's quota, or the largest file it takes
 STATES = ("queued", "running", "finished", "failed", "stopped")
+# Read once: it can only be read by setting it, and threads that do so together may leave it at 0.
+_UMASK = os.umask(0o077)
+os.umask(_UMASK)
 _PROCESS_TIME = datetime.datetime.now(datetime.timezone.utc)
 _PROCESS_TOKEN = secrets.randbelow(1 << 16)
 
@@ -63,7 +66,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     temporary = Path(name)
     try:
         yield temporary
-        temporary.chmod(0o666 & ~_umask())  # mkstemp's 0600 would hide results from a colleague
+        temporary.chmod(0o666 & ~_UMASK)  # mkstemp's 0600 would hide results from a colleague
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -76,7 +79,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
     try:
         yield temporary
-        temporary.chmod(0o777 & ~_umask())
+        temporary.chmod(0o777 & ~_UMASK)
         try:
             temporary.rename(path)
         except OSError:
@@ -84,12 +87,6 @@ def atomic_folder(path: Path) -> Iterator[Path]:
                 raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _umask() -> int:
-    umask = os.umask(0)
-    os.umask(umask)
-    return umask
 
 
 def temporaries(folder: Path) -> list[Path]:
