@@ -21,8 +21,9 @@ import pyexiv2
 import pytest
 import tifffile
 from PIL import Image, ImageCms, ImageOps
+from skimage.color import rgb2lab
 
-from colorization import pictures
+from colorization import Colorizer, pictures
 from colorization.data.datamodules import sample_photo
 from colorization.errors import InputError
 from colorization.metadata import Metadata
@@ -608,7 +609,7 @@ def test_writing_twice_gives_the_same_bytes(deep: np.ndarray, photo: np.ndarray,
     program = f"""
 import sys
 from pathlib import Path
-from colorization import pictures
+from colorization import Colorizer, pictures
 for suffix in ("jpg", "png", "webp", "tif"):
     with pictures.open_picture(sys.argv[1]) as picture:
         pictures.save(Path(sys.argv[2] + suffix), picture, picture.metadata, pictures.Output(), {DISCLOSURE!r})
@@ -839,3 +840,22 @@ def test_what_was_there_stays_when_writing_fails(photo: np.ndarray, tmp_path: Pa
 def test_importing_pictures_imports_no_torch() -> None:
     program = "import sys, colorization.pictures; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program]).returncode == 0
+
+
+def test_a_deep_file_of_several_pages_is_colorized(deep: np.ndarray, tmp_path: Path) -> None:
+    """The whole way: depth, pages, alpha, lightness and metadata are there; the colours are new."""
+    alpha = circle(deep).astype(np.uint16) * 257
+    with tifffile.TiffWriter(tmp_path / "a.tif") as writer:
+        writer.write(deep[..., 1], photometric="minisblack", metadata=None, resolution=(400, 400), resolutionunit=2)
+        writer.write(np.dstack((deep, alpha)), photometric="rgb", extrasamples=["unassalpha"], metadata=None)
+    facts = Colorizer.load(device="cpu").colorize_file(tmp_path / "a.tif", tmp_path / "b.tif")
+    assert facts["pages"] == 2
+    with tifffile.TiffFile(tmp_path / "b.tif") as result:
+        first, second = (page.asarray() for page in result.pages)
+        assert [page.tags["XResolution"].value for page in result.pages] == [(400, 1), (400, 1)]
+    assert first.dtype == second.dtype == np.uint16
+    assert np.array_equal(second[..., 3], alpha)
+    for before, after in ((np.repeat(deep[..., 1:2], 3, 2), first), (deep, second[..., :3])):
+        assert np.abs(rgb2lab(before / 65535)[..., 0] - rgb2lab(after / 65535)[..., 0]).max() < 1
+        assert np.abs(rgb2lab(after / 65535)[..., 1:]).mean() > 0.5
+        assert len(np.unique(after & 255)) > 250  # the lower bits are in use
