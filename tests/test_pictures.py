@@ -359,6 +359,51 @@ def test_a_deep_ramp_has_no_bands_after_a_profile(tmp_path: Path) -> None:
     assert len(np.unique(cv2.imread(str(target), cv2.IMREAD_UNCHANGED)[0, :, 1])) > 3900
 
 
+def cmyk_profile() -> bytes:
+    """A printer's ICC profile (ICC.1:2001, lut8): Lab colours of the 16 full overprints, linear between them."""
+    nodes = bytearray()
+    for c, m, y, k in np.ndindex(2, 2, 2, 2):  # the last ink varies fastest
+        paper = np.array([255, 128, 128]) - c * np.array([70, 30, 50]) - m * np.array([90, -70, 0])
+        lab = (paper - y * np.array([15, 5, -80])) * (1 - k) + k * np.array([10, 128, 128])
+        nodes += bytes(lab.clip(0, 255).astype(np.uint8))
+    identity = struct.pack(">9i", 65536, 0, 0, 0, 65536, 0, 0, 0, 65536)
+    ramp = bytes(range(256))
+    table = b"mft1" + bytes(4) + bytes([4, 3, 2, 0]) + identity + ramp * 4 + bytes(nodes) + ramp * 3
+    white = b"XYZ " + bytes(4) + struct.pack(">3i", 63190, 65536, 54061)
+    table += bytes(-len(table) % 4)
+    tags = struct.pack(">I", 2) + b"A2B0" + struct.pack(">II", 156, len(table))
+    tags += b"wtpt" + struct.pack(">II", 156 + len(table), len(white))
+    head = struct.pack(">I", 156 + len(table) + len(white)) + bytes(4) + bytes.fromhex("02400000") + b"prtrCMYKLab "
+    head += struct.pack(">6H", 2000, 1, 1, 0, 0, 0) + b"acsp" + bytes(28) + struct.pack(">3i", 63190, 65536, 54061)
+    return head.ljust(128, b"\0") + tags + table + white
+
+
+@pytest.mark.parametrize("kind", ["a.jpg", "a.tif", "deep.tif"])
+def test_a_cmyk_profile_is_converted(kind: str, photo: np.ndarray, tmp_path: Path) -> None:
+    inks = np.zeros((48, 64, 4), np.uint8)
+    inks[:16], inks[16:32, :, 0], inks[32:, :, 3] = 0, 255, np.arange(0, 256, 4)
+    image, profile = Image.fromarray(inks, "CMYK"), cmyk_profile()
+    if kind == "deep.tif":
+        values = inks.astype(np.uint16) * 257
+        tifffile.imwrite(tmp_path / kind, values, photometric="separated", iccprofile=profile, metadata=None)
+    else:
+        image.save(tmp_path / kind, icc_profile=profile, **({"quality": 100} if kind == "a.jpg" else {}))
+    pixels = read(tmp_path / kind).pixels / (257 if kind == "deep.tif" else 1)
+    truth = ImageCms.profileToProfile(
+        image,
+        ImageCms.ImageCmsProfile(io.BytesIO(profile)),
+        ImageCms.createProfile("sRGB"),
+        ImageCms.Intent.RELATIVE_COLORIMETRIC,
+        "RGB",
+        flags=ImageCms.Flags.BLACKPOINTCOMPENSATION,
+    )
+    assert np.abs(pixels - np.asarray(truth)).max() < (8 if kind == "a.jpg" else 2)
+    white, cyan, black = pixels[4, 4], pixels[24, 4], pixels[44, 63]
+    assert white.min() > 200
+    assert cyan[2] > cyan[0] + 50
+    assert black.max() < 20
+
+
 @pytest.mark.parametrize("depth", [8, 16])
 def test_a_grey_profile_is_converted_and_the_page_stays_grey(
     depth: int, photo: np.ndarray, deep: np.ndarray, tmp_path: Path
@@ -822,6 +867,20 @@ def test_a_target_that_cannot_be_written_is_an_error_of_the_system(photo: np.nda
     with pytest.raises(OSError, match=r"taken\.jpg"):
         pictures.save(tmp_path / "taken.jpg", [Page(photo)], None, Output(), None)
     assert sorted(f.name for f in tmp_path.iterdir()) == ["file", "taken.jpg"]
+
+
+def test_a_read_only_folder(photo: np.ndarray, tmp_path: Path) -> None:
+    folder = tmp_path / "fixed"
+    folder.mkdir(mode=0o555)
+    mount = ["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", folder]
+    if os.geteuid() == 0 and subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("only a file system can stop root, and none may be mounted here")
+    try:
+        with pytest.raises(OSError, match=r"(Read-only file system|Permission denied): .*a\.jpg"):
+            pictures.save(folder / "a.jpg", [Page(photo)], None, Output(), None)
+    finally:
+        if os.geteuid() == 0:
+            subprocess.run(["umount", folder], check=True)
 
 
 def test_what_was_there_stays_when_writing_fails(photo: np.ndarray, tmp_path: Path) -> None:
