@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from skimage.color import rgb2lab
 
-from colorization import Colorizer, checkpoint, inference
+from colorization import Colorizer, checkpoint, descriptions, inference
 from colorization.cli import colorize
 from colorization.data.datamodules import sample_photo
 from colorization.errors import InputError
@@ -27,7 +27,7 @@ def save(path: Path, bias: tuple[float, float], **facts: object) -> Path:
     torch.nn.init.normal_(network.head.weight, 0.0, 0.01)
     network.head.bias.data = torch.tensor(bias)
     spec = {"_target_": "colorization.networks.baseline.BaselineCNN", "width": 4}
-    checkpoint.save_weights(path, network, checkpoint.describe("baseline", spec, {}, facts))
+    checkpoint.save_weights(path, network, descriptions.describe("baseline", spec, {}, facts))
     return path
 
 

@@ -15,7 +15,7 @@ from PIL import Image
 from skimage.color import deltaE_ciede2000, lab2rgb, rgb2lab
 from skimage.metrics import peak_signal_noise_ratio
 
-from colorization import checkpoint, statistics
+from colorization import checkpoint, descriptions, statistics
 from colorization import eval as evaluation
 from colorization.networks.baseline import BaselineCNN
 from colorization.runs import Run
@@ -33,7 +33,7 @@ def weights(path: Path, stage: str = "baseline", seed: int = 0, **facts: object)
     network = BaselineCNN(width=4)
     torch.nn.init.normal_(network.head.bias, 0.0, 0.3)
     spec = {"_target_": "colorization.networks.baseline.BaselineCNN", "width": 4}
-    description = checkpoint.describe(stage, spec, {}, {"name": "test", "image_size": 64, **facts})
+    description = descriptions.describe(stage, spec, {}, {"name": "test", "image_size": 64, **facts})
     checkpoint.save_weights(path, network, description)
     return path
 
@@ -205,7 +205,7 @@ def test_by_default_the_newest_finished_run_of_each_model_is_evaluated(command, 
 
 def test_a_random_resnet_shows_in_the_table(tmp_path) -> None:
     spec = {"_target_": "colorization.networks.baseline.BaselineCNN", "width": 4}
-    description = checkpoint.describe("fusion", spec, {"resnet": "random"})
+    description = descriptions.describe("fusion", spec, {"resnet": "random"})
     checkpoint.save_weights(tmp_path / "w.safetensors", BaselineCNN(4), description)
     assert evaluation.model_row(tmp_path / "w.safetensors", "cpu").name == "fusion (random resnet)"
 

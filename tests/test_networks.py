@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 from skimage.color import lab2rgb
 from torch import nn
 
-from colorization import checkpoint, color, hydra_main
+from colorization import checkpoint, color, descriptions, hydra_main
 from colorization.errors import InputError
 from colorization.networks.fusion import FrozenResNet18, FusionUNet
 from colorization.networks.layers import BatchNorm2d
@@ -130,7 +130,7 @@ def test_weights_file_gives_the_same_network(model: str, tmp_path: Path) -> None
     with torch.no_grad():
         network(lightness(2, 1, 64, 64))
     network.eval()
-    description = checkpoint.describe(model, config(model)["network"], {})
+    description = descriptions.describe(model, config(model)["network"], {})
     checkpoint.save_weights(tmp_path / "weights.safetensors", network, description)
     torch.manual_seed(99)
     loaded, read = checkpoint.load_weights(tmp_path / "weights.safetensors")
@@ -145,7 +145,7 @@ def test_weights_file_gives_the_same_network(model: str, tmp_path: Path) -> None
 def test_half_precision_file_is_read_as_float32(model: str, tmp_path: Path) -> None:
     """Each tensor is the float16 rounding of its own."""
     network = build(model)
-    description = checkpoint.describe(model, config(model)["network"], {})
+    description = descriptions.describe(model, config(model)["network"], {})
     checkpoint.save_weights(tmp_path / "weights.safetensors", network, description, torch.float16)
     loaded, _ = checkpoint.load_weights(tmp_path / "weights.safetensors")
     for (name, a), b in zip(network.state_dict().items(), loaded.state_dict().values(), strict=True):

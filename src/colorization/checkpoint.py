@@ -1,8 +1,4 @@
-"""Weights that describe themselves, and the refusal of all others.
-
-``weights.safetensors`` holds the generator's tensors and, in its header, one JSON document (key ``colorization``) that
-says what they are. A Lightning checkpoint (``*.ckpt``) holds the same document beside the optimizer's state.
-"""
+"""Weights in and out of files that say what they are (:mod:`colorization.descriptions`), and the refusal of others."""
 
 from __future__ import annotations
 
@@ -17,19 +13,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from colorization import __version__, color
+from colorization import __version__, descriptions
+from colorization.descriptions import KEY
 from colorization.errors import InputError
-from colorization.runs import atomic_path, git_state, utc_now
+from colorization.runs import atomic_path
 
-FORMAT_VERSION = 1
-KEY = "colorization"
 _NETWORKS = "colorization.networks."
-# A checkpoint is only read by code that means the same by "ab"; see color.split.
-_COLOR = {"space": "CIE L*a*b*, D65, 2 degrees", "l_scale": color.L_SCALE, "ab_scale": color.AB_SCALE}
 
 
 def build_network(spec: Mapping[str, Any]) -> nn.Module:
@@ -56,53 +49,6 @@ def build_network(spec: Mapping[str, Any]) -> nn.Module:
         return cls(**arguments)
     except TypeError as error:
         raise InputError(f"network {target!r}: {error}") from error
-
-
-def describe(
-    stage: str,
-    network: Mapping[str, Any],
-    pretrained: Mapping[str, str],
-    training_data: Mapping[str, Any] | None = None,
-    metrics: Mapping[str, float] | None = None,
-    **more: Any,
-) -> dict[str, Any]:
-    """The document that travels with weights.
-
-    Args:
-        stage: ``model.name``.
-        network: as for :func:`build_network`.
-        pretrained: what pretrained parts are, e.g. ``{"resnet": "imagenet"}``.
-        training_data: name, number of photos, hash and mean ab of the training split, image size.
-        metrics: validation figures.
-        more: anything else that is plain JSON.
-    """
-    return {
-        "format_version": FORMAT_VERSION,
-        "stage": stage,
-        "network": dict(network),
-        "pretrained": dict(pretrained),
-        "color": _COLOR,
-        "training_data": dict(training_data or {}),
-        "metrics": dict(metrics or {}),
-        "version": __version__,
-        "git": git_state(Path(__file__).parent),
-        "created": utc_now(),
-        **more,
-    }
-
-
-def _check(description: Any, path: Path) -> dict[str, Any]:
-    if not isinstance(description, dict) or "format_version" not in description:
-        raise InputError(
-            f"{path}: these weights do not say what they are; only files written by this project can be loaded"
-        )
-    if description["format_version"] != FORMAT_VERSION:
-        raise InputError(
-            f"{path}: weights of format {description['format_version']}, but this version reads format {FORMAT_VERSION}"
-        )
-    if description["color"] != _COLOR:
-        raise InputError(f"{path}: trained with other colour constants ({description['color']}) than this version has")
-    return description
 
 
 def save_weights(
@@ -153,22 +99,13 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     content = load_tensors(path)
     if not isinstance(content, dict) or "state_dict" not in content:
         raise InputError(f"{path}: not a checkpoint of this project")
-    _check(content.get(KEY), path)
+    descriptions.check(content.get(KEY), path)
     return content
 
 
 def read_description(path: Path) -> dict[str, Any]:
     """The document in a weights file or checkpoint, checked. Raises ``InputError``."""
-    if path.suffix == ".ckpt":
-        return read_checkpoint(path)[KEY]
-    if not path.is_file():
-        raise InputError(f"{path}: no such file")
-    try:
-        with safe_open(str(path), "pt") as file:
-            metadata = file.metadata() or {}
-    except (SafetensorError, OSError) as error:
-        raise InputError(f"{path}: not a safetensors file ({error})") from error
-    return _check(json.loads(metadata.get(KEY, "null")), path)
+    return read_checkpoint(path)[KEY] if path.suffix == ".ckpt" else descriptions.read(path)
 
 
 def load_weights(path: str | Path) -> tuple[nn.Module, dict[str, Any]]:
@@ -183,7 +120,7 @@ def load_weights(path: str | Path) -> tuple[nn.Module, dict[str, Any]]:
         description = content[KEY]
         state = {k.removeprefix("network."): v for k, v in content["state_dict"].items() if k.startswith("network.")}
     else:
-        description = read_description(path)
+        description = descriptions.read(path)
         with safe_open(str(path), "pt") as file:
             state = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118 (not a dictionary)
     network = build_network(description["network"])

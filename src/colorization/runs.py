@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import datetime
 import errno
+import hashlib
 import json
 import os
 import platform
@@ -92,6 +93,15 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 def temporaries(folder: Path) -> list[Path]:
     """What :func:`atomic_path` left in ``folder`` in a process that was killed."""
     return sorted(folder.glob(".*-????????.*"))
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file's content, hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def write_json(path: Path, content: Any, indent: int | None = None) -> None:

@@ -24,7 +24,7 @@ from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import TQDMProgressBar
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
-from colorization import callbacks, checkpoint, devices, hydra_main, runs
+from colorization import callbacks, checkpoint, descriptions, devices, hydra_main, runs
 from colorization.data.datamodules import PhotoDataModule, is_number
 from colorization.errors import InputError
 from colorization.stages.base import ColorizationStage
@@ -211,7 +211,7 @@ def find_checkpoint(cfg: DictConfig, run: runs.Run) -> tuple[Path | None, str | 
     if not path.is_file():
         raise InputError(f"ckpt_path={path}: no such file; give a *.ckpt of a run, or last")
     content = checkpoint.read_checkpoint(path)
-    stage = content[checkpoint.KEY]["stage"]
+    stage = content[descriptions.KEY]["stage"]
     if stage != cfg.model.name:
         raise InputError(f"ckpt_path={path}: a checkpoint of model={stage} cannot go on as model={cfg.model.name}")
     epochs = cfg.trainer.max_epochs

@@ -61,6 +61,8 @@ class Level(nn.Sequential):
 
 def pad_to_even(x: torch.Tensor) -> torch.Tensor:
     """Repeat the last row or column where H or W is odd, so that a stride-2 layer rounds up instead of down."""
+    if torch.onnx.is_in_onnx_export():  # sizes are not known yet: the exported model pads by none or one
+        return F.pad(x, (0, x.size(-1) % 2, 0, x.size(-2) % 2), mode="replicate")
     # (F.pad would copy where there is nothing to pad, and torch.compile mistakes its strides under channels_last.)
     if x.size(-1) % 2:
         x = torch.cat((x, x[..., -1:]), dim=-1)

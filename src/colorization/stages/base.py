@@ -13,7 +13,7 @@ import torch
 from hydra.utils import get_class
 from torch import nn
 
-from colorization import checkpoint, color
+from colorization import checkpoint, color, descriptions
 from colorization.errors import InputError
 from colorization.metrics import ColorizationMetrics, image_metrics, means
 from colorization.networks.layers import Level
@@ -245,7 +245,7 @@ class ColorizationStage(pl.LightningModule):
         trainer = self._trainer
         data = getattr(trainer, "datamodule", None)
         figures = {k: round(float(v), 5) for k, v in trainer.callback_metrics.items()} if trainer else {}
-        return checkpoint.describe(
+        return descriptions.describe(
             self.name,
             self.hparams["network"],
             self.pretrained,
@@ -255,7 +255,7 @@ class ColorizationStage(pl.LightningModule):
         )
 
     def on_save_checkpoint(self, checkpoint_content: dict[str, Any]) -> None:
-        checkpoint_content[checkpoint.KEY] = self.describe()
+        checkpoint_content[descriptions.KEY] = self.describe()
 
     def on_load_checkpoint(self, checkpoint_content: dict[str, Any]) -> None:
-        self.pretrained = checkpoint_content[checkpoint.KEY]["pretrained"]
+        self.pretrained = checkpoint_content[descriptions.KEY]["pretrained"]
