@@ -1,20 +1,47 @@
-"""What runs a network: PyTorch, onnxruntime or OpenVINO behind one call. PyTorch is imported only where it is used."""
+"""What runs a network: PyTorch, onnxruntime or OpenVINO behind one call. Each is imported only where it is used.
+
+Weights run in onnxruntime and OpenVINO as their ONNX twin (:mod:`colorization.export`): the one that lies beside them,
+or one in the user's cache, where it is made on first use if torch is there. A twin knows the SHA-256 of its weights.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import json
+import logging
+import os
+import platform
+import shutil
+import statistics
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+import platformdirs
+
+from colorization import descriptions, runs
+from colorization.errors import InputError
+
+log = logging.getLogger(__name__)
+
+NAMES = ("torch", "onnx", "openvino", "openvino-bf16")
+CACHE_VARIABLE = "COLORIZATION_CACHE"
+MEASURED_SECONDS = 0.4  # on each backend
 
 
 class Backend(Protocol):
     """One set of weights, ready to run.
 
     Attributes:
-        name: ``torch``, ``onnx`` or ``openvino``.
+        name: one of :data:`NAMES`.
         description: what the weights say of themselves.
-        digest: SHA-256 of the weights file, hexadecimal.
+        digest: SHA-256 of the weights file, hexadecimal; of an exported model that of the weights it was made from.
     """
 
     name: str
@@ -28,35 +55,289 @@ class Backend(Protocol):
         """
 
 
+class Unexportable(InputError):
+    """Weights that are sound but have no ONNX twin here."""
+
+
 class TorchBackend:
-    """The network itself, see :func:`colorization.checkpoint.load_weights`."""
+    """The network itself, see :func:`colorization.checkpoint.load_weights`. ``threads`` holds for the whole process."""
 
     name = "torch"
 
-    def __init__(self, path: Path, device: str) -> None:
+    def __init__(self, path: Path, device: str = "cpu", threads: int | None = None) -> None:
         import torch
 
         from colorization import checkpoint, devices
 
         self._torch = torch
+        if threads is not None:
+            torch.set_num_threads(threads)
         self.device = devices.choose(device, "device")
         network, self.description = checkpoint.load_weights(path)
         # Channels last takes two thirds of the time on CPUs (benchmarks/bench_infer.py) and changes no result.
         self._network = network.eval().to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.digest = ""
+        self.digest = runs.sha256(path)
 
     def __call__(self, L: np.ndarray) -> np.ndarray:
         with self._torch.inference_mode():
-            return self._network(self._torch.from_numpy(L).to(self.device)).float().cpu().numpy()[None]
+            return answers(self._network, self._torch.from_numpy(L).to(self.device)).float().cpu().numpy()
 
 
-def load(path: Path, device: str = "auto", backend: str = "auto", threads: int | None = None) -> Backend:
-    """The backend for a weights file.
+def answers(network: Any, L: Any) -> Any:
+    """(K, N, 2, h, w): what each member of an ensemble answers, or the one answer of another network; tensors."""
+    return network.answers(L) if hasattr(network, "answers") else network(L)[None]
+
+
+class OnnxBackend:
+    """An exported model (``*.onnx``) in onnxruntime, on the CPU."""
+
+    name = "onnx"
+
+    def __init__(self, path: Path, threads: int | None = None) -> None:
+        self._session = _onnx_session(path, threads)
+        self.description, self.digest = _identity(self._session.get_modelmeta().custom_metadata_map, path)
+
+    def __call__(self, L: np.ndarray) -> np.ndarray:
+        return self._session.run(None, {"L": L})[0]
+
+
+def _onnx_session(path: Path, threads: int | None = None, optimize: bool = True) -> Any:
+    import onnxruntime
+
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = threads or 0
+    if not optimize:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    try:
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # its exceptions have no other class in common
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(f"{path}: not an ONNX model that onnxruntime can run ({reason})") from error
+
+
+class OpenVINOBackend:
+    """An exported model (``*.onnx``, ``*.xml``) in OpenVINO, on the CPU.
 
     Args:
-        path: ``*.safetensors``, ``*.ckpt``, ``*.onnx`` or OpenVINO's ``*.xml``.
-        device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
-        backend: ``auto`` (the fastest here), ``torch``, ``onnx`` or ``openvino``.
-        threads: cores that one call uses; default all.
+        path: the model.
+        threads: cores that one call uses; as many calls run side by side as there is room for.
+        bf16: compute in bfloat16, which only some processors do, and they several times as fast; the answers differ
+            by up to 0.2 in a* and b*.
+
+    Raises:
+        InputError: the file is no model of this project, the package is missing, or the processor has no bfloat16.
     """
-    return TorchBackend(path, device)
+
+    def __init__(self, path: Path, threads: int | None = None, bf16: bool = False) -> None:
+        if find_spec("openvino") is None:
+            raise InputError(f"{path}: needs the package openvino: pip install 'lab-colorization[openvino]'")
+        import openvino
+
+        if not path.is_file():
+            raise InputError(f"{path}: no such file")
+        self.name = "openvino-bf16" if bf16 else "openvino"
+        core = openvino.Core()
+        if bf16 and not _has_bf16(core):
+            raise InputError(f"backend={self.name}: this processor does not compute in bfloat16; take openvino")
+        try:
+            model = core.read_model(path)
+        except RuntimeError as error:
+            raise InputError(f"{path}: not a model that OpenVINO can run") from error
+        if path.suffix == ".onnx":
+            facts: Mapping[str, str] = _onnx_session(path, 1, optimize=False).get_modelmeta().custom_metadata_map
+        else:
+            keys = [k for k in (descriptions.KEY, descriptions.SOURCE) if model.has_rt_info(k)]
+            facts = {k: model.get_rt_info(k).value for k in keys}
+        self.description, self.digest = _identity(facts, path)
+        cores = _cores()
+        streams = max(1, cores // (threads or cores))
+        config = {
+            "INFERENCE_PRECISION_HINT": "bf16" if bf16 else "f32",
+            "INFERENCE_NUM_THREADS": min(cores, streams * threads) if threads else cores,
+            "NUM_STREAMS": streams,
+        }
+        self._model = core.compile_model(model, "CPU", config)
+        self._local = threading.local()  # a request serves one thread at a time
+
+    def __call__(self, L: np.ndarray) -> np.ndarray:
+        if not hasattr(self._local, "request"):
+            self._local.request = self._model.create_infer_request()
+        return self._local.request.infer({"L": L})[0].copy()
+
+
+def _has_bf16(core: Any) -> bool:
+    return "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
+def _identity(facts: Mapping[str, str], path: Path) -> tuple[dict[str, Any], str]:
+    """Description and source's digest in an exported model's metadata. Raises ``InputError``."""
+    description = descriptions.check(json.loads(facts.get(descriptions.KEY, "null")), path)
+    return description, facts[descriptions.SOURCE]
+
+
+def _cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def cache_dir() -> Path:
+    """Where twins and measurements are kept: ``$COLORIZATION_CACHE``, else where the system keeps a user's caches."""
+    given = os.environ.get(CACHE_VARIABLE)
+    return Path(given) if given else platformdirs.user_cache_path("lab-colorization", appauthor=False)
+
+
+def twin(path: Path) -> Path:
+    """The ONNX model of a weights file: beside it, or in the cache, into which it is exported on first use.
+
+    Raises:
+        Unexportable: there is none, and it cannot be made.
+        InputError: the weights cannot be used.
+    """
+    digest = runs.sha256(path)
+    cached = cache_dir() / "onnx" / f"{digest}.onnx"
+    for candidate in (path.with_suffix(".onnx"), cached):
+        if candidate.is_file():
+            facts = _onnx_session(candidate, 1, optimize=False).get_modelmeta().custom_metadata_map
+            if facts.get(descriptions.SOURCE) == digest:
+                return candidate
+    if find_spec("torch") is None:
+        raise Unexportable(
+            f"{path}: without PyTorch these weights need their ONNX twin beside them; make it where PyTorch is: "
+            f"python -m colorization.export weights={path.name}"
+        )
+    from colorization import export
+
+    try:
+        export.export(path, cached)
+    except OSError as error:
+        raise Unexportable(f"{path}: its ONNX twin cannot be written to {cached.parent} ({error.strerror})") from error
+    return cached
+
+
+def load(
+    path: Path, device: str = "auto", backend: str = "auto", threads: int | None = None, measure: bool = False
+) -> Backend:
+    """The backend for a weights file.
+
+    ``auto`` takes the backend that was measured to be the fastest on this machine for these weights and ``threads``,
+    and until one was measured onnxruntime, which starts the fastest; torch for weights that it cannot run. Where there
+    may be an accelerator, torch is imported to see.
+
+    Args:
+        path: ``*.safetensors``, ``*.ckpt``, or an exported ``*.onnx`` or ``*.xml`` (OpenVINO).
+        device: ``auto``, ``cpu``, ``cuda`` or ``mps``; all but torch run on the CPU alone.
+        backend: ``auto`` or one of :data:`NAMES`.
+        threads: cores that one call uses; default all.
+        measure: with ``auto``, measure where that has not been done: about half a second a backend, and some seconds
+            to import torch. Worth it for a folder, not for a photo.
+
+    Raises:
+        InputError: no such backend or device here, or the weights cannot be used by it.
+    """
+    if backend not in ("auto", *NAMES):
+        raise InputError(f"backend={backend}: should be auto, {', '.join(NAMES[:-1])} or {NAMES[-1]}")
+    if device not in ("auto", "cpu", "cuda", "mps"):
+        raise InputError(f"device={device}: should be auto, cpu, cuda or mps")
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
+    exported = path.suffix in (".onnx", ".xml")
+    if device in ("cuda", "mps"):
+        if exported or backend not in ("auto", "torch"):
+            raise InputError(f"device={device}: only backend=torch with weights that are not exported runs there")
+        return _named("torch", path, device, threads)
+    if backend != "auto":
+        return _named(backend, path, device, threads)
+    if path.suffix == ".xml":
+        return _named("openvino", path, device, threads)
+    if not exported:
+        if device == "auto" and find_spec("torch") is not None and _may_have_accelerator():
+            on_accelerator = TorchBackend(path, "auto", threads)
+            if on_accelerator.device != "cpu":
+                return on_accelerator
+        try:
+            twin(path)
+        except Unexportable as error:
+            if find_spec("torch") is None:
+                raise
+            log.warning("%s; PyTorch runs them", error)
+            return TorchBackend(path, "cpu", threads)
+    return _named(_fastest(path, threads, measure), path, "cpu", threads)
+
+
+def _named(name: str, path: Path, device: str, threads: int | None) -> Backend:
+    if name == "torch":
+        if path.suffix in (".onnx", ".xml"):
+            raise InputError(f"{path}: an exported model; backend=torch needs the weights that it was made from")
+        if find_spec("torch") is None:
+            raise InputError("backend=torch: PyTorch is not installed")
+        return TorchBackend(path, device, threads)
+    if path.suffix == ".xml" and name == "onnx":
+        raise InputError(f"{path}: is OpenVINO's format; backend=onnx needs *.onnx")
+    model = path if path.suffix in (".onnx", ".xml") else twin(path)
+    if name == "onnx":
+        return OnnxBackend(model, threads)
+    return OpenVINOBackend(model, threads, bf16=name == "openvino-bf16")
+
+
+def _may_have_accelerator() -> bool:
+    """Whether it is worth the seconds that importing torch takes to look for one."""
+    return sys.platform == "darwin" or shutil.which("nvidia-smi") is not None
+
+
+def _fastest(path: Path, threads: int | None, measure: bool) -> str:
+    """The name of the backend that was measured to be the fastest; ``onnx`` if none was."""
+    packages = {name: _version(name) for name in ("torch", "onnxruntime", "openvino")}
+    key = {
+        "weights": runs.sha256(path),
+        "machine": [platform.node(), platform.machine(), platform.processor(), _cores()],
+        "packages": packages,
+        "threads": threads,
+    }
+    digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
+    file = cache_dir() / "fastest" / f"{digest[:32]}.json"
+    try:
+        seconds = json.loads(file.read_text(encoding="utf-8"))["seconds"]
+    except FileNotFoundError:
+        if not measure:
+            return "onnx"
+        seconds = _measure(path, threads, packages)
+        log.info("measured, seconds a photo: %s", ", ".join(f"{n} {s:.3f}" for n, s in seconds.items()))
+        try:
+            runs.write_json(file, {**key, "seconds": seconds}, indent=1)
+        except OSError as error:
+            log.warning("%s: cannot be written (%s); the backends will be measured again", file, error.strerror)
+    return min(seconds, key=lambda name: seconds[name])
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _measure(path: Path, threads: int | None, packages: Mapping[str, str | None]) -> dict[str, float]:
+    """Median seconds of one square photo at the trained size on every backend that is there, by turns."""
+    names = ["onnx"]
+    if packages["openvino"] is not None:
+        import openvino
+
+        names += ["openvino", *(["openvino-bf16"] if _has_bf16(openvino.Core()) else [])]
+    if packages["torch"] is not None and path.suffix != ".onnx":
+        names.append("torch")
+    there = {name: _named(name, path, "cpu", threads) for name in names}
+    size = int(there["onnx"].description["training_data"].get("image_size", 256))
+    L = np.random.default_rng(0).random((1, 1, size, size), np.float32)
+    for run in there.values():
+        run(L)
+    seconds: dict[str, list[float]] = {name: [] for name in names}
+    start = time.perf_counter()
+    while len(seconds["onnx"]) < 3 or time.perf_counter() - start < MEASURED_SECONDS * len(names):
+        for name, run in there.items():
+            before = time.perf_counter()
+            run(L)
+            seconds[name].append(time.perf_counter() - before)
+    return {name: statistics.median(times) for name, times in seconds.items()}

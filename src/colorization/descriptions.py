@@ -19,6 +19,7 @@ from colorization.runs import git_state, utc_now
 
 FORMAT_VERSION = 1
 KEY = "colorization"
+SOURCE = "colorization_source_sha256"  # in exported models: of the weights file that they were made from
 # A checkpoint is only read by code that means the same by "ab"; see color.split.
 _COLOR = {"space": "CIE L*a*b*, D65, 2 degrees", "l_scale": color.L_SCALE, "ab_scale": color.AB_SCALE}
 

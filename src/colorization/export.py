@@ -1,0 +1,201 @@
+"""Export weights for machines without torch: ``python -m colorization.export weights=<file or run> format=onnx``.
+
+The result takes any batch, height and width, and says what it is as the weights do (:mod:`colorization.descriptions`),
+with the SHA-256 of the file that it was made from. Its input ``L`` is (N, 1, h, w) float32 in [0, 1], its output ``ab``
+(K, N, 2, h, w) float32 normalised, from each of K members (1 but for an ensemble).
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import tempfile
+import warnings
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from omegaconf import DictConfig
+from torch import nn
+from torch.onnx import symbolic_helper
+
+from colorization import backends, checkpoint, hydra_main, runs
+from colorization.backends import Unexportable
+from colorization.descriptions import KEY, SOURCE
+from colorization.errors import InputError
+
+ENDINGS = {"onnx": ".onnx", "openvino": ".xml"}
+# Of normalised ab, whose range is about 2. What was seen is 1e-6; a graph that computes something else is far off.
+TOLERANCE = 1e-3
+_OPSET = 18  # the first whose Resize knows antialiasing
+_CHECKED = ((1, 32, 32), (2, 45, 71), (1, 130, 97))  # batch, height, width
+
+
+def export(source: Path, target: Path) -> None:
+    """Write the network in ``source`` as ``target``, ONNX or (``*.xml``, its weights beside it) OpenVINO's format.
+
+    It appears only when it answers like the network itself.
+
+    Args:
+        source: ``*.safetensors`` or ``*.ckpt``.
+        target: ``*.onnx`` or ``*.xml``.
+
+    Raises:
+        InputError: the weights cannot be used; :class:`Unexportable`: the network cannot be exported here.
+        OSError: ``target`` cannot be written.
+    """
+    needs = {"onnx": "export", **({"openvino": "openvino"} if target.suffix == ENDINGS["openvino"] else {})}
+    for package, extra in needs.items():
+        if find_spec(package) is None:
+            raise Unexportable(f"{source}: its export needs the package {package} (lab-colorization[{extra}])")
+    network, description = checkpoint.load_weights(source)
+    metadata = {KEY: json.dumps(description), SOURCE: runs.sha256(source)}
+    with tempfile.TemporaryDirectory() as scratch:
+        made = Path(scratch) / "model.onnx"
+        made.write_bytes(_onnx(network, metadata, source))
+        _check(backends.OnnxBackend(made), network, source)
+        if target.suffix == ENDINGS["onnx"]:
+            with runs.atomic_path(target) as temporary:
+                temporary.write_bytes(made.read_bytes())
+            return
+        _to_openvino(made, metadata)
+        _check(backends.OpenVINOBackend(made.with_suffix(".xml")), network, source)
+        # Two files cannot be renamed at once: without the .xml there is no model, and it comes last.
+        target.unlink(missing_ok=True)
+        for ending in (".bin", ".xml"):
+            with runs.atomic_path(target.with_suffix(ending)) as temporary:
+                temporary.write_bytes(made.with_suffix(ending).read_bytes())
+
+
+class _AllAnswers(nn.Module):
+    """The network with one more dimension in front: its members, where it is an ensemble."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, L: torch.Tensor) -> torch.Tensor:
+        return backends.answers(self.network, L)
+
+
+def _onnx(network: nn.Module, metadata: dict[str, str], source: Path) -> bytes:
+    import onnx
+
+    axes = {0: "batch", 2: "height", 3: "width"}
+    buffer = io.BytesIO()
+    torch.onnx.register_custom_op_symbolic("aten::_upsample_bilinear2d_aa", _antialiased_resize, _OPSET)
+    with warnings.catch_warnings():
+        # Tracing, not torch.export: that one reasons about the sizes of every level of a U-Net of unknown size, which
+        # took more than ten minutes. A constant in a trace is what the warnings are about; _check would see it.
+        warnings.simplefilter("ignore")
+        try:
+            torch.onnx.export(
+                _AllAnswers(network).eval(),
+                (torch.rand(2, 1, 64, 96),),
+                buffer,  # type: ignore[arg-type]
+                dynamo=False,
+                opset_version=_OPSET,
+                training=torch.onnx.TrainingMode.PRESERVE,  # keeps batch norms: folded, weights are no float16 any more
+                do_constant_folding=False,
+                input_names=["L"],
+                output_names=["ab"],
+                dynamic_axes={"L": axes, "ab": {i + 1: name for i, name in axes.items() if i != 1}},
+            )
+        except (torch.onnx.errors.OnnxExporterError, RuntimeError) as error:
+            raise Unexportable(f"{source}: cannot be exported to ONNX: {_first_line(error)}") from error
+        finally:
+            torch.onnx.unregister_custom_op_symbolic("aten::_upsample_bilinear2d_aa", _OPSET)
+    model = onnx.load_from_string(buffer.getvalue())
+    _store_as_float16(model)
+    onnx.helper.set_model_props(model, metadata)
+    onnx.checker.check_model(model)
+    return model.SerializeToString()
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+@symbolic_helper.parse_args("v", "is", "b", "none")
+def _antialiased_resize(g: Any, x: Any, size: list[int], align_corners: bool, _scales: None) -> Any:
+    """``F.interpolate(..., mode="bilinear", antialias=True)`` to a fixed size, which torch's exporter does not know."""
+    empty = g.op("Constant", value_t=torch.tensor([], dtype=torch.float32))
+    return g.op(
+        "Resize",
+        x,
+        empty,
+        empty,
+        g.op("Constant", value_t=torch.tensor(size)),
+        axes_i=[2, 3],
+        mode_s="linear",
+        antialias_i=1,
+        exclude_outside_i=1,
+        coordinate_transformation_mode_s="align_corners" if align_corners else "half_pixel",
+    )
+
+
+def _store_as_float16(model: Any) -> None:
+    """Store as float16 what is float16 to the bit, as all weights that were saved so: half the file, the same model."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    casts = []
+    for tensor in model.graph.initializer:
+        if tensor.data_type != TensorProto.FLOAT:
+            continue
+        values = numpy_helper.to_array(tensor)
+        with np.errstate(over="ignore"):
+            half = values.astype(np.float16)
+        if values.size > 1 and np.array_equal(half.astype(np.float32), values):
+            name = tensor.name
+            tensor.CopyFrom(numpy_helper.from_array(half, f"{name}.float16"))
+            casts.append(helper.make_node("Cast", [tensor.name], [name], to=TensorProto.FLOAT))
+    nodes = [*casts, *model.graph.node]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+
+
+def _to_openvino(made: Path, metadata: dict[str, str]) -> None:
+    import openvino
+
+    model = openvino.Core().read_model(made)
+    for key, value in metadata.items():
+        model.set_rt_info(value, [key])
+    openvino.save_model(model, made.with_suffix(".xml"), compress_to_fp16=False)
+
+
+@torch.inference_mode()
+def _check(backend: backends.Backend, network: nn.Module, source: Path) -> None:
+    """Raises ``InputError`` where the answers differ by more than the tolerance."""
+    generator = torch.Generator().manual_seed(0)
+    for batch, height, width in _CHECKED:
+        # Smooth, as photographs are, and with some grain.
+        coarse = torch.rand(batch, 1, 8, 8, generator=generator)
+        L = F.interpolate(coarse, (height, width), mode="bilinear")
+        L = (L + 0.05 * torch.randn(L.shape, generator=generator)).clamp(0, 1)
+        found = backend(L.numpy())
+        wanted = backends.answers(network, L).numpy()
+        if found.shape != wanted.shape or not np.abs(found - wanted).max() < TOLERANCE:  # also NaN
+            raise Unexportable(f"{source}: the exported model does not answer like the network; it was not kept")
+
+
+def command(cfg: DictConfig) -> None:
+    """The command, as configured. Raises as :func:`export`."""
+    if cfg.format not in ENDINGS:
+        raise InputError(f"format={cfg.format}: should be {' or '.join(ENDINGS)}")
+    source = runs.resolve_weights(cfg.weights, cfg.paths.output_dir)
+    target = source.with_suffix(ENDINGS[cfg.format]) if cfg.output is None else Path(cfg.output)
+    if target.suffix != ENDINGS[cfg.format]:
+        raise InputError(f"output={target}: should end in {ENDINGS[cfg.format]}")
+    try:
+        export(source, target)
+    except OSError as error:
+        raise InputError(f"output={target}: cannot be written ({error.strerror})") from error
+    logging.getLogger(__name__).info("%s: %.1f MB", target, target.stat().st_size / 1e6)
+
+
+if __name__ == "__main__":
+    hydra_main.run(command, "export")
