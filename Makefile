@@ -6,7 +6,7 @@ INSTALLED := $(VENV)/.installed
 OUT ?= outputs
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test lint format train eval data tensorboard bench bench-data bench-train bench-infer bench-eval bench-accelerator wheel clean
+.PHONY: help install quickstart test lint format train eval data tensorboard bench bench-data bench-train bench-infer bench-eval bench-accelerator wheel archive clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -67,6 +67,9 @@ bench-accelerator: $(INSTALLED)
 
 wheel: $(INSTALLED) ## build the wheel, install it in a clean environment and run it from another folder
 	VENV_BIN=$(abspath $(BIN)) tests/check_wheel.sh
+
+archive: $(INSTALLED) ## the same with requirements/archive.txt alone, without torch, and compare the picture with torch's
+	VENV_BIN=$(abspath $(BIN)) tests/check_archive.sh
 
 clean: ## remove caches and builds; runs, data and .venv stay
 	rm -rf build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache

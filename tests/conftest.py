@@ -37,8 +37,12 @@ SMALL_STAGES = {
 
 
 @pytest.fixture(scope="session", autouse=True)
-def torch_home(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Tests, and the processes that they start, find an AlexNet file that cannot be loaded, and so download none."""
+def own_caches(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Tests, and the processes that they start, find an AlexNet file that cannot be loaded, and so download none.
+
+    Neither do they see or fill the user's cache.
+    """
+    os.environ["COLORIZATION_CACHE"] = str(tmp_path_factory.mktemp("cache"))
     home = tmp_path_factory.mktemp("torch")
     os.environ["TORCH_HOME"] = str(home)
     (home / "hub" / "checkpoints").mkdir(parents=True)

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from colorization import backends, color, pictures, runs
+from colorization import backends, color, hub, pictures, runs
 from colorization.errors import InputError
 from colorization.pictures import Output, Page
 
@@ -75,14 +75,19 @@ def shipped_weights() -> list[Path]:
 
 
 def find_weights(given: str | os.PathLike[str] | None = None) -> Path:
-    """Which weights to use: those given (a file or a run's id or folder), else ``$COLORIZATION_WEIGHTS``, else shipped.
+    """Which weights to use: those given, else those of ``$COLORIZATION_WEIGHTS``, else those that ship.
+
+    Given are a file, a run's id or folder, or ``owner/name[@revision]`` of a model hub, see :mod:`colorization.hub`.
 
     Raises:
         InputError: they are not there.
     """
     reference = given or os.environ.get(WEIGHTS_VARIABLE)
     if reference:
-        return runs.resolve_weights(os.fspath(reference))
+        reference = os.fspath(reference)
+        if hub.is_reference(reference) and not Path(reference).exists():
+            return hub.fetch(reference)
+        return runs.resolve_weights(reference)
     default = [f for f in shipped_weights() if f.name == DEFAULT_WEIGHTS]
     if not default:
         raise InputError(
@@ -115,21 +120,22 @@ class Colorizer:
         device: str = "auto",
         backend: str = "auto",
         threads: int | None = None,
+        measure: bool = False,
     ) -> Colorizer:
         """A colorizer from weights.
 
         Args:
-            weights: ``*.safetensors``, ``*.ckpt``, ``*.onnx``, the id or folder of a run, or several of those; default
-                see :func:`find_weights`.
+            weights: ``*.safetensors``, ``*.ckpt``, ``*.onnx``, the id or folder of a run, ``owner/name[@revision]``
+                of a model hub, or several of those; default see :func:`find_weights`.
             device: ``auto`` (MPS, then CUDA, then CPU), ``cpu``, ``cuda`` or ``mps``.
-            backend: see :func:`colorization.backends.load`.
+            backend, measure: see :func:`colorization.backends.load`.
             threads: cores that one photo uses; default all.
 
         Raises:
             InputError: no such weights, or they cannot be trusted or used; no such device.
         """
         several = [weights] if weights is None or isinstance(weights, str | os.PathLike) else weights
-        return cls([backends.load(find_weights(w), device, backend, threads) for w in several], threads)
+        return cls([backends.load(find_weights(w), device, backend, threads, measure) for w in several], threads)
 
     @property
     def default_size(self) -> int:
