@@ -17,7 +17,7 @@ from torch import nn
 
 from colorization import checkpoint, color, descriptions, hydra_main
 from colorization.errors import InputError
-from colorization.networks.fusion import FrozenResNet18, FusionUNet
+from colorization.networks.fusion import FrozenResNet18, FusionUNet, _antialiasing
 from colorization.networks.layers import BatchNorm2d
 from colorization.networks.patchgan import PatchGAN
 
@@ -315,3 +315,10 @@ def test_wrong_resnet_file_is_refused_by_name(content: str, tmp_path: Path) -> N
     assert isinstance(network, FusionUNet)
     with pytest.raises(InputError, match=r"model\.resnet_weights=.*wrong\.pth"):
         network.load_pretrained(str(file))
+
+
+@pytest.mark.parametrize(("inputs", "outputs"), [(32, 224), (224, 224), (300, 224), (1001, 32)])
+def test_the_exported_antialiasing_is_that_of_interpolate(inputs, outputs) -> None:
+    x = torch.rand(1, 1, inputs, 40)
+    expected = torch.nn.functional.interpolate(x, (outputs, 40), mode="bilinear", antialias=True)
+    torch.testing.assert_close(_antialiasing(inputs, outputs) @ x, expected, atol=1e-5, rtol=0)

@@ -174,7 +174,9 @@ def _has_bf16(core: Any) -> bool:
 
 def _identity(facts: Mapping[str, str], path: Path) -> tuple[dict[str, Any], str]:
     """Description and source's digest in an exported model's metadata. Raises ``InputError``."""
-    description = descriptions.check(json.loads(facts.get(descriptions.KEY, "null")), path)
+    description = descriptions.parse(facts.get(descriptions.KEY), path)
+    if descriptions.SOURCE not in facts:
+        raise InputError(f"{path}: does not say which weights it was made from")
     return description, facts[descriptions.SOURCE]
 
 

@@ -57,6 +57,15 @@ def describe(
     }
 
 
+def parse(text: str | None, path: Path) -> dict[str, Any]:
+    """The document that ``path`` holds as ``text``, checked. Raises ``InputError``."""
+    try:
+        description = json.loads(text or "null")
+    except ValueError:
+        description = None
+    return check(description, path)
+
+
 def check(description: Any, path: Path) -> dict[str, Any]:
     """The document, if this version can use it. Raises ``InputError``."""
     if not isinstance(description, dict) or "format_version" not in description:
@@ -81,4 +90,4 @@ def read(path: Path) -> dict[str, Any]:
             metadata = file.metadata() or {}
     except (SafetensorError, OSError) as error:
         raise InputError(f"{path}: not a safetensors file ({error})") from error
-    return check(json.loads(metadata.get(KEY, "null")), path)
+    return parse(metadata.get(KEY), path)

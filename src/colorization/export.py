@@ -21,7 +21,6 @@ import torch
 import torch.nn.functional as F
 from omegaconf import DictConfig
 from torch import nn
-from torch.onnx import symbolic_helper
 
 from colorization import backends, checkpoint, hydra_main, runs
 from colorization.backends import Unexportable
@@ -31,7 +30,7 @@ from colorization.errors import InputError
 ENDINGS = {"onnx": ".onnx", "openvino": ".xml"}
 # Of normalised ab, whose range is about 2. What was seen is 1e-6; a graph that computes something else is far off.
 TOLERANCE = 1e-3
-_OPSET = 18  # the first whose Resize knows antialiasing
+_OPSET = 18
 _CHECKED = ((1, 32, 32), (2, 45, 71), (1, 130, 97))  # batch, height, width
 
 
@@ -87,7 +86,6 @@ def _onnx(network: nn.Module, metadata: dict[str, str], source: Path) -> bytes:
 
     axes = {0: "batch", 2: "height", 3: "width"}
     buffer = io.BytesIO()
-    torch.onnx.register_custom_op_symbolic("aten::_upsample_bilinear2d_aa", _antialiased_resize, _OPSET)
     with warnings.catch_warnings():
         # Tracing, not torch.export: that one reasons about the sizes of every level of a U-Net of unknown size, which
         # took more than ten minutes. A constant in a trace is what the warnings are about; _check would see it.
@@ -107,8 +105,6 @@ def _onnx(network: nn.Module, metadata: dict[str, str], source: Path) -> bytes:
             )
         except (torch.onnx.errors.OnnxExporterError, RuntimeError) as error:
             raise Unexportable(f"{source}: cannot be exported to ONNX: {_first_line(error)}") from error
-        finally:
-            torch.onnx.unregister_custom_op_symbolic("aten::_upsample_bilinear2d_aa", _OPSET)
     model = onnx.load_from_string(buffer.getvalue())
     _store_as_float16(model)
     onnx.helper.set_model_props(model, metadata)
@@ -118,24 +114,6 @@ def _onnx(network: nn.Module, metadata: dict[str, str], source: Path) -> bytes:
 
 def _first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
-
-
-@symbolic_helper.parse_args("v", "is", "b", "none")
-def _antialiased_resize(g: Any, x: Any, size: list[int], align_corners: bool, _scales: None) -> Any:
-    """``F.interpolate(..., mode="bilinear", antialias=True)`` to a fixed size, which torch's exporter does not know."""
-    empty = g.op("Constant", value_t=torch.tensor([], dtype=torch.float32))
-    return g.op(
-        "Resize",
-        x,
-        empty,
-        empty,
-        g.op("Constant", value_t=torch.tensor(size)),
-        axes_i=[2, 3],
-        mode_s="linear",
-        antialias_i=1,
-        exclude_outside_i=1,
-        coordinate_transformation_mode_s="align_corners" if align_corners else "half_pixel",
-    )
 
 
 def _store_as_float16(model: Any) -> None:

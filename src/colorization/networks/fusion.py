@@ -18,6 +18,18 @@ from colorization.networks.unet import UNet, Upsampling
 FEATURES = 512
 
 
+def _antialiasing(inputs: int, outputs: int) -> torch.Tensor:
+    """(outputs, inputs): what ``F.interpolate(mode="bilinear", antialias=True)`` does to one axis, as a matrix.
+
+    A triangle about each output's centre, as wide as the reduction and at least two inputs.
+    """
+    scale = torch.as_tensor(inputs) / outputs  # a tensor when tracing, too
+    centres = (torch.arange(outputs) + 0.5) * scale
+    distances = (torch.arange(inputs) + 0.5 - centres[:, None]) / scale.clamp(min=1)
+    weights = (1 - distances.abs()).clamp(min=0)
+    return weights / weights.sum(1, keepdim=True)
+
+
 class FrozenResNet18(nn.Module):
     """The 512 globally pooled features of a ResNet-18 that never trains: no gradient, always in eval mode.
 
@@ -48,7 +60,12 @@ class FrozenResNet18(nn.Module):
     def forward(self, L: torch.Tensor) -> torch.Tensor:
         """(B, 1, H, W) in [0, 1] to (B, 512)."""
         grey = grey_of_lightness(L)
-        if self.size is not None:
+        if (
+            self.size is not None and torch.onnx.is_in_onnx_export()
+        ):  # there every runtime has an antialiasing of its own
+            rows, columns = (_antialiasing(grey.size(d), self.size) for d in (-2, -1))
+            grey = rows @ grey @ columns.T
+        elif self.size is not None:
             grey = F.interpolate(grey, size=(self.size, self.size), mode="bilinear", antialias=True)
         return self.resnet((grey.expand(-1, 3, -1, -1) - self.mean) / self.std)
 
