@@ -9,7 +9,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -18,7 +18,8 @@ import pytest
 import torch
 import yaml
 
-from colorization import checkpoint, descriptions, hub
+import colorization.push
+from colorization import checkpoint, descriptions, hub, hydra_main
 from colorization import eval as evaluation
 from colorization.inference import find_weights
 from colorization.networks.baseline import BaselineCNN
@@ -102,6 +103,16 @@ def server() -> Iterator[Hub]:
     httpd.shutdown()
     thread.join()
     httpd.server_close()
+
+
+@pytest.fixture
+def push(server: Hub, run_main: Callable[..., int], monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    """``push(*overrides)``: the command in this process, with ``server`` as the hub; returns its exit code."""
+    import huggingface_hub.constants
+
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", server.url)  # read from the environment when imported
+    monkeypatch.setenv("HF_TOKEN", "hf_test")
+    return lambda *overrides: run_main(lambda: hydra_main.run(colorization.push.push, "push"), *overrides)
 
 
 def process(server: Hub, home: Path, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -209,14 +220,14 @@ def evaluated(run_main, tmp_path, photo_folder) -> tuple[Path, Path]:
     return files[0], tmp_path / "out" / "metrics.json"
 
 
-def test_push_uploads_weights_twin_and_a_card_with_the_evaluation(server, evaluated, tmp_path) -> None:
+def test_push_uploads_weights_twin_and_a_card_with_the_evaluation(server, push, evaluated, capsys) -> None:
     weights, metrics = evaluated
-    arguments = ("-m", "colorization.push", f"weights={weights}", "repo=owner/name", f"metrics={metrics}")
-    done = process(server, tmp_path, *arguments, "dry_run=true")
-    assert (done.returncode, server.asked) == (0, []), done.stderr
+    arguments = (f"weights={weights}", "repo=owner/name", f"metrics={metrics}")
+    assert push(*arguments, "dry_run=true") == 0
+    assert "# name" in capsys.readouterr().out
+    assert server.asked == []
 
-    done = process(server, tmp_path, *arguments)
-    assert done.returncode == 0, done.stderr
+    assert push(*arguments) == 0
     assert json.loads(server.bodies["/api/repos/create"])["name"] == "name"
     lines = [json.loads(line) for line in server.bodies["/api/models/owner/name/commit/main"].splitlines()]
     files = {x["value"]["path"]: base64.b64decode(x["value"]["content"]) for x in lines if x["key"] == "file"}
@@ -241,20 +252,17 @@ def test_push_uploads_weights_twin_and_a_card_with_the_evaluation(server, evalua
     assert all(w in text for w in (digest, "12 of photos", "resnet: random", report["protocol"]["data_hash"]))
 
 
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [
+def test_a_push_that_cannot_be_is_one_sentence(server, push, evaluated, tmp_path, capsys) -> None:
+    save(tmp_path / "unknown.safetensors", 0.2, "fusion")
+    for changes, words in (
         ({"metrics": "nothing.json"}, ["metrics=nothing.json"]),
         ({"weights": "unknown.safetensors"}, ["unknown.safetensors", "not an evaluation"]),
         ({"repo": "owner/na me"}, ["repo=owner/na me"]),
-    ],
-)
-def test_a_push_that_cannot_be_is_one_sentence(changes, words, server, evaluated, tmp_path) -> None:
-    save(tmp_path / "unknown.safetensors", 0.2, "fusion")
-    given = {"weights": evaluated[0], "repo": "owner/name", "metrics": evaluated[1], **changes}
-    done = process(server, tmp_path, "-m", "colorization.push", *(f"{k}={v}" for k, v in given.items()))
-    assert done.returncode == 2, done.stderr
-    error = done.stderr.strip().splitlines()[-1]
-    assert error.startswith("error: ")
-    assert all(w in error for w in words), error
+    ):
+        capsys.readouterr()
+        given = {"weights": evaluated[0], "repo": "owner/name", "metrics": evaluated[1], **changes}
+        assert push(*(f"{k}={v}" for k, v in given.items())) == 2
+        error = capsys.readouterr().err.strip().splitlines()[-1]
+        assert error.startswith("error: ")
+        assert all(w in error for w in words), error
     assert not any("commit" in a for a in server.asked)
