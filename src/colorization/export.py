@@ -17,9 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import torch
 import torch.nn.functional as F
 from omegaconf import DictConfig
+from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 from colorization import backends, checkpoint, hydra_main, runs
@@ -47,10 +49,8 @@ def export(source: Path, target: Path) -> None:
         InputError: the weights cannot be used; :class:`Unexportable`: the network cannot be exported here.
         OSError: ``target`` cannot be written.
     """
-    needs = {"onnx": "export", **({"openvino": "openvino"} if target.suffix == ENDINGS["openvino"] else {})}
-    for package, extra in needs.items():
-        if find_spec(package) is None:
-            raise Unexportable(f"{source}: its export needs the package {package} (lab-colorization[{extra}])")
+    if target.suffix == ENDINGS["openvino"] and find_spec("openvino") is None:
+        raise Unexportable(f"{target}: needs the package openvino: pip install 'lab-colorization[openvino]'")
     network, description = checkpoint.load_weights(source)
     metadata = {KEY: json.dumps(description), SOURCE: runs.sha256(source)}
     with tempfile.TemporaryDirectory() as scratch:
@@ -82,8 +82,6 @@ class _AllAnswers(nn.Module):
 
 
 def _onnx(network: nn.Module, metadata: dict[str, str], source: Path) -> bytes:
-    import onnx
-
     axes = {0: "batch", 2: "height", 3: "width"}
     buffer = io.BytesIO()
     with warnings.catch_warnings():
@@ -107,7 +105,7 @@ def _onnx(network: nn.Module, metadata: dict[str, str], source: Path) -> bytes:
             raise Unexportable(f"{source}: cannot be exported to ONNX: {_first_line(error)}") from error
     model = onnx.load_from_string(buffer.getvalue())
     _store_as_float16(model)
-    onnx.helper.set_model_props(model, metadata)
+    helper.set_model_props(model, metadata)
     onnx.checker.check_model(model)
     return model.SerializeToString()
 
@@ -118,8 +116,6 @@ def _first_line(error: BaseException) -> str:
 
 def _store_as_float16(model: Any) -> None:
     """Store as float16 what is float16 to the bit, as all weights that were saved so: half the file, the same model."""
-    from onnx import TensorProto, helper, numpy_helper
-
     casts = []
     for tensor in model.graph.initializer:
         if tensor.data_type != TensorProto.FLOAT:
