@@ -220,6 +220,7 @@ def test_weights_without_a_twin_run_in_torch_and_say_so(weights, cache, monkeypa
     assert "PyTorch runs them" in caplog.text
     with pytest.raises(InputError, match="cannot be written"):
         backends.load(weights, "cpu", "onnx")
+    assert backends.load(inference.find_weights(), "cpu").name == "onnx"  # its twin ships
 
 
 def test_the_fastest_is_measured_once_and_remembered(weights, cache, monkeypatch) -> None:

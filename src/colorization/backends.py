@@ -201,7 +201,7 @@ def twin(path: Path) -> Path:
     digest = runs.sha256(path)
     cached = cache_dir() / "onnx" / f"{digest}.onnx"
     for candidate in (path.with_suffix(".onnx"), cached):
-        if candidate.is_file():
+        if os.access(candidate, os.R_OK):  # a cache that is not for this user counts as empty
             facts = _onnx_session(candidate, 1, optimize=False).get_modelmeta().custom_metadata_map
             if facts.get(descriptions.SOURCE) == digest:
                 return candidate
@@ -245,7 +245,7 @@ def load(
         raise InputError(f"device={device}: should be auto, cpu, cuda or mps")
     if not path.is_file():
         raise InputError(f"{path}: no such file")
-    exported = path.suffix in (".onnx", ".xml")
+    model, exported = path, path.suffix in (".onnx", ".xml")
     if device in ("cuda", "mps"):
         if exported or backend not in ("auto", "torch"):
             raise InputError(f"device={device}: only backend=torch with weights that are not exported runs there")
@@ -260,16 +260,17 @@ def load(
             if on_accelerator.device != "cpu":
                 return on_accelerator
         try:
-            twin(path)
+            model = twin(path)
         except Unexportable as error:
             if find_spec("torch") is None:
                 raise
             log.warning("%s; PyTorch runs them", error)
             return TorchBackend(path, "cpu", threads)
-    return _named(_fastest(path, threads, measure), path, "cpu", threads)
+    return _named(_fastest(path, model, threads, measure), path, "cpu", threads, model)
 
 
-def _named(name: str, path: Path, device: str, threads: int | None) -> Backend:
+def _named(name: str, path: Path, device: str, threads: int | None, model: Path | None = None) -> Backend:
+    """The backend of that name; ``model`` is what :func:`twin` says, if it was asked already."""
     if name == "torch":
         if path.suffix in (".onnx", ".xml"):
             raise InputError(f"{path}: an exported model; backend=torch needs the weights that it was made from")
@@ -278,7 +279,8 @@ def _named(name: str, path: Path, device: str, threads: int | None) -> Backend:
         return TorchBackend(path, device, threads)
     if path.suffix == ".xml" and name == "onnx":
         raise InputError(f"{path}: is OpenVINO's format; backend=onnx needs *.onnx")
-    model = path if path.suffix in (".onnx", ".xml") else twin(path)
+    if model is None:
+        model = path if path.suffix in (".onnx", ".xml") else twin(path)
     if name == "onnx":
         return OnnxBackend(model, threads)
     return OpenVINOBackend(model, threads, bf16=name == "openvino-bf16")
@@ -289,7 +291,7 @@ def _may_have_accelerator() -> bool:
     return sys.platform == "darwin" or shutil.which("nvidia-smi") is not None
 
 
-def _fastest(path: Path, threads: int | None, measure: bool) -> str:
+def _fastest(path: Path, model: Path, threads: int | None, measure: bool) -> str:
     """The name of the backend that was measured to be the fastest; ``onnx`` if none was."""
     packages = {name: _version(name) for name in ("torch", "onnxruntime", "openvino")}
     key = {
@@ -302,10 +304,10 @@ def _fastest(path: Path, threads: int | None, measure: bool) -> str:
     file = cache_dir() / "fastest" / f"{digest[:32]}.json"
     try:
         seconds = json.loads(file.read_text(encoding="utf-8"))["seconds"]
-    except FileNotFoundError:
+    except (OSError, ValueError):  # none, or not to be read
         if not measure:
             return "onnx"
-        seconds = _measure(path, threads, packages)
+        seconds = _measure(path, model, threads, packages)
         log.info("measured, seconds a photo: %s", ", ".join(f"{n} {s:.3f}" for n, s in seconds.items()))
         try:
             runs.write_json(file, {**key, "seconds": seconds}, indent=1)
@@ -321,7 +323,7 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _measure(path: Path, threads: int | None, packages: Mapping[str, str | None]) -> dict[str, float]:
+def _measure(path: Path, model: Path, threads: int | None, packages: Mapping[str, str | None]) -> dict[str, float]:
     """Median seconds of one square photo at the trained size on every backend that is there, by turns."""
     names = ["onnx"]
     if packages["openvino"] is not None:
@@ -330,7 +332,7 @@ def _measure(path: Path, threads: int | None, packages: Mapping[str, str | None]
         names += ["openvino", *(["openvino-bf16"] if _has_bf16(openvino.Core()) else [])]
     if packages["torch"] is not None and path.suffix != ".onnx":
         names.append("torch")
-    there = {name: _named(name, path, "cpu", threads) for name in names}
+    there = {name: _named(name, path, "cpu", threads, model) for name in names}
     size = int(there["onnx"].description["training_data"].get("image_size", 256))
     L = np.random.default_rng(0).random((1, 1, size, size), np.float32)
     for run in there.values():
