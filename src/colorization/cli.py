@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from colorization.errors import InputError
+from colorization.memory import keep_freed_memory
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -60,6 +61,7 @@ def output_paths(photos: Sequence[Path], output: Path) -> list[Path]:
 def colorize(arguments: Sequence[str] | None = None) -> int:
     """``colorize PHOTO... -o OUT``: 0 when every photo is done, 1 when some failed, 2 when nothing could start."""
     options = _parser().parse_args(arguments)
+    keep_freed_memory()
     from colorization.inference import Colorizer, Settings
     from colorization.pictures import Unreadable
 

@@ -1,6 +1,5 @@
 """Which accelerator to use, and what it can."""
 
-import ctypes
 import sys
 from collections.abc import Mapping
 from typing import Any
@@ -14,7 +13,6 @@ try:
 except ModuleNotFoundError:  # Windows
     resource = None  # type: ignore[assignment]
 
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 KINDS = ("mps", "cuda", "cpu")  # in order of preference
 
 
@@ -51,17 +49,6 @@ def resolve_precision(asked: str, kind: str) -> str:
     if asked != "auto":
         return asked
     return "bf16-mixed" if has_bf16(kind) else "32-true"
-
-
-def keep_freed_memory() -> None:
-    """Have the C library keep the memory of freed tensors for the next ones, where it is glibc.
-
-    It gives large blocks back to the system at once, and getting fresh pages took a fifth (U-Net) to a third (baseline
-    CNN) of a training step on a CPU; the peak grows by a twentieth.
-    """
-    if sys.platform == "linux" and (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)) is not None:
-        mallopt(_M_MMAP_THRESHOLD, 1 << 30)
-        mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)
 
 
 def peak_memory_mb(device: torch.device) -> float | None:

@@ -1,0 +1,20 @@
+"""How the process gets its memory. Imports no torch."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
+
+
+def keep_freed_memory() -> None:
+    """Have the C library keep the memory of freed arrays and tensors for the next ones, where it is glibc.
+
+    It gives large blocks back to the system at once, and getting fresh pages took a fifth (U-Net) to a third (baseline
+    CNN) of a training step on a CPU, and a quarter of the CPU time of colorizing a 12-megapixel photo; the peak of
+    training grows by a twentieth, that of colorizing not.
+    """
+    if sys.platform == "linux" and (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)) is not None:
+        mallopt(_M_MMAP_THRESHOLD, 1 << 30)
+        mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)
