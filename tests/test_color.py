@@ -390,7 +390,7 @@ def test_recolor_shows_no_seam(shape, monkeypatch) -> None:
     monkeypatch.setattr(color, "_TILE", 700)
     photo, ab = np.full(shape, 150, np.uint8), random_ab(0.3, (13, 8))
     result = [color.recolor(photo, ab, threads=n) for n in (1, 3)]
-    assert np.array_equal(*result)
+    assert np.array_equal(*result) and result[0].flags.c_contiguous
     assert np.abs(result[0] - recolor_plainly(photo, ab)).max() < 0.51  # rounded to the nearest, but for ties
 
 

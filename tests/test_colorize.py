@@ -146,6 +146,30 @@ def test_weights_that_do_not_fully_load_are_refused(damage, weights, tmp_path) -
         Colorizer.load(bad)
 
 
+MEASURE = """
+import re, sys
+from pathlib import Path
+from colorization import Colorizer
+colorizer = Colorizer.load(sys.argv[1], "cpu")
+for photo in sys.argv[2:]:
+    colorizer.colorize_file(Path(photo), Path("result.jpg"))
+    print(re.findall(r"VmHWM:\\s*(\\d+) kB", Path("/proc/self/status").read_text())[0])
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_large_photo_takes_little_more_memory_than_its_pixels_and_the_answers(weights, grey, tmp_path) -> None:
+    """File to file in a real process: 6 bytes a pixel and what the codecs need. A float plane more would be 10."""
+    pixels = 5600 * 4300
+    for name, size in (("small.jpg", (300, 200)), ("large.jpg", (5600, 4300))):
+        grey.convert("RGB").resize(size).save(tmp_path / name)
+    command = [sys.executable, "-c", MEASURE, weights, "small.jpg", "large.jpg"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    before, after = (1024 * int(kb) for kb in done.stdout.split())
+    assert 6 * pixels < after - before < 9 * pixels
+
+
 # The console script
 
 

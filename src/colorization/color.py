@@ -359,7 +359,8 @@ def recolor(pixels: np.ndarray, ab: np.ndarray, strength: float = 1.0, threads: 
     """
     height, width = pixels.shape[:2]
     if width > _TILE:  # on its side, because a strip is at least a row
-        return recolor(pixels.swapaxes(0, 1), ab.swapaxes(1, 2), strength, threads).swapaxes(0, 1)
+        on_side = recolor(pixels.swapaxes(0, 1), ab.swapaxes(1, 2), strength, threads)
+        return np.ascontiguousarray(on_side.swapaxes(0, 1))
     # f(X) - f(Y) and f(Z) - f(Y), at full width; each strip brings its rows to full height.
     shift = ab * np.array([[[AB_SCALE / 500]], [[AB_SCALE / -200]]], np.float32)
     wide = np.stack([cv2.resize(d, (width, len(d)), interpolation=cv2.INTER_CUBIC) for d in shift])
