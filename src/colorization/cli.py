@@ -7,81 +7,236 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from colorization import __version__
 from colorization.errors import InputError
 from colorization.memory import keep_freed_memory
 
+_DESCRIPTION = """\
+Colorize photographs at their full resolution: any size, nothing but colour added.
+
+  colorize photo.jpg -o colour.jpg              one photo
+  colorize scans -o colour --recursive          a folder and all below it, as the same tree
+  colorize scans -o colour --recursive --dry-run     what that would do
+"""
+_EPILOG = """\
+A folder of results holds a manifest (manifest.jsonl: one line a photo, with hashes, settings, seconds and errors).
+The same command again goes on where it was stopped, or killed: nothing finished is done again, new and changed
+photos are done, failed ones tried again. Originals and files that are not in the manifest are never replaced.
+
+Exit code: 0 nothing failed; 1 some photos failed, or the disk is full; 2 nothing could start;
+130 or 143 stopped by Ctrl-C or SIGTERM, after the photos in hand (a second one does not wait for them).
+"""
+
 
 def _parser() -> argparse.ArgumentParser:
+    from colorization.color import OWN_COLORS
+    from colorization.pictures import TYPES, Output
+
     parser = argparse.ArgumentParser(
         "colorize",
-        description="Colorize photographs at their full resolution.",
-        epilog="Exit code 0: every photo is done.",
+        usage="colorize PHOTO|FOLDER... -o OUT [option ...]",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("photos", nargs="+", type=Path, metavar="PHOTO", help="photographs, grey or colour")
-    parser.add_argument("-o", "--output", required=True, type=Path, help="a file, or a folder (for several photos)")
+    parser.add_argument("photos", nargs="+", type=Path, metavar="PHOTO", help="photographs, or folders of them")
     parser.add_argument(
-        "--weights", help="weights file or run id; default: $COLORIZATION_WEIGHTS, else those that ship"
+        "-o", "--output", required=True, type=Path, metavar="OUT", help="a folder; for one photo a file"
     )
-    parser.add_argument(
-        "--size", type=int, help="working size of the network, short side in pixels; default: as trained"
+    parser.add_argument("--version", action="version", version=__version__)
+
+    group = parser.add_argument_group("which photos")
+    group.add_argument("-r", "--recursive", action="store_true", help="also those in folders below; hidden files never")
+    group.add_argument(
+        "--filter",
+        action="append",
+        default=[],
+        metavar="GLOB",
+        help="only names like this, e.g. '1950*' or, with a slash, paths: '*/prints/*'; several: any of them",
     )
-    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda", "mps"))
+    group.add_argument("--limit", type=int, metavar="N", help="only the first N")
+    group.add_argument(
+        "--skip-colored",
+        action="store_true",
+        help="leave photos alone that are in colour: colorfulness beyond their toning of "
+        f"{OWN_COLORS:.0f} or more, which sepia and other toned prints do not have",
+    )
+    group.add_argument("--dry-run", action="store_true", help="only say what would be done")
+
+    group = parser.add_argument_group("how they are colorized")
+    group.add_argument(
+        "--weights",
+        nargs="+",
+        action="extend",
+        metavar="W",
+        help="weights files or run ids, several are averaged; default: $COLORIZATION_WEIGHTS, else those that ship",
+    )
+    group.add_argument(
+        "--size", type=_size, metavar="N", help="short side of what the network sees, pixels; default: as trained"
+    )
+    group.add_argument("--saturation", type=float, default=1.0, metavar="X", help="factor on the colours; default 1")
+    group.add_argument("--strength", type=float, default=1.0, metavar="X", help="from 0 (grey) to 1 (default)")
+    group.add_argument("--flips", action="store_true", help="average with the mirrored photo: steadier, twice the time")
+
+    group = parser.add_argument_group("how they are written")
+    group.add_argument(
+        "--type", choices=("same", *TYPES), help="of the files in a folder; default: same as the original's"
+    )
+    group.add_argument(
+        "--quality", type=int, default=Output().quality, metavar="Q", help="of JPEG and WebP; default %(default)s"
+    )
+    group.add_argument(
+        "--name",
+        metavar="TEMPLATE",
+        help="in a folder, e.g. '{stem}-colour{suffix}'; {name} is the whole name; default '{stem}{suffix}'",
+    )
+    group.add_argument("--strip", action="store_true", help="beside each result NAME-strip.jpg: before and after")
+    group.add_argument(
+        "--no-disclosure", action="store_true", help="no tag that says the colours are software's, with which weights"
+    )
+    group.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="into a folder made with other settings, or with files of other origin: replace them",
+    )
+
+    group = parser.add_argument_group("how it runs")
+    group.add_argument("--backend", default="auto", help="auto, torch, onnx or openvino; default: auto")
+    group.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda", "mps"), help="default: auto")
+    group.add_argument("--workers", type=int, metavar="N", help="photos at a time; default: one a core")
+    group.add_argument(
+        "--report", type=Path, metavar="FILE", help="the summary and what was skipped or failed, as text"
+    )
     return parser
 
 
-def output_paths(photos: Sequence[Path], output: Path) -> list[Path]:
-    """Where each result goes: ``output`` itself for a single photo unless it is a folder, else a file of the photo's
-    name in it.
+def _size(text: str) -> int | None:
+    return None if text == "auto" else int(text)
 
-    Raises:
-        InputError: two results would have one name, or a result would replace its photo.
-    """
-    from PIL import Image
 
-    as_folder = len(photos) > 1 or output.is_dir() or not output.suffix
-    if as_folder and output.is_file():
+def _is_folder(options: argparse.Namespace) -> bool:
+    """Whether ``-o`` means a folder."""
+    photos, output = options.photos, options.output
+    folder = len(photos) > 1 or photos[0].is_dir() or output.is_dir() or not output.suffix
+    if folder and output.exists() and not output.is_dir():
         raise InputError(f"-o {output}: is a file; several photos need a folder")
-    targets = [output / photo.name if as_folder else output for photo in photos]
-    taken: dict[Path, Path] = {}
-    for photo, target in zip(photos, targets, strict=True):
-        if target.suffix.lower() not in Image.registered_extensions():
-            raise InputError(
-                f"-o {target}: pictures cannot be written as {target.suffix or 'a file without an ending'}"
-            )
-        if target in taken:
-            raise InputError(
-                f"{photo} and {taken[target]} would both become {target}; colorize them into separate folders"
-            )
-        if target.exists() and photo.exists() and target.samefile(photo):
-            raise InputError(f"-o {output}: would replace {photo} itself; choose another folder")
-        taken[target] = photo
-    return targets
+    return folder
+
+
+def _colorize_one(options: argparse.Namespace) -> int:
+    from colorization import folder
+    from colorization.inference import Colorizer, InColour, Settings
+    from colorization.pictures import TYPES, Output, shown
+
+    (photo,), target = options.photos, options.output
+    settings, how = (
+        Settings(options.size, options.saturation, options.strength, options.flips),
+        Output(quality=options.quality),
+    )
+    if not any(target.suffix.lower() in suffixes for suffixes in TYPES.values()):
+        raise InputError(f"-o {target}: pictures can be written as {', '.join(TYPES)}")
+    for option in ("type", "name"):
+        if getattr(options, option):
+            raise InputError(f"--{option}: is for a folder; -o {target} says it already")
+    if target.exists() and photo.exists() and target.samefile(photo):
+        raise InputError(f"-o {target}: would replace {photo} itself; choose another name")
+    colorizer = Colorizer.load(options.weights, options.device, options.backend)
+    if options.dry_run:
+        print(f"would colorize: {photo} -> {target}")
+        return 0
+    naming = folder.Naming(strip=options.strip)
+    beside = {key: target.parent / name for key, name in naming.beside(target.name).items()}
+    line = shown(photo)
+    try:
+        facts = colorizer.colorize_file(
+            photo,
+            target,
+            settings,
+            how,
+            disclose=not options.no_disclosure,
+            skip_colored=options.skip_colored,
+            **beside,
+        )
+    except InColour as reason:
+        print(f"skipped: {line}: {reason}", file=sys.stderr)
+        return 0
+    except (InputError, OSError, MemoryError) as error:
+        print(f"failed: {line}: {folder.reason(error, photo)}", file=sys.stderr)
+        return 1
+    print(f"{line} -> {shown(target)} ({facts['width']}x{facts['height']}, {facts['seconds']:.1f} s)")
+    return 0
+
+
+def _colorize_folder(options: argparse.Namespace) -> int:
+    from colorization import folder
+    from colorization.inference import Colorizer, Settings
+    from colorization.pictures import Output, shown
+
+    output = options.output
+    settings = Settings(options.size, options.saturation, options.strength, options.flips)
+    how = Output(options.type or "same", options.quality)
+    naming = folder.Naming(options.name or "{stem}{suffix}", options.strip)
+    for option, least in (("limit", 0), ("workers", 1)):
+        if (value := getattr(options, option)) is not None and value < least:
+            raise InputError(f"--{option} {value}: should be {least} or more")
+    found = folder.search(options.photos, output, options.recursive, options.filter)
+    jobs = folder.plan(found.photos[: options.limit], output, naming, how.type)
+    if not jobs and not found.failed:
+        raise InputError(f"no photos in {', '.join(map(str, options.photos))}" + (" that match" * bool(options.filter)))
+
+    before = folder.Manifest(output)
+    device, backend = (
+        folder.kept(before, key) if asked == "auto" and not options.overwrite else asked
+        for key, asked in (("device", options.device), ("backend", options.backend))
+    )
+    colorizer = Colorizer.load(options.weights, device, backend, threads=1, measure=not options.dry_run)
+
+    def prepare() -> folder.FolderRun:
+        return folder.FolderRun(
+            colorizer,
+            output,
+            folder.Manifest(output),
+            settings,
+            how,
+            naming,
+            disclose=not options.no_disclosure,
+            skip_colored=options.skip_colored,
+            overwrite=options.overwrite,
+            workers=options.workers,
+        )
+
+    if options.dry_run:
+        run = prepare()
+        todo = [job for job in jobs if not run.finished(job)]
+        for job in todo:
+            print(f"would colorize: {shown(job.source)} -> {shown(output / job.target)}")
+        for state, odd in (("skip", found.skipped), ("fail", found.failed)):
+            for path, reason in odd:
+                print(f"would {state}: {shown(path)}: {reason}")
+        print(f"{len(todo)} to do, {len(jobs) - len(todo)} finished")
+        return 0
+    with folder.locked(output):
+        summary = prepare().run(jobs, found)  # the manifest is read anew: another process may just have ended
+    print(summary)
+    if options.report:
+        options.report.write_text("\n".join([*summary.lines, str(summary), ""]), encoding="utf-8")
+    return summary.exit_code
 
 
 def colorize(arguments: Sequence[str] | None = None) -> int:
-    """``colorize PHOTO... -o OUT``: 0 when every photo is done, 1 when some failed, 2 when nothing could start."""
+    """``colorize PHOTO|FOLDER... -o OUT``; for the exit code see the end of ``--help``."""
     options = _parser().parse_args(arguments)
     keep_freed_memory()
-    from colorization.inference import Colorizer, Settings
-    from colorization.pictures import Unreadable
-
     try:
-        settings = Settings(options.size)
-        targets = output_paths(options.photos, options.output)
-        colorizer = Colorizer.load(options.weights, options.device)
+        return _colorize_folder(options) if _is_folder(options) else _colorize_one(options)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    failed = 0
-    for photo, target in zip(options.photos, targets, strict=True):
-        try:
-            facts = colorizer.colorize_file(photo, target, settings)
-        except (Unreadable, OSError) as error:
-            print(f"failed: {photo}: {error}", file=sys.stderr)
-            failed += 1
-        else:
-            print(f"{photo} -> {target} ({facts['width']}x{facts['height']}, {facts['seconds']:.1f} s)")
-    return 1 if failed else 0
+    except OSError as error:  # of single photos they are told where they happen
+        print(f"error: {error.filename or options.output}: {error.strerror or error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 from PIL import Image
 
@@ -52,6 +53,10 @@ class Settings:
             raise InputError(f"saturation={self.saturation}: should be a number from 0 to 10")
         if not 0 <= self.strength <= 1:
             raise InputError(f"strength={self.strength}: should be a number from 0 to 1")
+
+
+class InColour(Exception):
+    """A photo has colours already, and was to be left alone then."""
 
 
 @dataclass(frozen=True)
@@ -138,6 +143,12 @@ class Colorizer:
         return cls([backends.load(find_weights(w), device, backend, threads, measure) for w in several], threads)
 
     @property
+    def disclosure(self) -> str:
+        """What a result says of itself: software made the colours, with which weights."""
+        made_by = (f"{b.description['stage']} {b.digest[:12]}" for b in self.backends)
+        return f"colorized by software, weights {', '.join(made_by)}"
+
+    @property
     def default_size(self) -> int:
         """The working size that the weights were trained at, pixels."""
         return int(self.description["training_data"].get("image_size", 256))
@@ -188,13 +199,23 @@ class Colorizer:
         target: Path,
         settings: Settings = Settings(),
         output: Output = Output(),  # noqa: B008 (frozen)
+        strip: Path | None = None,
+        disclose: bool = True,
+        skip_colored: bool = False,
     ) -> dict[str, Any]:
         """Colorize a file into another, of the type that its ending says; it appears only when it is whole.
+
+        Args:
+            source, target, settings, output: from where, to where and how.
+            strip: where to write the first page before and after, side by side and reduced.
+            disclose: tag the result with :attr:`disclosure`.
+            skip_colored: leave a photo alone whose first page has colours of its own, see :func:`color.own_colors`.
 
         Returns:
             ``pages``, ``width`` and ``height`` of the last one, ``seconds``.
 
         Raises:
+            InColour: as asked with ``skip_colored``; nothing was written.
             InputError: the file cannot be read (:class:`colorization.pictures.Unreadable`) or not be colorized.
             OSError: the target cannot be written.
         """
@@ -204,8 +225,29 @@ class Colorizer:
 
             def pages() -> Any:
                 for page in picture:
+                    first = not facts["pages"]
+                    if first and skip_colored and (own := color.own_colors(page.pixels)) >= color.OWN_COLORS:
+                        raise InColour(f"in colour already ({own:.0f}, photos from {color.OWN_COLORS:.0f} are left)")
                     facts.update(pages=facts["pages"] + 1, height=page.pixels.shape[0], width=page.pixels.shape[1])
-                    yield self.colorize_page(page, settings)
+                    result = self.colorize_page(page, settings)
+                    if first and strip:
+                        pictures.save(strip, [_side_by_side(page, result)], None, Output(), disclosure)
+                    yield result
 
-            pictures.save(target, pages(), picture.metadata, output, disclosure=None)
+            disclosure = self.disclosure if disclose else None
+            pictures.save(target, pages(), picture.metadata, output, disclosure)
         return {**facts, "seconds": round(time.perf_counter() - start, 3)}
+
+
+def _side_by_side(before: Page, after: Page, side: int = 800) -> Page:
+    """Two pages of one size, each reduced to at most ``side`` pixels, as one; uint8."""
+    height, width = before.pixels.shape[:2]
+    scale = min(1.0, side / max(height, width))
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    halves = []
+    for page in (before, after):
+        pixels = cv2.resize(page.pixels, size, interpolation=cv2.INTER_AREA)
+        if pixels.dtype == np.uint16:
+            pixels = (pixels // 257).astype(np.uint8)
+        halves.append(pixels if pixels.ndim == 3 else np.repeat(pixels[..., None], 3, 2))
+    return Page(np.concatenate(halves, 1))

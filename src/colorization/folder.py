@@ -1,0 +1,569 @@
+"""The folder run: every photo below some folders colorized into a folder of its own, which can stop and go on.
+
+The folder of the results holds a manifest, ``manifest.jsonl``: append-only, one JSON object a line, each with a
+``schema`` number.
+
+- A line with ``run`` begins each run: program version, time, workers, and the *recipe*, which is all that a result
+  depends on besides its photo: SHA-256 of the weights, backend, settings, output, names.
+- Any other is about one photo: ``source``, ``target`` (relative to the folder of the results; its key), ``state``
+  (done, skipped with its ``reason``, failed with its ``error``), ``input`` and ``outputs`` (SHA-256, bytes, mtime_ns),
+  pages, width and height, seconds, and the recipe.
+
+What makes it go on after SIGKILL at any moment: files in hand lie in ``.colorize/`` beside the manifest and are
+renamed to their places after their line is written. A photo is finished if its last line is of the same recipe, and the
+photo and all of its results are still what the line says (bytes and mtime; where only the mtime differs, by hash).
+Everything else is done again, failures too. A result that no line vouches for, or that somebody has changed since, is
+never replaced unless asked. The bytes of a result depend on the photo and the recipe alone, so a run that was stopped
+leaves the same results as one that was not; in its manifest only order, times and repeated failures differ.
+
+Imports no torch.
+"""
+
+from __future__ import annotations
+
+import errno
+import fnmatch
+import json
+import os
+import shutil
+import signal
+import stat
+import sys
+import tempfile
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path, PurePosixPath
+from types import FrameType
+from typing import Any
+
+import cv2
+from filelock import FileLock, Timeout
+from tqdm import tqdm
+
+from colorization import __version__, pictures
+from colorization.errors import InputError
+from colorization.inference import Colorizer, InColour, Settings
+from colorization.pictures import Output, shown
+from colorization.runs import DISK_FULL, sha256, utc_now
+
+MANIFEST = "manifest.jsonl"
+WORK = ".colorize"  # beside the manifest: the lock, and files in hand
+SCHEMA = 1
+_PLAIN_EVERY = 10.0  # seconds between lines of progress where there is no terminal
+
+
+@dataclass(frozen=True)
+class Naming:
+    """What a result is called, and what comes beside it.
+
+    Attributes:
+        template: with ``{stem}`` and ``{name}`` of the photo and ``{suffix}`` of the result, at its end.
+        strip: whether before and after are written side by side, too.
+
+    Raises:
+        InputError: a template that cannot work.
+    """
+
+    template: str = "{stem}{suffix}"
+    strip: bool = False
+
+    def __post_init__(self) -> None:
+        try:
+            made = self.template.format(stem="s", name="s.jpg", suffix=".png")
+        except (LookupError, ValueError, AttributeError) as error:
+            raise InputError(f"name={self.template}: knows {{stem}}, {{suffix}} and {{name}} only") from error
+        if not made.endswith(".png") or made == ".png" or Path(made).name != made or "\0" in made:
+            raise InputError(f"name={self.template}: should be a file's name that ends in {{suffix}}")
+
+    def target(self, photo: PurePosixPath, type: str) -> PurePosixPath:
+        """The result's path for a photo's, both relative; ``type`` as in :class:`Output`."""
+        suffix = pictures.target_suffix(photo, type)
+        return photo.with_name(self.template.format(stem=photo.stem, name=photo.name, suffix=suffix))
+
+    def beside(self, target: str) -> dict[str, str]:
+        """What else is written for a result: the argument of ``Colorizer.colorize_file`` and its path."""
+        stem = PurePosixPath(target).with_suffix("")
+        return {"strip": f"{stem}-strip.jpg"} if self.strip else {}
+
+
+@dataclass(frozen=True)
+class Job:
+    """A photo and the path of its result, relative to the folder of the results."""
+
+    source: Path
+    target: str
+
+
+@dataclass
+class Found:
+    """What a search found: photos with their relative paths; what is none, with the reason."""
+
+    photos: list[tuple[Path, PurePosixPath]] = field(default_factory=list)
+    skipped: list[tuple[Path, str]] = field(default_factory=list)
+    failed: list[tuple[Path, str]] = field(default_factory=list)
+
+
+def search(given: Sequence[Path], output: Path, recursive: bool = False, patterns: Sequence[str] = ()) -> Found:
+    """The photos among and in what was given, always in the same order.
+
+    A folder that is given alone is the root of its results; several keep their names. Hidden files, the folder of the
+    results and links to folders (which could go in circles) are left out.
+
+    Args:
+        patterns: shell patterns; a photo has to match one, by its name or, where the pattern has a ``/``, by its path.
+
+    Raises:
+        InputError: ``output`` is one of the folders.
+    """
+    found = Found()
+    for path in given:
+        if not path.is_dir():
+            found.photos.append((path, PurePosixPath(path.name)))
+            continue
+        if output.is_dir() and output.samefile(path):
+            raise InputError(f"-o {output}: is the folder of the photos; choose another, which may lie in it")
+        base = PurePosixPath() if len(given) == 1 else PurePosixPath(path.resolve().name)
+        _search_folder(path, base, output, recursive, found)
+
+    def wanted(name: PurePosixPath) -> bool:
+        return any(fnmatch.fnmatchcase((str(name) if "/" in p else name.name).lower(), p.lower()) for p in patterns)
+
+    if patterns:
+        found.photos = [(path, name) for path, name in found.photos if wanted(name)]
+    return found
+
+
+def _search_folder(root: Path, base: PurePosixPath, output: Path, recursive: bool, found: Found) -> None:
+    def unreadable(error: OSError) -> None:
+        found.failed.append((Path(error.filename), reason(error)))
+
+    for folder, names, files in os.walk(root, onerror=unreadable):
+        inside = []
+        for name in sorted(n for n in names if not n.startswith(".")):
+            path = Path(folder, name)
+            if path.is_symlink():
+                found.skipped.append((path, "a link to a folder is not followed"))
+            elif output.is_dir() and output.samefile(path):
+                continue
+            elif not recursive:
+                found.skipped.append((path, "a folder; --recursive goes into it"))
+            else:
+                inside.append(name)
+                if path.suffix.lower() in pictures.EXTENSIONS:
+                    found.skipped.append((path, "a folder, not a photo; what is in it is colorized"))
+        names[:] = inside
+        relative = base / PurePosixPath(Path(folder).relative_to(root).as_posix())
+        for name in sorted(f for f in files if not f.startswith(".")):
+            if PurePosixPath(name).suffix.lower() in pictures.EXTENSIONS:
+                found.photos.append((Path(folder, name), relative / name))
+
+
+def plan(photos: Iterable[tuple[Path, PurePosixPath]], output: Path, naming: Naming, type: str) -> list[Job]:
+    """A job for each photo.
+
+    Raises:
+        InputError: two results would have one name, or a result would replace a photo.
+    """
+    jobs: list[Job] = []
+    taken: dict[str, Path] = {}
+    sources: dict[str, Path] = {}
+    for source, name in photos:
+        target = naming.target(name, type).as_posix()
+        if taken.get(target) == source:  # given twice
+            continue
+        for result in (target, *naming.beside(target).values()):
+            if result in taken:
+                raise InputError(
+                    f"{shown(taken[result])} and {shown(source)} would both become "
+                    f'{shown(output / result)}; --name "{{name}}{{suffix}}" would keep them apart, '
+                    "and so would separate folders"
+                )
+            taken[result] = source
+        sources[os.path.realpath(source)] = source
+        jobs.append(Job(source, target))
+    for result in taken:
+        if (source := sources.get(os.path.realpath(output / result))) is not None:  # type: ignore[assignment]
+            raise InputError(f"-o {output}: would replace {shown(source)} itself; choose another folder")
+    return jobs
+
+
+class Manifest:
+    """The manifest of a folder of results. Creating the object reads it and writes nothing.
+
+    Attributes:
+        run: the line that began the last run; ``None`` before the first.
+        records: the last line that says done or skipped, by target.
+
+    Raises:
+        InputError: it is not one of these, or damaged other than by a crash.
+    """
+
+    def __init__(self, output: Path) -> None:
+        self.path = output / MANIFEST
+        self.run: dict[str, Any] | None = None
+        self.records: dict[str, dict[str, Any]] = {}
+        self._lock = threading.Lock()
+        content = self.path.read_bytes() if self.path.exists() else b""
+        self._whole = content.rfind(b"\n") + 1  # a crash may have cut the last line short
+        for number, line in enumerate(content[: self._whole].splitlines(), 1):
+            try:
+                row = json.loads(line)
+                if row["schema"] != SCHEMA:
+                    raise InputError(f"{self.path}: written by another version (schema {row['schema']})")
+                if "run" in row:
+                    self.run = row["run"]
+                elif row["state"] != "failed" and row["target"]:
+                    self.records[row["target"]] = row
+            except (ValueError, LookupError, TypeError) as error:
+                if isinstance(error, InputError):
+                    raise
+                raise InputError(f"{self.path}: line {number} is damaged; repair it, or choose another -o") from error
+
+    def begin(self, run: dict[str, Any]) -> None:
+        """Write the line that begins a run; one that was cut short goes."""
+        with self.path.open("ab") as file:
+            file.truncate(self._whole)
+        self.append(run=run)
+
+    def append(self, **row: Any) -> None:
+        """Write a line, whole or not at all; from any thread. Raises ``OSError``."""
+        line = json.dumps({"schema": SCHEMA, **row}, allow_nan=False).encode() + b"\n"
+        with self._lock, self.path.open("ab", buffering=0) as file:
+            start = file.seek(0, os.SEEK_END)
+            if file.write(line) != len(line):
+                file.truncate(start)
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
+
+
+def kept(manifest: Manifest, key: str) -> str:
+    """What ``auto`` meant for ``key`` (``backend`` or ``device``) in the run before: what is best may have changed."""
+    meant = set(manifest.run["recipe"][key]) if manifest.run else set()
+    return meant.pop() if len(meant) == 1 else "auto"
+
+
+def differences(before: dict[str, Any], now: dict[str, Any], prefix: str = "") -> list[str]:
+    """What two recipes do not share, each as ``key: before, now``."""
+    found = []
+    for key in sorted(before.keys() | now.keys()):
+        a, b = before.get(key), now.get(key)
+        if isinstance(a, dict) and isinstance(b, dict):
+            found += differences(a, b, f"{prefix}{key}.")
+        elif a != b:
+            found.append(f"{prefix}{key} was {_short(a)}, is {_short(b)}")
+    return found
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, list):
+        return " ".join(map(_short, value))
+    return value[:12] if isinstance(value, str) else json.dumps(value)
+
+
+def _identity(path: Path) -> dict[str, Any]:
+    facts = path.stat()
+    return {"sha256": sha256(path), "bytes": facts.st_size, "mtime_ns": facts.st_mtime_ns}
+
+
+def _is(path: Path, recorded: dict[str, Any]) -> bool:
+    """Whether a file is the recorded one: by its size and time; where the time differs, by its hash."""
+    try:
+        facts = path.stat()
+        if facts.st_size != recorded["bytes"]:
+            return False
+        return facts.st_mtime_ns == recorded["mtime_ns"] or sha256(path) == recorded["sha256"]
+    except OSError:
+        return False
+
+
+def reason(error: BaseException, source: Path | None = None) -> str:
+    """Why it did not work, in one line and without the photo's path."""
+    if isinstance(error, MemoryError):
+        return "not enough memory for it"
+    if isinstance(error, OSError) and not error.strerror:
+        return shown(str(error))
+    if isinstance(error, OSError):
+        where = f" ({error.filename})" if error.filename not in (None, str(source)) else ""
+        return shown(f"{error.strerror}{where}")
+    if isinstance(error, InputError):
+        return shown(str(error).removeprefix(f"{shown(source or '')}: "))
+    return shown(f"{type(error).__name__}: {error}")
+
+
+@contextmanager
+def locked(output: Path) -> Iterator[None]:
+    """Sole use of a folder of results, which is made; what a killed run left there goes.
+
+    Raises:
+        InputError: another process has it. (The lock of one that was killed went with it.)
+        OSError: it cannot be written.
+    """
+    work = output / WORK
+    work.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(work / "lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise InputError(
+            f"-o {output}: another process is colorizing into this folder; wait, or choose another"
+        ) from error
+    try:
+        for left in work.glob("photo-*"):
+            shutil.rmtree(left)
+        yield
+    finally:
+        lock.release()
+
+
+@dataclass
+class Summary:
+    """How a run ended: counts of photos.
+
+    Attributes:
+        done, skipped, failed: in this run; ``finished`` in those before it.
+        left: what a stop left to do.
+        seconds: wall time.
+        stopped: why it stopped early, ``None`` if it did not; ``signum`` if by a signal.
+        lines: one for each that was skipped or failed.
+    """
+
+    done: int = 0
+    finished: int = 0
+    skipped: int = 0
+    failed: int = 0
+    left: int = 0
+    seconds: float = 0.0
+    stopped: str | None = None
+    signum: int | None = None
+    lines: list[str] = field(default_factory=list)
+
+    @property
+    def exit_code(self) -> int:
+        """0 when nothing failed and nothing is left, 128 + its number after a signal, else 1."""
+        if self.signum is not None:
+            return 128 + self.signum
+        return 1 if self.failed or self.stopped else 0
+
+    def __str__(self) -> str:
+        before = f" ({self.finished} more were finished before)" if self.finished else ""
+        rate = f"{self.done / self.seconds:.1f} images/s, " if self.done else ""
+        text = f"done {self.done}{before}, skipped {self.skipped}, failed {self.failed}; {rate}{self.seconds:.0f} s"
+        if self.stopped:
+            text += f"\n{self.stopped}; {self.left} photos are left: the same command goes on with them"
+        return text
+
+
+class FolderRun:
+    """Colorizes the photos of a plan into a folder of results.
+
+    Args:
+        colorizer: its backends should use one thread each: several photos are done at a time.
+        output: the folder of results, :func:`locked` unless nothing is run.
+        manifest: of that folder.
+        settings, how, naming, disclose: the rest of the recipe.
+        skip_colored: leave photos alone that are in colour, see :func:`colorization.color.own_colors`.
+        overwrite: go on with another recipe than the manifest's, and replace files that it does not vouch for.
+        workers: photos that are done at a time; default one a core.
+
+    Raises:
+        InputError: the manifest's recipe is another one, and shall not be overwritten.
+    """
+
+    def __init__(
+        self,
+        colorizer: Colorizer,
+        output: Path,
+        manifest: Manifest,
+        settings: Settings,
+        how: Output,
+        naming: Naming,
+        disclose: bool = True,
+        skip_colored: bool = False,
+        overwrite: bool = False,
+        workers: int | None = None,
+    ) -> None:
+        self.colorizer, self.output, self.manifest = colorizer, output, manifest
+        self.settings, self.how, self.naming, self.disclose = settings, how, naming, disclose
+        self.skip_colored, self.overwrite, self.workers = skip_colored, overwrite, workers or cores()
+        self.recipe = {
+            "weights": [b.digest for b in colorizer.backends],
+            "backend": [b.name for b in colorizer.backends],
+            "device": [str(getattr(b, "device", "cpu")) for b in colorizer.backends],
+            "settings": asdict(settings),
+            "output": asdict(how),
+            "naming": asdict(naming),
+            "disclose": disclose,
+        }
+        if manifest.run and not overwrite and (other := differences(manifest.run["recipe"], self.recipe)):
+            raise InputError(
+                f"-o {output}: its results were made otherwise ({'; '.join(other)}); give the same again, choose "
+                "another -o, or let --overwrite do all of them anew"
+            )
+        self._stop = threading.Event()
+
+    def finished(self, job: Job) -> bool:
+        """Whether the manifest vouches for a job, and the files are still what it says."""
+        record = self.manifest.records.get(job.target)
+        if record is None or not _is(job.source, record["input"]):
+            return False
+        if record["state"] == "skipped":
+            return self.skip_colored
+        return record["recipe"] == self.recipe and all(_is(self.output / o["name"], o) for o in record["outputs"])
+
+    def run(self, jobs: Sequence[Job], found: Found | None = None) -> Summary:
+        """Do what is not finished, and tell the rest of ``found``, too.
+
+        SIGINT and SIGTERM finish the photos in hand (a second one does not); a full disk ends the run.
+        """
+        start, summary = time.perf_counter(), Summary()
+        version = {"version": __version__, "started": utc_now(), "workers": self.workers}
+        self.manifest.begin({"recipe": self.recipe, **version})
+        for path, why in found.skipped if found else ():
+            self._tell(summary, {"source": str(path), "target": None, "state": "skipped", "reason": why})
+        for path, why in found.failed if found else ():
+            line = {"source": str(path), "target": None, "state": "failed", "error": why}
+            self.manifest.append(**line)
+            self._tell(summary, line)
+        threads = cv2.getNumThreads()
+        cv2.setNumThreads(1)  # the photos are what is done in parallel
+        try:
+            with _stopping(self._stop, summary), ThreadPoolExecutor(self.workers) as pool:
+                todo = [j for j, done in zip(jobs, pool.map(self.finished, jobs), strict=True) if not done]
+                summary.finished, summary.left = len(jobs) - len(todo), len(todo)
+                with _progress(len(todo)) as advance:
+                    for future in as_completed([pool.submit(self._attempt, job) for job in todo]):
+                        if (row := future.result()) is None:
+                            continue
+                        if isinstance(row, OSError):
+                            summary.stopped = f"stopped: {reason(row)}"
+                            continue
+                        summary.left -= 1
+                        self._tell(summary, row)
+                        advance()
+        finally:
+            cv2.setNumThreads(threads)
+        summary.seconds = time.perf_counter() - start
+        return summary
+
+    def _tell(self, summary: Summary, row: dict[str, Any]) -> None:
+        """Count it, and write a line about what was not done."""
+        state = row["state"]
+        setattr(summary, state, getattr(summary, state) + 1)
+        if state != "done":
+            line = f"{state}: {shown(row['source'])}: {row.get('error') or row.get('reason')}"
+            summary.lines.append(line)
+            tqdm.write(line, file=sys.stderr)
+
+    def _attempt(self, job: Job) -> dict[str, Any] | OSError | None:
+        """The line of a job; ``None`` where the run stops before it, the error if it has to stop here."""
+        if self._stop.is_set():
+            return None
+        row: dict[str, Any] = {"source": str(job.source), "target": job.target}
+        try:
+            return self._colorize(job, row)
+        except InColour as colours:
+            row |= {"state": "skipped", "reason": str(colours)}
+        except Exception as error:  # noqa: BLE001 (one photo that finds a bug must not cost the other 39,999)
+            if isinstance(error, OSError) and error.errno in DISK_FULL:
+                self._stop.set()
+                return error
+            row |= {"state": "failed", "error": reason(error, job.source)}
+            if not isinstance(error, InputError | OSError | MemoryError):
+                row["traceback"] = traceback.format_exc()
+        try:
+            self.manifest.append(**row, recipe=self.recipe)
+        except OSError as error:
+            self._stop.set()
+            return error
+        return row
+
+    def _colorize(self, job: Job, row: dict[str, Any]) -> dict[str, Any]:
+        start = time.perf_counter()
+        names = {"target": job.target, **self.naming.beside(job.target)}
+        for name in names.values():
+            self._check_free(name, job)
+        if not stat.S_ISREG(job.source.stat().st_mode):  # reading a pipe would wait forever
+            raise pictures.Unreadable("not a file")
+        (self.output / job.target).parent.mkdir(parents=True, exist_ok=True)
+        row["input"] = _identity(job.source)
+        with tempfile.TemporaryDirectory(prefix="photo-", dir=self.output / WORK) as folder:
+            parts = {key: Path(folder, key).with_suffix(PurePosixPath(name).suffix) for key, name in names.items()}
+            facts = self.colorizer.colorize_file(
+                job.source,
+                settings=self.settings,
+                output=self.how,
+                disclose=self.disclose,
+                skip_colored=self.skip_colored,
+                **parts,
+            )
+            now = job.source.stat()
+            if (now.st_size, now.st_mtime_ns) != (row["input"]["bytes"], row["input"]["mtime_ns"]):
+                raise pictures.Unreadable("changed while it was read")
+            outputs = [{"name": names[key], **_identity(part)} for key, part in parts.items()]
+            seconds = round(time.perf_counter() - start, 3)
+            row |= {"state": "done", "outputs": outputs, **facts, "seconds": seconds}
+            # The line comes first: a result is then never without one, and the rest is seen to be missing.
+            self.manifest.append(**row, recipe=self.recipe)
+            for key, part in parts.items():
+                part.replace(self.output / names[key])
+        return row
+
+    def _check_free(self, name: str, job: Job) -> None:
+        path = self.output / name
+        if self.overwrite or not path.exists() or (path.is_file() and not path.stat().st_size):
+            return
+        for recorded in self.manifest.records.get(job.target, {}).get("outputs", ()):
+            if recorded["name"] == name and _is(path, recorded):
+                return
+        raise InputError(f"{path} is there already, and not as this program left it; --overwrite replaces it")
+
+
+def cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextmanager
+def _stopping(stop: threading.Event, summary: Summary) -> Iterator[None]:
+    """Within this context SIGINT and SIGTERM set ``stop`` and are told to ``summary``; a second one ends it all."""
+
+    def handle(signum: int, frame: FrameType | None) -> None:
+        if summary.signum is not None:
+            os._exit(128 + signum)
+        summary.signum, summary.stopped = signum, f"stopped by {signal.Signals(signum).name}"
+        stop.set()
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _progress(total: int) -> Iterator[Callable[[], None]]:
+    """A bar with rate and time left on a terminal, else now and then a line; the value is called once a photo."""
+    terminal = sys.stderr.isatty()
+    start = last = time.monotonic()
+    with tqdm(total=total, unit=" images", file=sys.stderr, disable=not terminal, dynamic_ncols=True) as bar:
+        done = 0
+
+        def advance() -> None:
+            nonlocal done, last
+            done += 1
+            bar.update()
+            now = time.monotonic()
+            if not terminal and now - last >= _PLAIN_EVERY:
+                last, rate = now, done / (now - start)
+                left = tqdm.format_interval((total - done) / rate)
+                print(f"{done} of {total} ({rate:.1f} images/s, {left} left)", file=sys.stderr, flush=True)
+
+        yield advance
