@@ -40,10 +40,10 @@ def _timed(owner: Any, name: str, seconds: dict[str, float]) -> Iterator[None]:
 
 
 def ours() -> Callable[..., dict[str, float]]:
-    from colorization import color, memory, pictures
+    from colorization import color, machine, pictures
     from colorization.inference import Colorizer
 
-    memory.keep_freed_memory()
+    machine.keep_freed_memory()
     colorizers: dict[int, Colorizer] = {}
 
     def run(source: Path, target: Path, threads: int) -> dict[str, float]:

@@ -25,7 +25,7 @@ from typing import Any, Protocol
 import numpy as np
 import platformdirs
 
-from colorization import descriptions, runs
+from colorization import descriptions, machine, runs
 from colorization.errors import InputError
 
 log = logging.getLogger(__name__)
@@ -152,11 +152,11 @@ class OpenVINOBackend:
             keys = [k for k in (descriptions.KEY, descriptions.SOURCE) if model.has_rt_info(k)]
             facts = {k: model.get_rt_info(k).value for k in keys}
         self.description, self.digest = _identity(facts, path)
-        cores = _cores()
-        streams = max(1, cores // (threads or cores))
+        there = machine.cores()
+        streams = max(1, there // (threads or there))
         config = {
             "INFERENCE_PRECISION_HINT": "bf16" if bf16 else "f32",
-            "INFERENCE_NUM_THREADS": min(cores, streams * threads) if threads else cores,
+            "INFERENCE_NUM_THREADS": min(there, streams * threads) if threads else there,
             "NUM_STREAMS": streams,
         }
         self._model = core.compile_model(model, "CPU", config)
@@ -178,11 +178,6 @@ def _identity(facts: Mapping[str, str], path: Path) -> tuple[dict[str, Any], str
     if descriptions.SOURCE not in facts:
         raise InputError(f"{path}: does not say which weights it was made from")
     return description, facts[descriptions.SOURCE]
-
-
-def _cores() -> int:
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def cache_dir() -> Path:
@@ -296,7 +291,7 @@ def _fastest(path: Path, model: Path, threads: int | None, measure: bool) -> str
     packages = {name: _version(name) for name in ("torch", "onnxruntime", "openvino")}
     key = {
         "weights": runs.sha256(path),
-        "machine": [platform.node(), platform.machine(), platform.processor(), _cores()],
+        "machine": [platform.node(), platform.machine(), platform.processor(), machine.cores()],
         "packages": packages,
         "threads": threads,
     }

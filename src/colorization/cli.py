@@ -9,7 +9,7 @@ from pathlib import Path
 
 from colorization import __version__
 from colorization.errors import InputError
-from colorization.memory import keep_freed_memory
+from colorization.machine import keep_freed_memory
 
 _DESCRIPTION = """\
 Colorize photographs at their full resolution: any size, nothing but colour added.

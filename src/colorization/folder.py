@@ -45,7 +45,7 @@ import cv2
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
-from colorization import __version__, pictures
+from colorization import __version__, machine, pictures
 from colorization.errors import InputError
 from colorization.inference import Colorizer, InColour, Settings
 from colorization.pictures import Output, shown
@@ -388,7 +388,7 @@ class FolderRun:
     ) -> None:
         self.colorizer, self.output, self.manifest = colorizer, output, manifest
         self.settings, self.how, self.naming, self.disclose = settings, how, naming, disclose
-        self.skip_colored, self.overwrite, self.workers = skip_colored, overwrite, workers or cores()
+        self.skip_colored, self.overwrite, self.workers = skip_colored, overwrite, workers or machine.cores()
         self.recipe = {
             "weights": [b.digest for b in colorizer.backends],
             "backend": [b.name for b in colorizer.backends],
@@ -520,11 +520,6 @@ class FolderRun:
             if recorded["name"] == name and _is(path, recorded):
                 return
         raise InputError(f"{path} is there already, and not as this program left it; --overwrite replaces it")
-
-
-def cores() -> int:
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @contextmanager

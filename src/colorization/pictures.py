@@ -276,6 +276,8 @@ def _reading(path: str | os.PathLike[str]) -> Iterator[None]:
         raise Unreadable(f"{shown(path)}: may not be read (permission denied)") from error
     except Image.DecompressionBombError as error:
         raise Unreadable(f"{shown(path)}: {_TOO_LARGE}") from error
+    except MemoryError as error:
+        raise Unreadable(f"{shown(path)}: needs more memory than there is") from error
     except UNREADABLE as error:
         reason = shown(str(error) or type(error).__name__)
         raise Unreadable(f"{shown(path)}: is damaged or cut short ({reason})") from error

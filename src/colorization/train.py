@@ -24,7 +24,7 @@ from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import TQDMProgressBar
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
-from colorization import callbacks, checkpoint, descriptions, devices, hydra_main, memory, runs
+from colorization import callbacks, checkpoint, descriptions, devices, hydra_main, machine, runs
 from colorization.data.datamodules import PhotoDataModule, is_number
 from colorization.errors import InputError
 from colorization.stages.base import ColorizationStage
@@ -114,7 +114,7 @@ def prepare(cfg: DictConfig, stage: ColorizationStage) -> None:
     """Have the stage run its step as ``cfg.accelerator`` says."""
     settings = cfg.accelerator
     if settings.kind == "cpu":
-        memory.keep_freed_memory()
+        machine.keep_freed_memory()
     auto = settings.channels_last == "auto"
     stage.prepare(
         channels_last=devices.channels_last_pays(settings.kind) if auto else settings.channels_last,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import multiprocessing.util
-import os
 import signal
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -13,7 +12,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from colorization import devices
+from colorization import devices, machine
 from colorization.data.augment import Augment
 from colorization.data.packed import PackedPhotos
 from colorization.data.photos import UNREADABLE, PhotoSet
@@ -31,7 +30,7 @@ def auto_workers() -> int:
     accelerator leaves the cores to the loader, whose process gives it some hundreds of photos a second
     (benchmarks/bench_data.py).
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = machine.cores()
     if devices.available()[0] == "cpu":
         return min(cores - 1, max(1, cores // 16))
     return max(1, min(cores - 1, 12))
