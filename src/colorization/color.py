@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from types import ModuleType
@@ -556,3 +557,37 @@ def delta_e2000(lab1: Array, lab2: Array) -> Array:
     bump = xp.exp(-((mean_h * (180 / math.pi / 25) - 275 / 25) ** 2).clip(max=50))
     rotation = -2 * xp.sin(math.radians(60) * bump) * root7(mean_C)
     return xp.sqrt((L * L + C * C + H * H + rotation * C * (turn * H)).clip(0))
+
+
+MERGES = ("mean", "median")
+
+
+def merge_ab(members: Array, how: str | Sequence[float] = "mean") -> Array:
+    """One ab from the answers of several networks.
+
+    Args:
+        members: (K, ..., 2, H, W) normalised.
+        how: ``mean``; ``median``, of each channel by itself, of an even number of answers halfway between the middle
+            two; or K weights.
+
+    Returns:
+        (..., 2, H, W) normalised.
+    """
+    if how == "mean":
+        return members.mean(0)
+    if how == "median":
+        ordered = np.sort(members, 0) if _namespace(members) is np else members.sort(0).values
+        return (ordered[(len(members) - 1) // 2] + ordered[len(members) // 2]) / 2
+    return sum(weight * ab for weight, ab in zip(how, members, strict=True))
+
+
+def disagreement(members: Array) -> Array:
+    """How far answers lie apart: the standard deviation sqrt(mean over k of (a_k - mean a)² + (b_k - mean b)²).
+
+    Args:
+        members: (K, ..., 2, H, W) normalised.
+
+    Returns:
+        (..., H, W) float32 in Lab units, 0 where all agree (and for a single answer).
+    """
+    return AB_SCALE * _namespace(members).sqrt(((members - members.mean(0)) ** 2).sum(-3).mean(0))

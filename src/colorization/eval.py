@@ -21,11 +21,24 @@ from omegaconf import DictConfig, ListConfig
 from PIL import Image
 from tqdm import tqdm
 
-from colorization import __version__, checkpoint, color, devices, figures, hydra_main, metrics, runs
+from colorization import (
+    __version__,
+    checkpoint,
+    color,
+    devices,
+    figures,
+    hydra_main,
+    metrics,
+    runs,
+    sparsification,
+    uncertainty,
+)
 from colorization.data.datamodules import PhotoDataModule
 from colorization.data.splits import data_hash
 from colorization.errors import InputError
 from colorization.inference import shipped_weights
+from colorization.networks.ensemble import Ensemble
+from colorization.sparsification import Measure
 from colorization.statistics import FEWEST_PHOTOS, bootstrap
 
 log = logging.getLogger(__name__)
@@ -54,6 +67,8 @@ class Row:
         facts: what is known of the weights (file, stage, pretrained parts, ...).
         values: metric -> one value a photo, in the order of the test split.
         fid: Fréchet distance to the truths as ``{"mean", "reason"}``; ``None`` if not asked for.
+        answers: of an ensemble: ``L`` to the ab of each member, (K, B, 2, H, W).
+        doubts: how well uncertainties tell the error; empty if not asked for.
     """
 
     name: str
@@ -61,6 +76,8 @@ class Row:
     facts: dict[str, Any] = field(default_factory=dict)
     values: dict[str, list[float]] = field(default_factory=dict)
     fid: dict[str, Any] | None = None
+    answers: Callable[[torch.Tensor], torch.Tensor] | None = None
+    doubts: list[Measure] = field(default_factory=list)
 
 
 def evaluate(cfg: DictConfig) -> dict[str, Any]:
@@ -72,11 +89,16 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
     device = devices.choose(cfg.trainer.accelerator, "trainer.accelerator")
     files = find_weights(cfg)
     models = [model_row(f, device) for f in files]
+    disambiguate(models)
+    if cfg.ensemble is not None:
+        models = [*models, ensemble_row(models, cfg.ensemble)]
     datamodule: PhotoDataModule = hydra_main.instantiate(cfg.datamodule)
     datamodule.setup("test")
     loader = datamodule.loader("test", train=False)
     rows = trivial_rows(models, datamodule) + models
-    disambiguate(rows)
+    if cfg.uncertainty:
+        for row in models:
+            row.doubts = [Measure(row.name, m) for m in sparsification.MEASURES if m != "members" or row.answers]
     folder = Path(cfg.eval_dir)
     with closing(datamodule):
         score(rows, loader, folder, cfg.strips, device, cfg.fid)
@@ -86,11 +108,19 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
         "schema": 1,
         "protocol": protocol(datamodule, len(rows[0].values["psnr"]), cfg),
         **summarize(rows, datamodule.intervals, cfg.bootstrap, cfg.seed),
+        "uncertainty": [m.summary(datamodule.intervals, cfg.bootstrap, cfg.seed) for row in models for m in row.doubts],
     }
     runs.write_json(folder / "metrics.json", report, indent=1)
     write_per_image(folder / "per_image.csv", rows, names)
     shown = {m: {r.name: r.values[m] for r in rows} for m in ("delta_e2000", "psnr")}
     figures.distributions(shown, LABELS, folder / "distributions.png")
+    if cfg.uncertainty:
+        figures.sparsification(
+            {r.name: _curves(r) for r in models},
+            sparsification.SHARES,
+            ("error itself", "random order"),
+            folder / "sparsification.png",
+        )
     text = table(report)
     (folder / "table.md").write_text(text, encoding="utf-8")
     print(text)
@@ -120,7 +150,7 @@ def find_weights(cfg: DictConfig) -> list[Path]:
 def trivial_rows(models: list[Row], datamodule: PhotoDataModule) -> list[Row]:
     """Grey (a = b = 0) and the mean colour of the training split, else of the first weights that know theirs."""
     means = [(datamodule.describe(), datamodule.name)]
-    means += [(m.facts["training_data"], m.facts["weights"]) for m in models]
+    means += [(m.facts["training_data"], m.facts.get("weights", m.name)) for m in models]
     known = [(d["mean_ab"], source) for d, source in means if "mean_ab" in d]
     rows = [Row(GREY, lambda L: L.new_zeros(len(L), 2, *L.shape[2:]))]
     if known:
@@ -138,7 +168,23 @@ def model_row(file: Path, device: str) -> Row:
     random = [part for part, source in description["pretrained"].items() if source == "random"]
     name = description["stage"] + "".join(f" (random {part})" for part in random)
     keys = ("stage", "network", "pretrained", "training_data", "loss", "version", "git")
-    return Row(name, network.to(device), {"weights": str(file), **{k: description.get(k) for k in keys}})
+    row = Row(name, network.to(device), {"weights": str(file), **{k: description.get(k) for k in keys}})
+    row.answers = network.answers if isinstance(network, Ensemble) else None
+    return row
+
+
+def ensemble_row(models: list[Row], how: str) -> Row:
+    """The row of all models merged (:func:`colorization.color.merge_ab`). Raises ``InputError``."""
+    if how not in color.MERGES or len(models) < 2:
+        raise InputError(
+            f"ensemble={how}: should be {' or '.join(color.MERGES)} and needs two weights or more, not {len(models)}"
+        )
+
+    def answers(L: torch.Tensor) -> torch.Tensor:
+        return torch.stack([m.predict(L) for m in models])
+
+    facts = {"stage": "ensemble", "merge": how, "members": [m.name for m in models], "training_data": {}}
+    return Row(f"{how} of all", lambda L: color.merge_ab(answers(L), how), facts, answers=answers)
 
 
 def disambiguate(rows: list[Row]) -> None:
@@ -157,6 +203,7 @@ def score(rows: list[Row], loader: Any, folder: Path, strips: int, device: str, 
     photos = len(loader.dataset)
     compared = set(np.linspace(0, photos - 1, min(COMPARED, photos)).round().astype(int).tolist())
     side_by_side: dict[int, list[torch.Tensor]] = {}
+    doubted: dict[int, dict[str, dict[str, np.ndarray]]] = {}  # photo -> row -> maps
     distances, reason = _frechet(rows, device) if fid else ({}, None)
     scores: list[dict[str, list[torch.Tensor]]] = [{} for _ in rows]
     for batch in tqdm(loader, "evaluating", unit="batch", disable=None):
@@ -171,6 +218,10 @@ def score(rows: list[Row], loader: Any, folder: Path, strips: int, device: str, 
             if (distance := distances.get(row.name)) is not None:
                 distance.update(color.lab_to_rgb(prediction), real=False)
                 distance.update(color.lab_to_rgb(lab), real=True)
+            if row.doubts:
+                maps = doubt(row, L, prediction, lab)
+                for i in chosen:
+                    doubted.setdefault(int(batch["index"][i]), {})[row.name] = {k: v[i] for k, v in maps.items()}
             if row.name not in (GREY, MEAN):
                 for i in chosen:
                     side_by_side.setdefault(int(batch["index"][i]), []).append(color.lab_to_rgb(prediction[i]))
@@ -190,10 +241,58 @@ def score(rows: list[Row], loader: Any, folder: Path, strips: int, device: str, 
         row.values = {metric: torch.cat(values).tolist() for metric, values in of_row.items()}
     titles = ["input", *(r.name for r in rows if r.name not in (GREY, MEAN)), "truth"]
     figures.comparison(list(side_by_side.values()), titles, folder / "comparison.png")
+    if doubted:
+        # Of the last row, which is the ensemble where there is one: what it made of the photos, and its maps.
+        column, name = len(titles) - 2, rows[-1].name
+        lines = [
+            [
+                *(side_by_side[index][c] for c in (0, column)),
+                *map(_as_heat, doubted[index][name].values()),
+                side_by_side[index][-1],
+            ]
+            for index in doubted
+        ]
+        shown = [sparsification.MEASURES.get(k, k) for k in doubted[next(iter(doubted))][name]]
+        figures.comparison(lines, ["input", name, *shown, "truth"], folder / "uncertainty.png")
     if fid:
         for row in rows:
             distance = distances.get(row.name)
             row.fid = {"mean": None, "reason": reason} if distance is None else {"mean": float(distance.compute())}
+
+
+def doubt(row: Row, L: torch.Tensor, prediction: torch.Tensor, lab: torch.Tensor) -> dict[str, np.ndarray]:
+    """Fill ``row.doubts`` from a batch.
+
+    Args:
+        L: (B, 1, H, W) in [0, 1]; prediction, lab: (B, 3, H, W) Lab, the latter true.
+
+    Returns:
+        The maps that have something to see, (B, H, W): ``ΔE2000`` and the model's own doubts.
+    """
+
+    def answer(L: np.ndarray) -> np.ndarray:
+        return row.predict(torch.from_numpy(L).to(lab.device)).float().cpu().numpy()[None]
+
+    error = color.delta_e2000(color.as_shown(prediction)[1], lab).cpu().numpy()
+    maps = {"augmentation": color.disagreement(uncertainty.augmented(answer, L.cpu().numpy()))}
+    if row.answers:
+        maps["members"] = color.disagreement(row.answers(L)).cpu().numpy()
+    trivial = {"chroma": prediction[:, 1:].norm(dim=1).cpu().numpy(), "random": np.zeros_like(error)}
+    for measure in row.doubts:
+        for e, u in zip(error, (maps | trivial)[measure.name], strict=True):
+            measure.add(e.ravel(), u.ravel())
+    return {"ΔE2000": error, **maps}
+
+
+def _as_heat(values: np.ndarray) -> torch.Tensor:
+    """A map (H, W) as a picture (3, H, W) in [0, 1]."""
+    return torch.from_numpy(uncertainty.heat_map(values, *values.shape)).permute(2, 0, 1) / 255
+
+
+def _curves(row: Row) -> dict[str, np.ndarray]:
+    """The mean sparsification curves of a row, and the oracle's, by the names of the figure."""
+    curves = {sparsification.MEASURES[m.name]: np.mean(m.curves, 0) for m in row.doubts}
+    return {**curves, "error itself": np.mean(row.doubts[0].oracles, 0)}
 
 
 def _slug(name: str) -> str:
@@ -326,6 +425,13 @@ def table(report: dict[str, Any]) -> str:
             lines.append(f"Not better than grey in paired ΔE2000 (interval not below zero): {', '.join(losers)}.")
     if report["rows"][0]["lpips"]["mean"] is None:
         lines.append(f"No LPIPS: {report['rows'][0]['lpips']['reason']}.")
+    if report["uncertainty"]:
+        lines += [
+            "",
+            "How well an uncertainty tells the ΔE2000 of each pixel (means over photos), and of each photo:",
+            "",
+        ]
+        lines += sparsification.table(report["uncertainty"])
     return "\n".join(lines) + "\n"
 
 

@@ -95,3 +95,33 @@ def distributions(values: Mapping[str, Mapping[str, Sequence[float]]], labels: M
         ax.grid(axis="x", alpha=0.3)
     axes[0].invert_yaxis()
     figure.savefig(path, dpi=120)
+
+
+def sparsification(
+    curves: Mapping[str, Mapping[str, np.ndarray]], shares: np.ndarray, limits: Sequence[str], path: Path
+) -> None:
+    """Sparsification curves, one panel a model.
+
+    Args:
+        curves: model -> uncertainty -> (N,) mean error of what remains, as a share of the error of all.
+        shares: (N,) of the pixels that are left out.
+        limits: the curves that are drawn in grey.
+        path: the PNG to write.
+    """
+    columns = min(3, len(curves))
+    rows = -(-len(curves) // columns)
+    figure = _figure(3.4 * columns, 2.8 * rows)
+    axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
+    for ax in axes[len(curves) :]:
+        ax.axis("off")
+    for ax, (model, of_model) in zip(axes, curves.items(), strict=False):
+        for name, curve in of_model.items():
+            style = {"color": "grey", "linestyle": "--"} if name in limits else {}
+            ax.plot(shares, curve, label=name, linewidth=1.5, **style)
+        ax.set_title(model, fontsize=9)
+        ax.grid(alpha=0.3)
+        ax.legend(fontsize=7)
+    axes[0].set_ylabel("ΔE2000 of the rest / of all")
+    for ax in axes[-columns:]:
+        ax.set_xlabel("share of pixels left out")
+    figure.savefig(path, dpi=120)

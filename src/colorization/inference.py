@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from colorization import backends, color, hub, pictures, runs
+from colorization import backends, color, hub, pictures, runs, uncertainty
 from colorization.errors import InputError
 from colorization.pictures import Output, Page
 
@@ -36,6 +36,7 @@ class Settings:
         saturation: factor on the chroma, before colours are fitted to the gamut.
         strength: 1 the colours as they are, 0 grey, and the blends between.
         flips: average with the answer for the mirrored photo.
+        merge: ``mean`` or ``median`` of several weights, see :func:`colorization.color.merge_ab`.
 
     Raises:
         InputError: a value that cannot work.
@@ -45,6 +46,7 @@ class Settings:
     saturation: float = 1.0
     strength: float = 1.0
     flips: bool = False
+    merge: str = "mean"
 
     def __post_init__(self) -> None:
         if self.size is not None and self.size < SMALLEST_SIDE:
@@ -53,6 +55,8 @@ class Settings:
             raise InputError(f"saturation={self.saturation}: should be a number from 0 to 10")
         if not 0 <= self.strength <= 1:
             raise InputError(f"strength={self.strength}: should be a number from 0 to 1")
+        if self.merge not in color.MERGES:
+            raise InputError(f"merge={self.merge}: should be {' or '.join(color.MERGES)}")
 
 
 class InColour(Exception):
@@ -64,10 +68,13 @@ class Prediction:
     """What the network answers at the working size.
 
     Attributes:
+        L: (h, w) float32 in [0, 1], what it saw.
         ab: (2, h, w) float32 normalised.
-        members: (M, 2, h, w) float32, what ``ab`` was merged from: weights, each also mirrored with ``flips``.
+        members: (K, 2, h, w) float32, what ``ab`` was merged from: each network's answer, with ``flips`` the mean of
+            its two.
     """
 
+    L: np.ndarray
     ab: np.ndarray
     members: np.ndarray
 
@@ -102,7 +109,7 @@ def find_weights(given: str | os.PathLike[str] | None = None) -> Path:
 
 
 class Colorizer:
-    """Colorizes photographs of any size with one set of weights, or with several and their mean.
+    """Colorizes photographs of any size with one set of weights, or with several merged.
 
     Use :meth:`load`. The network sees a reduced copy; only its a*b* are enlarged (bicubic) and joined to the L* of the
     original at full resolution, with out-of-gamut colours losing chroma at constant L* and hue.
@@ -150,8 +157,8 @@ class Colorizer:
 
     @property
     def default_size(self) -> int:
-        """The working size that the weights were trained at, pixels."""
-        return int(self.description["training_data"].get("image_size", 256))
+        """The working size that the weights were trained at, pixels; of several weights the largest."""
+        return max(int(b.description["training_data"].get("image_size", 256)) for b in self.backends)
 
     def working_size(self, height: int, width: int, size: int | None) -> tuple[int, int]:
         """Height and width of the reduced copy. The long side of a very long picture is held at four times ``size``.
@@ -170,15 +177,35 @@ class Colorizer:
         """The network's answer at the working size for (H, W) grey or (H, W, 3) RGB, uint8 or uint16, sRGB."""
         height, width = self.working_size(pixels.shape[0], pixels.shape[1], settings.size)
         L = color.reduced_lightness(pixels, height, width)[None, None]
-        members = np.concatenate([b(L)[:, 0] for b in self.backends])
+        answers = [b(L) for b in self.backends]
         if settings.flips:
-            mirrored = np.concatenate([b(np.ascontiguousarray(L[..., ::-1]))[:, 0] for b in self.backends])
-            members = np.concatenate((members, mirrored[..., ::-1]))
-        return Prediction(members.mean(0), members)
+            mirrored = np.ascontiguousarray(L[..., ::-1])
+            answers = [(a + b(mirrored)[..., ::-1]) / 2 for a, b in zip(answers, self.backends, strict=True)]
+        # Weights that are an ensemble say themselves how their members are merged, and count as one.
+        each = [
+            color.merge_ab(a, b.description["network"].get("merge", "mean"))
+            for a, b in zip(answers, self.backends, strict=True)
+        ]
+        return Prediction(L[0, 0], color.merge_ab(np.stack(each), settings.merge)[0], np.concatenate(answers)[:, 0])
+
+    def uncertainty(self, prediction: Prediction) -> np.ndarray:
+        """Where the colours were guessed: (h, w) float32, :func:`colorization.color.disagreement` in Lab units.
+
+        Of the members where there are several, else of one network's answers for changed copies of the photo
+        (:func:`colorization.uncertainty.augmented`). Does not depend on saturation and strength.
+        """
+        members = prediction.members
+        if len(members) == 1:
+            members = uncertainty.augmented(self.backends[0], prediction.L[None, None])[:, 0]
+        return color.disagreement(members)
 
     def colorize_page(self, page: Page, settings: Settings = Settings()) -> Page:
         """The page in colour: (H, W, 3) of the same dtype, with the same lightness and alpha."""
-        ab = self.predict(page.pixels, settings).ab * np.float32(settings.saturation)
+        return self.paint(page, self.predict(page.pixels, settings), settings)
+
+    def paint(self, page: Page, prediction: Prediction, settings: Settings = Settings()) -> Page:
+        """The page in the colours of a prediction, see :meth:`colorize_page`."""
+        ab = prediction.ab * np.float32(settings.saturation)
         return Page(color.recolor(page.pixels, ab, settings.strength, self.threads), page.alpha)
 
     def colorize(self, image: Image.Image, size: int | None = None, **settings: Any) -> Image.Image:

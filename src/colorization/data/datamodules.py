@@ -202,7 +202,8 @@ class FolderDataModule(PhotoDataModule):
 
     Args:
         data_dir: the one folder; not looked at where ``train_dir`` or ``test_dir`` is given.
-        train_dir, val_dir, test_dir: a folder for each split. Training needs the first two, evaluation only the last.
+        train_dir, val_dir, test_dir: a folder for each split. Training needs the first two, fitting an
+            ensemble only the second, evaluation only the last.
         val_fraction, test_fraction: shares of ``data_dir``.
         cache_dir: keeps the check of the photos and the packed photos for other runs; ``None`` keeps neither.
         cache: how photos are packed (:mod:`colorization.data.packed`): ``raw``, ``jpeg`` (a fifth of the size),
@@ -234,9 +235,8 @@ class FolderDataModule(PhotoDataModule):
                 f"datamodule.val_fraction={val_fraction} and datamodule.test_fraction={test_fraction}: "
                 "should be above 0 and leave something for training"
             )
-        if bool(train_dir) != bool(val_dir):
-            given, lacking = ("train_dir", "val_dir") if train_dir else ("val_dir", "train_dir")
-            raise InputError(f"datamodule.{given} is set but datamodule.{lacking} is not; training needs both")
+        if train_dir and not val_dir:
+            raise InputError("datamodule.train_dir is set but datamodule.val_dir is not; training needs both")
         self.fractions = {"val": val_fraction, "test": test_fraction, "train": 1 - val_fraction - test_fraction}
         self.cache_dir = Path(cache_dir) if cache_dir else None
         if cache not in ("auto", "raw", "jpeg", "off"):

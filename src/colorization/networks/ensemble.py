@@ -1,0 +1,42 @@
+"""Several networks as one: their answers merged in ab."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from colorization import color
+from colorization.checkpoint import build_network
+from colorization.errors import InputError
+
+
+class Ensemble(nn.Module):
+    """Networks side by side (deep ensembles, Lakshminarayanan et al. 2017).
+
+    Args:
+        members: each as for :func:`colorization.checkpoint.build_network`.
+        merge: ``mean``, ``median`` or one weight a member, see :func:`colorization.color.merge_ab`.
+
+    Raises:
+        InputError: no members, or they cannot be merged like that.
+    """
+
+    def __init__(self, members: Sequence[Mapping[str, Any]], merge: str | Sequence[float] = "mean") -> None:
+        super().__init__()
+        if isinstance(merge, str) and merge not in color.MERGES:
+            raise InputError(f"merge={merge}: should be {' or '.join(color.MERGES)}, or one weight a member")
+        if not members or (not isinstance(merge, str) and len(merge) != len(members)):
+            raise InputError(f"an ensemble of {len(members)} members cannot be merged with merge={merge}")
+        self.merge = merge
+        self.members = nn.ModuleList(build_network(spec) for spec in members)
+
+    def answers(self, L: torch.Tensor) -> torch.Tensor:
+        """(B, 1, H, W) in [0, 1] to (K, B, 2, H, W) normalised ab, one from each member."""
+        return torch.stack([member(L) for member in self.members])
+
+    def forward(self, L: torch.Tensor) -> torch.Tensor:
+        """(B, 1, H, W) in [0, 1] to (B, 2, H, W) normalised ab."""
+        return color.merge_ab(self.answers(L), self.merge)
