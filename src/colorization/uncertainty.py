@@ -13,7 +13,7 @@ ENLARGED = 1.5
 # Disagreement (Lab units) at the bright end of the heat map, the same for all pictures.
 BRIGHTEST = 32.0
 
-_COLOURS = cv2.applyColorMap(np.arange(256, dtype=np.uint8), cv2.COLORMAP_INFERNO)[..., ::-1].copy()
+_COLOURS = cv2.applyColorMap(np.arange(256, dtype=np.uint8), cv2.COLORMAP_INFERNO).reshape(256, 3)[:, ::-1]
 
 
 def _resized(x: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -54,4 +54,4 @@ def heat_map(disagreement: np.ndarray, height: int, width: int) -> np.ndarray:
     # Enlarged as bytes, which for a hundred megapixels take a tenth of the memory of what would follow.
     codes = np.rint(255 * share.clip(0, 1)).astype(np.uint8)
     enlarged = cv2.resize(codes, (width, height), interpolation=cv2.INTER_LINEAR)
-    return cv2.applyColorMap(enlarged, _COLOURS)
+    return _COLOURS[enlarged]
