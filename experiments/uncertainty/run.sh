@@ -18,3 +18,13 @@ train() { # seed, epochs, size
 train 1 5 128
 train 2 2 96
 train 3 2 96
+
+members="first-light-unet,member-1,member-2,member-3"
+for merge in fit median; do
+  $python -m colorization.ensemble weights="[$members]" merge=$merge output="$out/$merge.safetensors" \
+    paths.output_dir="$out" datamodule.val_dir="$data/imagenet-sample/val" datamodule.batch_size=8
+done
+
+$python -m colorization.eval paths.output_dir="$out" eval_dir="$out/eval/uncertainty" datamodule.batch_size=8 strips=0 \
+  weights="[$members,'$out/fit.safetensors','$out/median.safetensors']" ensemble=mean uncertainty=true \
+  datamodule.test_dir="$data/imagenet-sample/test" datamodule.name=imagenet-sample datamodule.image_size=128
