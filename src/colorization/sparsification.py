@@ -32,7 +32,7 @@ def correlations(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
 
 def sparsification(error: np.ndarray, uncertainty: np.ndarray) -> np.ndarray:
     """How the mean error falls as the most uncertain pixels are left out (Ilg et al. 2018, "Uncertainty Estimates and
-    Multi-Hypotheses Networks for Optical Flow").
+    Multi-Hypotheses Networks for Optical Flow", section 5.2).
 
     Args:
         error: (N,), not negative, not all zero.
