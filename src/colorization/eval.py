@@ -328,7 +328,7 @@ def protocol(datamodule: PhotoDataModule, photos: int, cfg: DictConfig) -> dict[
         "delta_colorfulness": metrics.DELTA_COLORFULNESS_FORM,
         "near_grey": f"true colorfulness below {color.NEAR_GREY:g}",
         "intervals": f"95 %, percentile bootstrap over photos, {cfg.bootstrap} resamples, seed {cfg.seed}",
-        "uncertainty": "standard deviation in ab of answers, Lab units, against the ΔE2000 of each pixel; means over photos",
+        "uncertainty": "standard deviation in ab of answers, Lab units, against ΔE2000 of pixels; means over photos",
         "version": __version__,
         "git": runs.git_state(Path(__file__).parent),
         "time": runs.utc_now(),
