@@ -26,5 +26,5 @@ for merge in fit median; do
 done
 
 $python -m colorization.eval paths.output_dir="$out" eval_dir="$out/eval/uncertainty" datamodule.batch_size=8 strips=0 \
-  weights="[$members,'$out/fit.safetensors','$out/median.safetensors']" ensemble=mean uncertainty=true \
+  weights="[$members,'$out/fit.safetensors']" ensemble=mean uncertainty=true \
   datamodule.test_dir="$data/imagenet-sample/test" datamodule.name=imagenet-sample datamodule.image_size=128

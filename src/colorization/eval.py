@@ -174,7 +174,12 @@ def model_row(file: Path, device: str) -> Row:
 
 
 def ensemble_row(models: list[Row], how: str) -> Row:
-    """The row of all models merged (:func:`colorization.color.merge_ab`). Raises ``InputError``."""
+    """The row of all models merged (:func:`colorization.color.merge_ab`) but those that are ensembles already.
+
+    Raises:
+        InputError: less than two, or no such merge.
+    """
+    models = [m for m in models if m.answers is None]
     if how not in color.MERGES or len(models) < 2:
         raise InputError(
             f"ensemble={how}: should be {' or '.join(color.MERGES)} and needs two weights or more, not {len(models)}"
