@@ -12,7 +12,7 @@ from PIL import Image
 from skimage.color import deltaE_ciede2000, rgb2lab
 from test_eval import weights
 
-from colorization import Colorizer, checkpoint, color, ensemble
+from colorization import Colorizer, checkpoint, color, descriptions, ensemble
 from colorization import eval as evaluation
 from colorization.data.datamodules import sample_photo
 from colorization.errors import InputError
@@ -152,7 +152,7 @@ def test_fitting_uses_the_validation_photos_alone(painter, command, files, tmp_p
     assert (
         command(given, "datamodule.val_dir=val", "datamodule.test_dir=test", "merge=fit", "output=e.safetensors") == 0
     )
-    description = checkpoint.read_description(tmp_path / "e.safetensors")
+    description = descriptions.read(tmp_path / "e.safetensors")
     shares = dict(zip((m["weights"] for m in description["members"]), description["network"]["merge"], strict=True))
     assert sum(shares.values()) == pytest.approx(1, abs=1e-3)
     assert shares[files[painter].name] > 0.6
@@ -218,7 +218,7 @@ def test_the_ensemble_is_a_row_of_the_table(run_main, files, tmp_path, photo_fol
     assert b[-1]["name"] == "ensemble"
     for metric in ("psnr", "ssim", "delta_e2000", "colorfulness"):
         assert a[-1][metric]["mean"] == pytest.approx(b[-1][metric]["mean"], abs=1e-4)
-    validated = checkpoint.read_description(tmp_path / "e.safetensors")["metrics"]["val/delta_e2000"]
+    validated = descriptions.read(tmp_path / "e.safetensors")["metrics"]["val/delta_e2000"]
     assert validated == pytest.approx(b[-1]["delta_e2000"]["mean"], abs=1e-4)  # the same photos at the same size
 
 

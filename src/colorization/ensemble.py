@@ -17,7 +17,7 @@ import torch
 from omegaconf import DictConfig, ListConfig
 from torch import nn
 
-from colorization import checkpoint, color, devices, hydra_main, runs
+from colorization import checkpoint, color, descriptions, devices, hydra_main, runs
 from colorization.data.datamodules import PhotoDataModule
 from colorization.data.loading import PhotoLoader
 from colorization.errors import InputError
@@ -93,7 +93,7 @@ def describe(members: list[dict[str, Any]], merge: str | list[float], size: int,
         f"{part} of member {i}": source for i, m in enumerate(members, 1) for part, source in m["pretrained"].items()
     }
     data = {"name": " + ".join(sorted({str(m["training_data"].get("name")) for m in members})), "image_size": size}
-    return checkpoint.describe(
+    return descriptions.describe(
         "ensemble", spec, pretrained, data, {"val/delta_e2000": round(distance, 5)}, members=members
     )
 
