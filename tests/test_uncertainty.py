@@ -17,6 +17,7 @@ from test_eval import weights
 
 from colorization import Colorizer, checkpoint, color, inference, sparsification, uncertainty
 from colorization import eval as evaluation
+from colorization.cli import colorize
 from colorization.data.datamodules import sample_photo
 from colorization.inference import Settings
 
@@ -85,6 +86,26 @@ def test_colorizing_with_a_heat_map_needs_no_matplotlib() -> None:
 
     code = "import sys, colorization.uncertainty; sys.exit('torch' in sys.modules or 'matplotlib' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_the_command_writes_it_beside_each_photo(tmp_path: Path) -> None:
+    """At the photo's size; asking for it changes no colour."""
+    files = [str(weights(tmp_path / f"{i}.safetensors", seed=i)) for i in range(3)]
+    (tmp_path / "in").mkdir()
+    Image.fromarray(grey()).save(tmp_path / "in" / "a.png")
+    given = [str(tmp_path / "in"), "--weights", *files, "--merge", "median", "--size", "64", "-o"]
+    assert colorize([*given, str(tmp_path / "plain")]) == 0
+    assert colorize([*given, str(tmp_path / "out"), "--uncertainty"]) == 0
+    assert (tmp_path / "plain/a.png").read_bytes() == (tmp_path / "out/a.png").read_bytes()
+    prediction = Colorizer.load(files).predict(grey(), Settings(64, merge="median"))
+    with Image.open(tmp_path / "out" / "a-uncertainty.png") as image:
+        expected = uncertainty.heat_map(Colorizer.load(files).uncertainty(prediction), *grey().shape)
+        assert np.abs(np.asarray(image).astype(int) - expected).max() <= 3
+    # One photo to a file.
+    one = [str(tmp_path / "in/a.png"), "--weights", files[0], "-o", str(tmp_path / "b.jpg"), "--uncertainty"]
+    assert colorize(one) == 0
+    with Image.open(tmp_path / "b-uncertainty.png") as image:
+        assert image.size == grey().shape[::-1]
 
 
 # How well it tells the error

@@ -29,7 +29,7 @@ Exit code: 0 nothing failed; 1 some photos failed, or the disk is full; 2 nothin
 
 
 def _parser() -> argparse.ArgumentParser:
-    from colorization.color import OWN_COLORS
+    from colorization.color import MERGES, OWN_COLORS
     from colorization.pictures import TYPES, Output
 
     parser = argparse.ArgumentParser(
@@ -69,8 +69,9 @@ def _parser() -> argparse.ArgumentParser:
         nargs="+",
         action="extend",
         metavar="W",
-        help="weights files or run ids, several are averaged; default: $COLORIZATION_WEIGHTS, else those that ship",
+        help="weights files or run ids, several are merged; default: $COLORIZATION_WEIGHTS, else those that ship",
     )
+    group.add_argument("--merge", choices=MERGES, default=MERGES[0], help="of several weights; default %(default)s")
     group.add_argument(
         "--size", type=_size, metavar="N", help="short side of what the network sees, pixels; default: as trained"
     )
@@ -91,6 +92,11 @@ def _parser() -> argparse.ArgumentParser:
         help="in a folder, e.g. '{stem}-colour{suffix}'; {name} is the whole name; default '{stem}{suffix}'",
     )
     group.add_argument("--strip", action="store_true", help="beside each result NAME-strip.jpg: before and after")
+    group.add_argument(
+        "--uncertainty",
+        action="store_true",
+        help="beside each result NAME-uncertainty.png: a heat map of where the colours were guessed",
+    )
     group.add_argument(
         "--no-disclosure", action="store_true", help="no tag that says the colours are software's, with which weights"
     )
@@ -130,7 +136,7 @@ def _colorize_one(options: argparse.Namespace) -> int:
 
     (photo,), target = options.photos, options.output
     settings, how = (
-        Settings(options.size, options.saturation, options.strength, options.flips),
+        Settings(options.size, options.saturation, options.strength, options.flips, options.merge),
         Output(quality=options.quality),
     )
     if not any(target.suffix.lower() in suffixes for suffixes in TYPES.values()):
@@ -144,7 +150,7 @@ def _colorize_one(options: argparse.Namespace) -> int:
     if options.dry_run:
         print(f"would colorize: {photo} -> {target}")
         return 0
-    naming = folder.Naming(strip=options.strip)
+    naming = folder.Naming(strip=options.strip, uncertainty=options.uncertainty)
     beside = {key: target.parent / name for key, name in naming.beside(target.name).items()}
     line = shown(photo)
     try:
@@ -173,9 +179,9 @@ def _colorize_folder(options: argparse.Namespace) -> int:
     from colorization.pictures import Output, shown
 
     output = options.output
-    settings = Settings(options.size, options.saturation, options.strength, options.flips)
+    settings = Settings(options.size, options.saturation, options.strength, options.flips, options.merge)
     how = Output(options.type or "same", options.quality)
-    naming = folder.Naming(options.name or "{stem}{suffix}", options.strip)
+    naming = folder.Naming(options.name or "{stem}{suffix}", options.strip, options.uncertainty)
     for option, least in (("limit", 0), ("workers", 1)):
         if (value := getattr(options, option)) is not None and value < least:
             raise InputError(f"--{option} {value}: should be {least} or more")

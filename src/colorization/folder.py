@@ -64,6 +64,7 @@ class Naming:
     Attributes:
         template: with ``{stem}`` and ``{name}`` of the photo and ``{suffix}`` of the result, at its end.
         strip: whether before and after are written side by side, too.
+        uncertainty: whether a heat map of where the colours were guessed is written, too.
 
     Raises:
         InputError: a template that cannot work.
@@ -71,6 +72,7 @@ class Naming:
 
     template: str = "{stem}{suffix}"
     strip: bool = False
+    uncertainty: bool = False
 
     def __post_init__(self) -> None:
         try:
@@ -88,7 +90,8 @@ class Naming:
     def beside(self, target: str) -> dict[str, str]:
         """What else is written for a result: the argument of ``Colorizer.colorize_file`` and its path."""
         stem = PurePosixPath(target).with_suffix("")
-        return {"strip": f"{stem}-strip.jpg"} if self.strip else {}
+        names = {"strip": f"{stem}-strip.jpg", "uncertainty": f"{stem}-uncertainty.png"}
+        return {key: name for key, name in names.items() if getattr(self, key)}
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,10 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from colorization import backends, color, hub, pictures, runs, uncertainty
+from colorization import backends, color, hub, pictures, runs
 from colorization.errors import InputError
 from colorization.pictures import Output, Page
+from colorization.uncertainty import augmented, heat_map
 
 DEFAULT_WEIGHTS = "unet.safetensors"
 WEIGHTS_VARIABLE = "COLORIZATION_WEIGHTS"
@@ -196,7 +197,7 @@ class Colorizer:
         """
         members = prediction.members
         if len(members) == 1:
-            members = uncertainty.augmented(self.backends[0], prediction.L[None, None])[:, 0]
+            members = augmented(self.backends[0], prediction.L[None, None])[:, 0]
         return color.disagreement(members)
 
     def colorize_page(self, page: Page, settings: Settings = Settings()) -> Page:
@@ -227,6 +228,7 @@ class Colorizer:
         settings: Settings = Settings(),
         output: Output = Output(),  # noqa: B008 (frozen)
         strip: Path | None = None,
+        uncertainty: Path | None = None,
         disclose: bool = True,
         skip_colored: bool = False,
     ) -> dict[str, Any]:
@@ -235,6 +237,7 @@ class Colorizer:
         Args:
             source, target, settings, output: from where, to where and how.
             strip: where to write the first page before and after, side by side and reduced.
+            uncertainty: where to write the first page's heat map, see :func:`colorization.uncertainty.heat_map`.
             disclose: tag the result with :attr:`disclosure`.
             skip_colored: leave a photo alone whose first page has colours of its own, see :func:`color.own_colors`.
 
@@ -256,7 +259,11 @@ class Colorizer:
                     if first and skip_colored and (own := color.own_colors(page.pixels)) >= color.OWN_COLORS:
                         raise InColour(f"in colour already ({own:.0f}, photos from {color.OWN_COLORS:.0f} are left)")
                     facts.update(pages=facts["pages"] + 1, height=page.pixels.shape[0], width=page.pixels.shape[1])
-                    result = self.colorize_page(page, settings)
+                    prediction = self.predict(page.pixels, settings)
+                    if first and uncertainty:
+                        heat = heat_map(self.uncertainty(prediction), *page.pixels.shape[:2])
+                        pictures.save(uncertainty, [Page(heat)], None, Output(), None)
+                    result = self.paint(page, prediction, settings)
                     if first and strip:
                         pictures.save(strip, [_side_by_side(page, result)], None, Output(), disclosure)
                     yield result
