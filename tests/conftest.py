@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -50,9 +51,10 @@ def own_caches(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 
 @pytest.fixture
-def run_main(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+def run_main(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., int]]:
     """``run_main(main, *arguments)``: a command in this process, in ``tmp_path``; returns its exit code."""
     monkeypatch.chdir(tmp_path)
+    handlers = list(logging.root.handlers)
 
     def call(main: Callable[[], object], *arguments: str) -> int:
         monkeypatch.setattr(sys, "argv", ["command", *arguments])
@@ -62,7 +64,8 @@ def run_main(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., i
             return int(exit_.code or 0)
         return 0
 
-    return call
+    yield call
+    logging.root.handlers[:] = handlers  # Hydra's own write to this test's captured stderr, which later tests close
 
 
 @pytest.fixture
