@@ -1,50 +1,75 @@
-"""The network alone: photos/s of the shipped weights, its tensors channels first and channels last, in one run.
+"""The network alone: photos/s of each backend that is here against plain PyTorch (float32, channels first), in one run.
 
-python benchmarks/bench_infer.py [--rounds 5]
+    python benchmarks/bench_infer.py [--rounds 5]
+
+For the weights that ship, and for the U-Net of `model=unet` at its full width (54 M parameters; random ones, which run
+as fast as others).
 """
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from common import arguments, interleaved
 
-from colorization import checkpoint
+from colorization import backends, checkpoint, descriptions
+from colorization.errors import InputError
 from colorization.inference import find_weights
+from colorization.networks.unet import UNet
+
+FULL = {"_target_": "colorization.networks.unet.UNet"}
 
 
 def bench(rounds: int = 5) -> dict[str, Any]:
-    """``{"rows": [{"name", "per_second", "ratio", "against"}], ...}``"""
-    weights = find_weights()
+    """``{"rows": [{"network", "photos", "plain", <backend>: photos/s, "best ratio"}], ...}``"""
     rows = []
-    for count, side in ((1, 256), (8, 256), (1, 512)):
-        sides = {}
-        for layout in (torch.contiguous_format, torch.channels_last):
-            net, _ = checkpoint.load_weights(weights)
-            batch = torch.rand(count, 1, side, side)
-            sides[f"network, {count} x {side}x{side}, {str(layout).removeprefix('torch.')}"] = _forward(
-                net.to(memory_format=layout), batch
-            )
-        rows += _rows(sides, rounds)
-    return {"weights": weights.name, "threads": torch.get_num_threads(), "rows": rows}
+    with tempfile.TemporaryDirectory() as scratch:
+        os.environ[backends.CACHE_VARIABLE] = scratch
+        full = Path(scratch) / "full.safetensors"
+        checkpoint.save_weights(full, UNet(), descriptions.describe("unet", FULL, {}))
+        for name, path, works in (
+            ("shipped U-Net", find_weights(), ((1, 256), (8, 256), (1, 512))),
+            ("full-width U-Net", full, ((1, 256), (8, 256))),
+        ):
+            there = {}
+            for backend in backends.NAMES:
+                try:
+                    there[backend] = backends.load(path, "cpu", backend)
+                except InputError as error:
+                    print(error)
+            network, _ = checkpoint.load_weights(path)
+            for count, side in works:
+                L = np.random.default_rng(0).random((count, 1, side, side), np.float32)
+                sides = {"plain": _plain(network, L), **{n: _run(b, L) for n, b in there.items()}}
+                rates = interleaved(sides, rounds)
+                best = max(rates[n] for n in there)
+                rows.append(
+                    {"network": name, "photos": f"{count} x {side}x{side}", **rates, "ratio": best / rates["plain"]}
+                )
+    return {"threads": torch.get_num_threads(), "rows": rows}
 
 
-def _forward(network: torch.nn.Module, batch: torch.Tensor) -> Callable[[], int]:
+def _plain(network: torch.nn.Module, L: np.ndarray) -> Callable[[], int]:
     def run() -> int:
         with torch.inference_mode():
-            assert bool(np.isfinite(network(batch).mean().item()))
-        return len(batch)
+            network(torch.from_numpy(L)).numpy()
+        return len(L)
 
     return run
 
 
-def _rows(sides: dict[str, Callable[[], int]], rounds: int) -> list[dict[str, Any]]:
-    rates = interleaved(sides, rounds)
-    first = next(iter(rates))
-    return [{"name": n, "per_second": r, "ratio": r / rates[first], "against": first} for n, r in rates.items()]
+def _run(backend: backends.Backend, L: np.ndarray) -> Callable[[], int]:
+    def run() -> int:
+        backend(L)
+        return len(L)
+
+    return run
 
 
 if __name__ == "__main__":

@@ -300,9 +300,7 @@ def test_what_cannot_run_is_one_sentence(file, device, backend, words, weights, 
 
 
 def test_bfloat16_is_offered_only_where_the_processor_has_it(weights) -> None:
-    import openvino
-
-    if "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+    if "BF16" in backends._openvino_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         L = lightness((1, 64, 64))
         found = backends.load(weights, "cpu", "openvino-bf16")(L)[0]
         assert np.abs(found - eager(weights, L)).max() * 110 < 5  # Lab units, on weights that amplify everything
@@ -348,3 +346,26 @@ def test_the_archive_machine_gets_what_the_project_asks_for() -> None:
     asked = set(re.findall(r'^ *(?:\w+ = \[)?"([^"\[]+)"[\],]', (ROOT / "pyproject.toml").read_text(), re.MULTILINE))
     lines = [f for f in (ROOT / "requirements" / "archive.txt").read_text().splitlines() if f and f[0] != "#"]
     assert lines and set(lines) <= asked
+
+
+SIGNALLED = """
+import faulthandler, gc, os, signal, sys
+from pathlib import Path
+from colorization import backends
+faulthandler.enable()  # gives signals a stack of their own, as pytest does
+signal.signal(signal.SIGCHLD, lambda *_: None)
+first, second = (backends.OpenVINOBackend(Path(sys.argv[1])) for _ in range(2))
+del first
+gc.collect()
+del second
+gc.collect()
+os.kill(os.getpid(), signal.SIGCHLD)
+print("alive")
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals")
+def test_openvino_leaves_a_process_that_takes_signals() -> None:
+    twin = inference.find_weights().with_suffix(".onnx")
+    done = subprocess.run([sys.executable, "-c", SIGNALLED, twin], capture_output=True, text=True)
+    assert done.stdout == "alive\n" and done.returncode == 0, done.stderr

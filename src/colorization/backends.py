@@ -17,6 +17,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping
+from functools import cache
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
@@ -134,12 +135,10 @@ class OpenVINOBackend:
     def __init__(self, path: Path, threads: int | None = None, bf16: bool = False) -> None:
         if find_spec("openvino") is None:
             raise InputError(f"{path}: needs the package openvino: pip install 'lab-colorization[openvino]'")
-        import openvino
-
         if not path.is_file():
             raise InputError(f"{path}: no such file")
         self.name = "openvino-bf16" if bf16 else "openvino"
-        core = openvino.Core()
+        core = _openvino_core()
         if bf16 and not _has_bf16(core):
             raise InputError(f"backend={self.name}: this processor does not compute in bfloat16; take openvino")
         try:
@@ -166,6 +165,15 @@ class OpenVINOBackend:
         if not hasattr(self._local, "request"):
             self._local.request = self._model.create_infer_request()
         return self._local.request.infer({"L": L})[0].copy()
+
+
+@cache
+def _openvino_core() -> Any:
+    """The one of this process. Each brings its thread a stack for signals and, when it goes, the one from before it,
+    which by then may be that of another core and gone: the next signal would then end the process."""
+    import openvino
+
+    return openvino.Core()
 
 
 def _has_bf16(core: Any) -> bool:
@@ -322,9 +330,7 @@ def _measure(path: Path, model: Path, threads: int | None, packages: Mapping[str
     """Median seconds of one square photo at the trained size on every backend that is there, by turns."""
     names = ["onnx"]
     if packages["openvino"] is not None:
-        import openvino
-
-        names += ["openvino", *(["openvino-bf16"] if _has_bf16(openvino.Core()) else [])]
+        names += ["openvino", *(["openvino-bf16"] if _has_bf16(_openvino_core()) else [])]
     if packages["torch"] is not None and path.suffix != ".onnx":
         names.append("torch")
     there = {name: _named(name, path, "cpu", threads, model) for name in names}
