@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from common import arguments, interleaved
+from reference import plain_network
 
 from colorization import backends, checkpoint, descriptions
 from colorization.errors import InputError
@@ -43,7 +44,7 @@ def bench(rounds: int = 5) -> dict[str, Any]:
                     there[backend] = backends.load(path, "cpu", backend)
                 except InputError as error:
                     print(error)
-            network, _ = checkpoint.load_weights(path)
+            network = plain_network(checkpoint.load_weights(path)[0])
             for count, side in works:
                 L = np.random.default_rng(0).random((count, 1, side, side), np.float32)
                 sides = {"plain": _plain(network, L), **{n: _run(b, L) for n, b in there.items()}}

@@ -70,13 +70,14 @@ def ours() -> Callable[..., dict[str, float]]:
 def plain() -> Callable[..., dict[str, float]]:
     import torch
     from PIL import Image
-    from reference import colorize_plain
+    from reference import colorize_plain, plain_network
 
     from colorization import checkpoint
     from colorization.inference import Colorizer, find_weights
 
     Image.MAX_IMAGE_PIXELS = None
     network, _ = checkpoint.load_weights(find_weights())
+    plain_network(network)
     size = Colorizer.load(device="cpu").default_size
 
     def run(source: Path, target: Path, threads: int) -> dict[str, float]:

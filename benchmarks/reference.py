@@ -9,12 +9,28 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from skimage.color import deltaE_ciede2000, lab2rgb, rgb2lab
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from skimage.transform import resize
 from torch import nn
 from torch.utils.data import Dataset
+
+from colorization.networks.layers import UpConv2d
+
+
+class _PlainUpConv2d(UpConv2d):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return nn.Conv2d.forward(self, F.interpolate(x, scale_factor=2.0, mode="nearest"))
+
+
+def plain_network(network: nn.Module) -> nn.Module:
+    """The same network, its layers as everybody writes them; changed in place."""
+    for module in network.modules():
+        if isinstance(module, UpConv2d):
+            module.__class__ = _PlainUpConv2d
+    return network
 
 
 class PlainPhotos(Dataset[Any]):
@@ -117,7 +133,7 @@ def plain_training(
     betas = (0.9, 0.999) if discriminator is None else (0.5, 0.999)
     optimizers = [torch.optim.Adam(p, lr, betas, foreach=False, fused=False) for p in parameters]
     for net in nets:
-        net.to(device).train()
+        plain_network(net).to(device).train()
     while True:
         for L, ab in loader:
             L, ab = L.to(device), ab.to(device)

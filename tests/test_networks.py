@@ -18,7 +18,7 @@ from torch import nn
 from colorization import checkpoint, color, descriptions, hydra_main
 from colorization.errors import InputError
 from colorization.networks.fusion import FrozenResNet18, FusionUNet, _antialiasing
-from colorization.networks.layers import BatchNorm2d
+from colorization.networks.layers import BatchNorm2d, UpConv2d
 from colorization.networks.patchgan import PatchGAN
 
 # The four shipped configs, and what else a config can ask of their networks.
@@ -322,3 +322,20 @@ def test_the_exported_antialiasing_is_that_of_interpolate(inputs, outputs) -> No
     x = torch.rand(1, 1, inputs, 40)
     expected = torch.nn.functional.interpolate(x, (outputs, 40), mode="bilinear", antialias=True)
     torch.testing.assert_close(_antialiasing(inputs, outputs) @ x, expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("shape", [(2, 3, 1, 1), (1, 5, 7, 4), (3, 4, 16, 9)])
+def test_upconv_is_enlargement_and_convolution(shape: tuple[int, ...], bias: bool) -> None:
+    """Against the two steps, forward and backward, borders and all, in float64 where rounding hides nothing."""
+    torch.manual_seed(0)
+    layer = UpConv2d(shape[1], 6, bias).double()
+    x = torch.randn(shape, dtype=torch.float64, requires_grad=True)
+    ours = layer(x)
+    enlarged = x.repeat_interleave(2, 2).repeat_interleave(2, 3)
+    plain = torch.nn.functional.conv2d(enlarged, layer.weight, layer.bias, padding=1)
+    torch.testing.assert_close(ours, plain)
+    wanted = torch.randn_like(plain)
+    gradients = [torch.autograd.grad(y, (x, *layer.parameters()), wanted, retain_graph=True) for y in (ours, plain)]
+    torch.testing.assert_close(*gradients)
+    assert layer.state_dict().keys() == torch.nn.Conv2d(1, 1, 3, bias=bias).state_dict().keys()

@@ -4,13 +4,15 @@ import torch
 from torch import nn
 
 from colorization.color import squash_ab
-from colorization.networks.layers import BatchNorm2d, Level, crop_to, pad_to_even
+from colorization.networks.layers import BatchNorm2d, Level, UpConv2d, crop_to, pad_to_even
 
 
 def _conv(inputs: int, outputs: int, stride: int = 1) -> Level:
-    return Level(
-        nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False), BatchNorm2d(outputs), nn.ReLU(inplace=True)
-    )
+    return _level(nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False))
+
+
+def _level(convolution: nn.Conv2d) -> Level:
+    return Level(convolution, BatchNorm2d(convolution.out_channels), nn.ReLU(inplace=True))
 
 
 class BaselineCNN(nn.Module):
@@ -26,7 +28,7 @@ class BaselineCNN(nn.Module):
         self.stem = _conv(1, w)
         self.down = nn.ModuleList([_conv(w, 2 * w, 2), _conv(2 * w, 4 * w, 2), _conv(4 * w, 8 * w, 2)])
         self.middle = _conv(8 * w, 8 * w)
-        self.up = nn.ModuleList([_conv(8 * w, 4 * w), _conv(4 * w, 2 * w), _conv(2 * w, w)])
+        self.up = nn.ModuleList(_level(UpConv2d(2 * c, c, bias=False)) for c in (4 * w, 2 * w, w))
         self.head = nn.Conv2d(w, 2, 3, padding=1)
 
     def forward(self, L: torch.Tensor) -> torch.Tensor:
@@ -38,5 +40,5 @@ class BaselineCNN(nn.Module):
             x = level(pad_to_even(x))
         x = self.middle(x)
         for level, like in zip(self.up, reversed(sizes), strict=True):
-            x = crop_to(level(nn.functional.interpolate(x, scale_factor=2.0, mode="nearest")), like)
+            x = crop_to(level(x), like)
         return squash_ab(self.head(x))

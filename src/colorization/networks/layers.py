@@ -59,6 +59,27 @@ class Level(nn.Sequential):
         return nullcontext(), running_averages_kept(self)
 
 
+class UpConv2d(nn.Conv2d):
+    """Nearest-neighbour enlargement by two and a 3x3 convolution, computed as one 4x4 transposed convolution.
+
+    Two of the nine weights along each axis meet the same input, so their sums serve: the result is that of the two
+    steps but for rounding, with 4/9 of the multiplications and no enlarged copy (on a CPU 2.2 times as fast, forward
+    and backward).
+    """
+
+    def __init__(self, inputs: int, outputs: int, bias: bool = True) -> None:
+        super().__init__(inputs, outputs, 3, padding=1, bias=bias)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if torch.onnx.is_in_onnx_export():  # runtimes for inference are faster with the two steps
+            return super().forward(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+        # Along an axis w0 w1 w2 become w2, w1 + w2, w0 + w1, w0.
+        flipped = self.weight.flip(2, 3)
+        sums = F.pad(flipped, (0, 1, 0, 1)) + F.pad(flipped, (1, 0, 0, 1))
+        sums = sums + F.pad(flipped, (0, 1, 1, 0)) + F.pad(flipped, (1, 0, 1, 0))
+        return F.conv_transpose2d(x, sums.transpose(0, 1), self.bias, stride=2, padding=1)
+
+
 def pad_to_even(x: torch.Tensor) -> torch.Tensor:
     """Repeat the last row or column where H or W is odd, so that a stride-2 layer rounds up instead of down."""
     if torch.onnx.is_in_onnx_export():  # sizes are not known yet: the exported model pads by none or one

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from colorization.color import squash_ab
-from colorization.networks.layers import BatchNorm2d, Level, crop_to, pad_to_even
+from colorization.networks.layers import BatchNorm2d, Level, UpConv2d, crop_to, pad_to_even
 
 Upsampling = Literal["transposed", "nearest"]
 
@@ -14,9 +14,7 @@ Upsampling = Literal["transposed", "nearest"]
 def _upsample(inputs: int, outputs: int, how: Upsampling, bias: bool) -> nn.Module:
     if how == "transposed":
         return nn.ConvTranspose2d(inputs, outputs, 4, stride=2, padding=1, bias=bias)
-    return nn.Sequential(
-        nn.Upsample(scale_factor=2, mode="nearest"), nn.Conv2d(inputs, outputs, 3, padding=1, bias=bias)
-    )
+    return nn.Sequential(nn.Identity(), UpConv2d(inputs, outputs, bias))  # the name of its weights: <level>.1.weight
 
 
 class UNet(nn.Module):
