@@ -29,6 +29,7 @@ Exit code: 0 nothing failed; 1 some photos failed, or the disk is full; 2 nothin
 
 
 def _parser() -> argparse.ArgumentParser:
+    from colorization.backends import NAMES
     from colorization.color import MERGES, OWN_COLORS
     from colorization.pictures import TYPES, Output
 
@@ -107,7 +108,9 @@ def _parser() -> argparse.ArgumentParser:
     )
 
     group = parser.add_argument_group("how it runs")
-    group.add_argument("--backend", default="auto", help="auto, torch, onnx or openvino; default: auto")
+    group.add_argument(
+        "--backend", default="auto", choices=("auto", *NAMES), help="default: auto, the fastest of those measured here"
+    )
     group.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda", "mps"), help="default: auto")
     group.add_argument("--workers", type=int, metavar="N", help="photos at a time; default: one a core")
     group.add_argument(
