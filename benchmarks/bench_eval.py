@@ -1,6 +1,6 @@
 """Evaluation without model and LPIPS: photos/s, loading and metrics, against scikit-image photo by photo, in one run.
 
-    python benchmarks/bench_eval.py [--images 100] [--rounds 3] [--size 256] [--data FOLDER]
+    python benchmarks/bench_eval.py [--images 50] [--rounds 2] [--size 256] [--data FOLDER]
 
 Both sides must come to the same figures. The check of the photos and the pack are made before anything is timed.
 """
@@ -62,7 +62,7 @@ def largest_differences(ours: Values, reference: Values) -> dict[str, float]:
     return result
 
 
-def bench(images: int = 100, rounds: int = 3, size: int = 256, data: str | None = None) -> dict[str, Any]:
+def bench(images: int = 50, rounds: int = 2, size: int = 256, data: str | None = None) -> dict[str, Any]:
     """``{"rows": [{"name", "threads", "images_per_second", "ratio", "against", <metric>: largest difference}], ...}``
 
     With torch's default number of threads our loader has worker processes, too; with one thread all is one process.
