@@ -2,12 +2,7 @@
 # Installs the wheel with nothing but requirements/archive.txt and colorizes a photograph there: the same picture as
 # PyTorch's in the development environment. Called by `make archive`; VENV_BIN is that environment's bin folder.
 set -eu
-root=$(cd "$(dirname "$0")/.." && pwd)
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-
-"$VENV_BIN/python" -m build --wheel --installer uv --outdir "$work/dist" "$root" >"$work/build.log" 2>&1 || { cat "$work/build.log"; exit 1; }
-"$VENV_BIN/uv" venv --quiet --python "$VENV_BIN/python" "$work/venv"
+. "$(dirname "$0")/build_wheel.sh"
 "$VENV_BIN/uv" pip install --quiet --python "$work/venv/bin/python" --compile-bytecode --constraint "$root/constraints.txt" --requirement "$root/requirements/archive.txt"
 "$VENV_BIN/uv" pip install --quiet --python "$work/venv/bin/python" --compile-bytecode --no-deps "$work"/dist/*.whl
 cd "$work"

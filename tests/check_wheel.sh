@@ -2,12 +2,7 @@
 # Builds the wheel, installs it in a clean environment and runs it from another folder.
 # Called by `make wheel`; VENV_BIN is the bin folder of the development environment.
 set -eu
-root=$(cd "$(dirname "$0")/.." && pwd)
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-
-"$VENV_BIN/python" -m build --wheel --installer uv --outdir "$work/dist" "$root" >"$work/build.log" 2>&1 || { cat "$work/build.log"; exit 1; }
-"$VENV_BIN/uv" venv --quiet --python "$VENV_BIN/python" "$work/venv"
+. "$(dirname "$0")/build_wheel.sh"
 "$VENV_BIN/uv" pip install --quiet --python "$work/venv/bin/python" --compile-bytecode --constraint "$root/constraints.txt" "$work"/dist/*.whl
 cd "$work"
 python=$work/venv/bin/python

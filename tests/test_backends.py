@@ -300,7 +300,7 @@ def test_what_cannot_run_is_one_sentence(file, device, backend, words, weights, 
 
 
 def test_bfloat16_is_offered_only_where_the_processor_has_it(weights) -> None:
-    if "BF16" in backends._openvino_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+    if "BF16" in backends.openvino_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         L = lightness((1, 64, 64))
         found = backends.load(weights, "cpu", "openvino-bf16")(L)[0]
         assert np.abs(found - eager(weights, L)).max() * 110 < 5  # Lab units, on weights that amplify everything

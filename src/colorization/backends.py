@@ -138,7 +138,7 @@ class OpenVINOBackend:
         if not path.is_file():
             raise InputError(f"{path}: no such file")
         self.name = "openvino-bf16" if bf16 else "openvino"
-        core = _openvino_core()
+        core = openvino_core()
         if bf16 and not _has_bf16(core):
             raise InputError(f"backend={self.name}: this processor does not compute in bfloat16; take openvino")
         try:
@@ -168,7 +168,7 @@ class OpenVINOBackend:
 
 
 @cache
-def _openvino_core() -> Any:
+def openvino_core() -> Any:
     """The one of this process. Each brings its thread a stack for signals and, when it goes, the one from before it,
     which by then may be that of another core and gone: the next signal would then end the process."""
     import openvino
@@ -330,7 +330,7 @@ def _measure(path: Path, model: Path, threads: int | None, packages: Mapping[str
     """Median seconds of one square photo at the trained size on every backend that is there, by turns."""
     names = ["onnx"]
     if packages["openvino"] is not None:
-        names += ["openvino", *(["openvino-bf16"] if _has_bf16(_openvino_core()) else [])]
+        names += ["openvino", *(["openvino-bf16"] if _has_bf16(openvino_core()) else [])]
     if packages["torch"] is not None and path.suffix != ".onnx":
         names.append("torch")
     there = {name: _named(name, path, "cpu", threads, model) for name in names}

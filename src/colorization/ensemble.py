@@ -69,7 +69,7 @@ def ensemble(cfg: DictConfig) -> dict[str, Any]:
 
     shares = dict(zip(chosen, merge, strict=True)) if cfg.merge == "fit" else {}
     print(f"mean ΔE2000 of {len(loader.dataset)} validation photos:")  # type: ignore[arg-type]
-    for i, (file, distance) in enumerate(zip(files, distances, strict=False)):
+    for i, (file, distance) in enumerate(zip(files, distances[:-1], strict=True)):
         print(f"{distance:8.3f}  {file}" + (f", weight {shares.get(i, 0):g}" if shares else ""))
     print(f"{distances[-1]:8.3f}  {output} ({cfg.merge})")
     return {"delta_e2000": distances, "merge": merge}

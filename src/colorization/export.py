@@ -135,7 +135,7 @@ def _store_as_float16(model: Any) -> None:
 def _to_openvino(made: Path, metadata: dict[str, str]) -> None:
     import openvino
 
-    model = openvino.Core().read_model(made)
+    model = backends.openvino_core().read_model(made)
     for key, value in metadata.items():
         model.set_rt_info(value, [key])
     openvino.save_model(model, made.with_suffix(".xml"), compress_to_fp16=False)

@@ -114,7 +114,7 @@ def sparsification(
     axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
     for ax in axes[len(curves) :]:
         ax.axis("off")
-    for ax, (model, of_model) in zip(axes, curves.items(), strict=False):
+    for ax, (model, of_model) in zip(axes[: len(curves)], curves.items(), strict=True):
         for name, curve in of_model.items():
             style = {"color": "grey", "linestyle": "--"} if name in limits else {}
             ax.plot(shares, curve, label=name, linewidth=1.5, **style)
