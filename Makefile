@@ -6,7 +6,7 @@ INSTALLED := $(VENV)/.installed
 OUT ?= outputs
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test lint format train eval data tensorboard bench bench-data bench-train bench-infer bench-colorize bench-eval bench-accelerator wheel archive clean
+.PHONY: help install quickstart test lint format train eval serve data tensorboard bench bench-data bench-train bench-infer bench-colorize bench-eval bench-accelerator wheel archive clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -47,6 +47,9 @@ train: $(INSTALLED) ## train a stage: ARGS="model=unet datamodule.data_dir=photo
 
 eval: $(INSTALLED) ## the newest finished run of each model and the shipped weights: ARGS="datamodule.test_dir=photos"
 	$(BIN)/python -m colorization.eval $(ARGS)
+
+serve: $(INSTALLED) ## the REST API and the web app on http://127.0.0.1:5000: ARGS="--port 8080"
+	$(BIN)/colorization serve $(ARGS)
 
 data: $(INSTALLED) ## download COCO val2017 into data/coco
 	$(BIN)/python -m colorization.data.download $(ARGS)

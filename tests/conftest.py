@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
+import signal
+import socket
+import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # before anything imports it: tests ask no network
 # Tiny tensors gain nothing from a second thread and, on a busy machine, lose tenfold waiting for it.
@@ -14,11 +20,15 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import pytest
+import requests
+from apiflask import APIFlask
 from hydra import compose, initialize_config_module
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig
 from PIL import Image
 
+from colorization.api.app import create_app
+from colorization.api.settings import load
 from colorization.data.datamodules import sample_photo
 from colorization.hydra_main import register_resolvers
 
@@ -92,3 +102,80 @@ def photo_folder(tmp_path: Path) -> Path:
         image = Image.fromarray(photo[y : y + h, x : x + w]).resize((w // 2, h // 2))
         image.save(folder / ("more" if i >= 10 else ".") / f"{i:02d}.jpg", quality=92)
     return folder
+
+
+@pytest.fixture
+def photo_bytes() -> Callable[..., bytes]:
+    """``photo_bytes(side, format)``: a real photograph, encoded."""
+
+    def make(side: int = 96, format: str = "JPEG") -> bytes:
+        buffer = io.BytesIO()
+        Image.fromarray(sample_photo("astronaut")).resize((side, side)).save(buffer, format)
+        return buffer.getvalue()
+
+    return make
+
+
+@pytest.fixture
+def make_app(tmp_path: Path) -> Iterator[Callable[..., APIFlask]]:
+    """``make_app(key=value, ...)``: the app in ``tmp_path``, data below ``tmp_path/data``; closed at the end."""
+    apps: list[APIFlask] = []
+
+    def make(**settings: Any) -> APIFlask:
+        data = tmp_path / "data"
+        data.mkdir(exist_ok=True)
+        given = {"output_dir": tmp_path / "outputs", "data_roots": [str(data)], **settings}
+        apps.append(create_app(load(**given)))
+        return apps[-1]
+
+    yield make
+    for app in apps:
+        app.extensions["colorization"].close()
+
+
+class Server:
+    """``colorization serve`` as a process of its own in a folder; :meth:`start` it again after :meth:`kill`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.url, self.process = folder, "", None
+        (folder / "data").mkdir(exist_ok=True)
+
+    def start(self, *arguments: str, **environment: str) -> Server:
+        with socket.socket() as asked:
+            asked.bind(("127.0.0.1", 0))
+            port = asked.getsockname()[1]
+        self.url = f"http://127.0.0.1:{port}"
+        command = [sys.executable, "-m", "colorization.api.server", "serve", "--port", str(port), *arguments]
+        with (self.folder / "server.log").open("ab") as log:
+            self.process = subprocess.Popen(
+                command,
+                cwd=self.folder,
+                stdout=log,
+                stderr=log,
+                env={**os.environ, **environment},
+                start_new_session=True,
+            )
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            assert self.process.poll() is None, (self.folder / "server.log").read_text()
+            try:
+                if requests.get(f"{self.url}/api/health", timeout=5).ok:
+                    return self
+            except requests.ConnectionError:
+                time.sleep(0.1)
+        raise AssertionError((self.folder / "server.log").read_text())
+
+    def kill(self, signum: int = signal.SIGKILL) -> None:
+        """End the server and its worker (not the runs, which have their own process groups)."""
+        assert self.process is not None
+        os.killpg(self.process.pid, signum)
+        self.process.wait(30)
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    """A :class:`Server` in ``tmp_path``, not started; ended at the end."""
+    it = Server(tmp_path)
+    yield it
+    if it.process is not None and it.process.poll() is None:
+        it.kill(signal.SIGTERM)

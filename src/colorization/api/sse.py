@@ -1,0 +1,84 @@
+"""Server-sent events: a stream that a client can drop and take up again without missing or repeating anything."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from flask import Response, request
+
+from colorization.api.problems import Problem
+
+POLL = 0.2  # seconds between two looks; a client learns of a change within that
+HEARTBEAT = 10.0  # seconds of silence after which a comment keeps the connection open
+
+
+@dataclass(frozen=True)
+class Event:
+    """One event.
+
+    Attributes:
+        id: tells the source where to go on after this one; comes back as ``Last-Event-ID``.
+        type: its name; ``data``: plain JSON.
+        last: whether the stream ends here.
+    """
+
+    id: str
+    type: str
+    data: Any
+    last: bool = False
+
+    def __str__(self) -> str:
+        return f"id: {self.id}\nevent: {self.type}\ndata: {json.dumps(self.data, allow_nan=False)}\n\n"
+
+
+class Streams:
+    """All open streams of a server, of which there are at most ``limit``: each takes a thread."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit, self.open = limit, 0
+        self._lock = threading.Lock()
+        self.closing = threading.Event()
+
+    def response(self, source: Callable[[str | None], Iterable[Event]]) -> Response:
+        """The answer to a request for a stream.
+
+        Args:
+            source: called again and again with the id of the last event that the client has (``None`` for all), it
+                returns those after it.
+
+        Raises:
+            Problem: 503, too many streams are open.
+        """
+        with self._lock:
+            if self.open >= self.limit:
+                raise Problem(503, f"{self.limit} streams are open already; try again later", retry_after=5)
+            self.open += 1
+        lines = self._lines(source, request.headers.get("Last-Event-ID") or request.args.get("last_event_id"))
+        response = Response(lines, mimetype="text/event-stream")
+        response.headers["Cache-Control"] = "no-store"
+        response.headers["X-Accel-Buffering"] = "no"
+        response.call_on_close(self._closed)
+        return response
+
+    def _closed(self) -> None:
+        with self._lock:
+            self.open -= 1
+
+    def _lines(self, source: Callable[[str | None], Iterable[Event]], last: str | None) -> Iterator[str]:
+        yield "retry: 1000\n\n"
+        spoke = time.monotonic()
+        while not self.closing.is_set():
+            for event in source(last):
+                yield str(event)
+                last, spoke = event.id, time.monotonic()
+                if event.last:
+                    return
+            if time.monotonic() - spoke >= HEARTBEAT:
+                yield ": still here\n\n"
+                spoke = time.monotonic()
+            self.closing.wait(POLL)
