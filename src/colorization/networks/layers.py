@@ -71,13 +71,27 @@ class UpConv2d(nn.Conv2d):
         super().__init__(inputs, outputs, 3, padding=1, bias=bias)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if torch.onnx.is_in_onnx_export():  # runtimes for inference are faster with the two steps
-            return super().forward(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+        if torch.onnx.is_in_onnx_export():  # onnxruntime is slow at transposed convolutions
+            return self.by_phases(x)
         # Along an axis w0 w1 w2 become w2, w1 + w2, w0 + w1, w0.
         flipped = self.weight.flip(2, 3)
         sums = F.pad(flipped, (0, 1, 0, 1)) + F.pad(flipped, (1, 0, 0, 1))
         sums = sums + F.pad(flipped, (0, 1, 1, 0)) + F.pad(flipped, (1, 0, 1, 0))
         return F.conv_transpose2d(x, sums.transpose(0, 1), self.bias, stride=2, padding=1)
+
+    def by_phases(self, x: torch.Tensor) -> torch.Tensor:
+        """The same as one 2x2 convolution, with a channel for each place in a 2x2 square of the result.
+
+        In onnxruntime 1.5 times as fast for a whole U-Net as the enlargement and the 3x3 convolution.
+        """
+        # Along an axis the first place sees w0, w1 + w2 and the second w0 + w1, w2.
+        sums = self.weight.new_tensor([[[1, 0, 0], [0, 1, 1]], [[1, 1, 0], [0, 0, 1]]])
+        weight = torch.einsum("oiyx,pay,qbx->opqiab", self.weight, sums, sums).flatten(0, 2)
+        bias = None if self.bias is None else self.bias.repeat_interleave(4)
+        phases = F.conv2d(x, weight, bias, padding=1).unflatten(1, (self.out_channels, 4))
+        height, width = x.size(-2), x.size(-1)
+        placed = [phases[:, :, 2 * p + q, p : p + height, q : q + width] for p in (0, 1) for q in (0, 1)]
+        return F.pixel_shuffle(torch.stack(placed, 2).flatten(1, 2), 2)
 
 
 def pad_to_even(x: torch.Tensor) -> torch.Tensor:
