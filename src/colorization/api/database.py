@@ -17,7 +17,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, sessionmaker
 
 from colorization.errors import InputError
 
-JOB_STATES = ("queued", "running", "finished", "failed", "cancelled")
+JOB_STATES = ("queued", "running", "paused", "finished", "failed", "cancelled")
 
 
 class Base(DeclarativeBase):

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from sqlalchemy import func, select, update
+from sqlalchemy import delete, func, select, update
 
 from colorization.api.database import Database, Job, JobEvent, JobItem
 from colorization.api.sse import Event
@@ -23,22 +23,30 @@ from colorization.runs import utc_now
 log = logging.getLogger(__name__)
 
 UNFINISHED = ("queued", "running")
+ENDED = ("finished", "failed", "cancelled")
 
 
 class Cancelled(Exception):
-    """The job was cancelled, or the server is closing (it then goes on with the next start)."""
+    """The job was cancelled or paused, or the server is closing (it then goes on with the next start)."""
+
+
+class Stop(threading.Event):
+    """Set when a running job is to end; ``state`` is then the one that it ends in."""
+
+    state = "cancelled"
 
 
 class Context:
     """A job as its function sees it."""
 
-    def __init__(self, database: Database, job: Job, cancelled: threading.Event, closing: threading.Event) -> None:
+    def __init__(self, database: Database, job: Job, stop: Stop, closing: threading.Event) -> None:
         self.database, self.id, self.request = database, job.id, job.request
-        self._cancelled, self._closing = cancelled, closing
+        self._stop, self._closing = stop, closing
+        self._telling = threading.Lock()  # events become visible in the order of their ids
 
     def check(self) -> None:
         """Raise :class:`Cancelled` if the job is to end. To be called between pieces of work."""
-        if self._cancelled.is_set() or self._closing.is_set():
+        if self._stop.is_set() or self._closing.is_set():
             raise Cancelled
 
     def items(self, state: str = "waiting") -> list[JobItem]:
@@ -50,16 +58,16 @@ class Context:
     def finish_item(self, number: int, facts: dict[str, Any] | None = None, error: str | None = None) -> None:
         """Record the end of one file, count it, and tell the stream; once, whatever crashes."""
         state = "failed" if error else "done"
-        with self.database() as session:
+        with self._telling, self.database() as session:
             item = session.get(JobItem, (self.id, number))
             item.state, item.error, item.facts = state, error, facts
             session.execute(update(Job).where(Job.id == self.id).values(done=Job.done + 1))
-            data = {"number": number, "name": item.name, "state": state, "error": error, **(facts or {})}
+            data = {"number": number, "name": item.name, "state": state, "error": error, "result": facts}
             session.add(JobEvent(job_id=self.id, type="item", data=data))
 
     def progress(self, done: int, total: int, **more: Any) -> None:
         """Record and tell how far it is."""
-        with self.database() as session:
+        with self._telling, self.database() as session:
             session.execute(update(Job).where(Job.id == self.id).values(done=done, total=total))
             session.add(JobEvent(job_id=self.id, type="progress", data={"done": done, "total": total, **more}))
 
@@ -84,16 +92,17 @@ class Jobs:
     def __init__(self, database: Database, functions: dict[str, Function], workers: int = 2) -> None:
         self.database, self.functions = database, functions
         self._pool = ThreadPoolExecutor(workers, "job")
-        self._cancelled: dict[str, threading.Event] = {}
+        self._running: dict[str, Stop] = {}
         self._closing = threading.Event()
         self._lock = threading.Lock()
 
     def recover(self) -> None:
         """Go on with what an earlier server left unfinished. Called once, at the start."""
         with self.database() as session:
-            left = session.scalars(select(Job).where(Job.state.in_(UNFINISHED)).order_by(Job.created, Job.id)).all()
+            session.execute(update(Job).where(Job.state == "running").values(state="queued"))
+            left = session.scalars(select(Job).where(Job.state == "queued").order_by(Job.created, Job.id)).all()
         for job in left:
-            self._start(job)
+            self._pool.submit(self._run, job)
 
     def submit(
         self, kind: str, request: dict[str, Any], items: Sequence[tuple[str, str]] = (), id: str | None = None
@@ -114,38 +123,43 @@ class Jobs:
             for number, (name, upload) in enumerate(items):
                 session.add(JobItem(job_id=job.id, number=number, name=name, upload=upload, state="waiting"))
             session.add(JobEvent(job_id=job.id, type="state", data={"state": "queued"}))
-        self._start(job)
+        self._pool.submit(self._run, job)
         return job
 
-    def _start(self, job: Job) -> None:
+    def _run(self, job: Job) -> None:
+        if self._closing.is_set():
+            return
         with self._lock:
-            event = self._cancelled[job.id] = threading.Event()
-        self._pool.submit(self._run, job, event)
-
-    def _run(self, job: Job, cancelled: threading.Event) -> None:
-        context = Context(self.database, job, cancelled, self._closing)
+            if not self._change(job.id, ("queued",), "running", started=job.started or utc_now()):
+                return  # cancelled, paused, or in another thread's hands
+            stop = self._running[job.id] = Stop()
+        context = Context(self.database, job, stop, self._closing)
         try:
-            context.check()
-            self._end(job.id, "running", started=job.started or utc_now())
             result = self.functions[job.kind](context)
-            self._end(job.id, "finished", result=result, ended=utc_now())
+            self._change(job.id, ("running",), "finished", result=result, ended=utc_now())
         except Cancelled:
-            if cancelled.is_set():
-                self._end(job.id, "cancelled", ended=utc_now())
+            if stop.is_set():
+                ended = None if stop.state == "paused" else utc_now()
+                self._change(job.id, ("running",), stop.state, ended=ended)
         except InputError as error:
-            self._end(job.id, "failed", error=str(error), ended=utc_now())
+            self._change(job.id, ("running",), "failed", error=str(error), ended=utc_now())
         except Exception:
             log.exception("job %s (%s)", job.id, job.kind)
-            self._end(job.id, "failed", error="something went wrong in the server; its log has it", ended=utc_now())
+            reason = "something went wrong in the server; its log has it"
+            self._change(job.id, ("running",), "failed", error=reason, ended=utc_now())
         finally:
             with self._lock:
-                self._cancelled.pop(job.id, None)
+                self._running.pop(job.id, None)
 
-    def _end(self, id: str, state: str, **values: Any) -> None:
+    def _change(self, id: str, states: Sequence[str], state: str, **values: Any) -> bool:
+        """To another state, and tell the stream; False, and nothing changed, if it is in none of ``states``."""
         with self.database() as session:
-            session.execute(update(Job).where(Job.id == id).values(state=state, **values))
+            where = (Job.id == id, Job.state.in_(states))
+            if not session.execute(update(Job).where(*where).values(state=state, **values)).rowcount:
+                return False
             told = {k: v for k, v in values.items() if k in ("result", "error")}
             session.add(JobEvent(job_id=id, type="state", data={"state": state, **told}))
+            return True
 
     def get(self, id: str) -> Job | None:
         """A job by its id."""
@@ -153,13 +167,64 @@ class Jobs:
             return session.get(Job, id)
 
     def cancel(self, id: str) -> bool:
-        """Ask a job to end; False if it has ended."""
+        """End a job, a running one as soon as its function looks; False if it has ended."""
+        return self._stop(id, "cancelled")
+
+    def pause(self, id: str) -> bool:
+        """Like :meth:`cancel`, but :meth:`resume` goes on; only where the function, called again, does what is left."""
+        return self._stop(id, "paused")
+
+    def _stop(self, id: str, state: str) -> bool:
+        ended = utc_now() if state == "cancelled" else None
         with self._lock:
-            event = self._cancelled.get(id)
-        if event is None:
-            return False
-        event.set()
-        return True
+            if (stop := self._running.get(id)) is not None:
+                stop.state = state
+                stop.set()
+                return True
+            return self._change(id, ("queued", "paused"), state, ended=ended)
+
+    def resume(self, id: str) -> bool:
+        """Go on with a paused job; False if it is not paused."""
+        return self._queue(id, ("paused",))
+
+    def retry(self, id: str) -> bool:
+        """Have an ended job do again those of its files that failed or were not done; False if there are none."""
+        with self.database() as session:
+            if (job := session.get(Job, id)) is None or job.state not in ENDED:
+                return False
+            undone = (JobItem.job_id == id, JobItem.state != "done")
+            session.execute(update(JobItem).where(*undone).values(state="waiting", error=None))
+            done = select(func.count()).where(JobItem.job_id == id, JobItem.state == "done").scalar_subquery()
+            session.execute(update(Job).where(Job.id == id).values(done=done))
+            left = session.scalar(select(func.count()).select_from(JobItem).where(*undone))
+        return bool(left) and self._queue(id, ENDED)
+
+    def _queue(self, id: str, states: Sequence[str]) -> bool:
+        changed = self._change(id, states, "queued", ended=None, error=None, result=None)
+        if changed and (job := self.get(id)) is not None:
+            self._pool.submit(self._run, job)
+        return changed
+
+    def delete(self, id: str) -> None:
+        """Forget an ended job with its items and events."""
+        with self.database() as session:
+            session.execute(delete(Job).where(Job.id == id, Job.state.in_(ENDED)))
+
+    def page(self, page: int, per_page: int, **values: str) -> tuple[list[Job], int]:
+        """The jobs that have these values (``kind``, ``state``), the newest first, a page; and how many they are."""
+        with self.database() as session:
+            chosen = select(Job).filter_by(**values)
+            total = session.scalar(select(func.count()).select_from(chosen.subquery()))
+            ordered = chosen.order_by(Job.created.desc(), Job.id).limit(per_page).offset((page - 1) * per_page)
+            return list(session.scalars(ordered)), total
+
+    def items(self, id: str, page: int, per_page: int) -> tuple[list[JobItem], int]:
+        """The files of a job in order, a page; and how many they are."""
+        with self.database() as session:
+            chosen = select(JobItem).where(JobItem.job_id == id)
+            total = session.scalar(select(func.count()).select_from(chosen.subquery()))
+            ordered = chosen.order_by(JobItem.number).limit(per_page).offset((page - 1) * per_page)
+            return list(session.scalars(ordered)), total
 
     def waiting(self) -> int:
         """How many have not ended."""
@@ -172,9 +237,12 @@ class Jobs:
         with self.database() as session:
             where = (JobEvent.job_id == id, JobEvent.id > after)
             found = session.scalars(select(JobEvent).where(*where).order_by(JobEvent.id)).all()
-        for event in found:
-            ended = event.type == "state" and event.data["state"] not in UNFINISHED
+            deleted = not found and session.get(Job, id) is None
+        for event in found:  # a job that was tried again has ended before
+            ended = event is found[-1] and event.type == "state" and event.data["state"] in ENDED
             yield Event(str(event.id), event.type, event.data, ended)
+        if deleted:
+            yield Event(str(after), "state", {"state": "deleted"}, True)
 
     def close(self) -> None:
         """Stop; what is unfinished goes on with the next start."""

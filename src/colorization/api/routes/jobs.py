@@ -1,0 +1,141 @@
+"""Jobs: what goes on after its request was answered, see :mod:`colorization.api.jobs`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from apiflask import APIBlueprint, Schema
+from apiflask.fields import Dict, Integer, List, Nested, String
+from apiflask.validators import OneOf, Range
+from flask import Response, request, url_for
+
+from colorization.api.database import JOB_STATES, Job, JobItem
+from colorization.api.jobs import ENDED
+from colorization.api.problems import Problem
+from colorization.api.services import services
+
+blueprint = APIBlueprint("jobs", __name__, tag="Jobs")
+
+ITEM_STATES = ("waiting", "done", "failed")
+EVENT_STREAM: dict[str, Any] = {"text/event-stream": {"schema": {"type": "string"}}}
+
+
+class JobOut(Schema):
+    """Work that goes on after its request was answered."""
+
+    id = String(required=True)
+    kind = String(required=True, metadata={"example": "batch"})
+    state = String(required=True, validate=OneOf(JOB_STATES))
+    created = String(required=True, metadata={"format": "date-time"})
+    started = String(required=True, allow_none=True, metadata={"format": "date-time"})
+    ended = String(required=True, allow_none=True, metadata={"format": "date-time"})
+    done = Integer(required=True, metadata={"description": "of total"})
+    total = Integer(required=True, metadata={"description": "0 until it is known"})
+    result = Dict(required=True, allow_none=True, metadata={"description": "what came of it, once it is finished"})
+    error = String(required=True, allow_none=True, metadata={"description": "why it failed"})
+    url = String(required=True, metadata={"example": "/api/jobs/0123456789abcdef0123456789abcdef"})
+    stream = String(required=True, metadata={"description": "its progress as server-sent events"})
+
+
+class ItemOut(Schema):
+    """One file of a job."""
+
+    number = Integer(required=True, metadata={"description": "from 0, in the order of the request"})
+    name = String(required=True, metadata={"description": "as the client called it"})
+    state = String(required=True, validate=OneOf(ITEM_STATES))
+    error = String(required=True, allow_none=True, metadata={"description": "why it failed"})
+    result = Dict(required=True, allow_none=True, metadata={"description": "what came of it"})
+
+
+class JobWithItemsOut(JobOut):
+    """A job, and a page of its files."""
+
+    items = List(Nested(ItemOut), required=True)
+    items_total = Integer(required=True)
+
+
+class JobsOut(Schema):
+    """A page of jobs."""
+
+    jobs = List(Nested(JobOut), required=True)
+    total = Integer(required=True, metadata={"description": "of all pages"})
+
+
+class PageIn(Schema):
+    """Which page."""
+
+    page = Integer(load_default=1, validate=Range(1, 1_000_000))
+    per_page = Integer(load_default=100, validate=Range(1, 1000))
+
+
+class JobsIn(PageIn):
+    """Which jobs."""
+
+    kind = String(validate=OneOf(("batch", "evaluate", "compare")))
+    state = String(validate=OneOf(JOB_STATES))
+
+
+def answer(job: Job) -> dict[str, Any]:
+    """A job as :class:`JobOut` tells it; also the body of a 202."""
+    names = ("id", "kind", "state", "created", "started", "ended", "done", "total", "result", "error")
+    return {
+        **{name: getattr(job, name) for name in names},
+        "url": url_for("jobs.job", job_id=job.id),
+        "stream": url_for("jobs.stream", job_id=job.id),
+    }
+
+
+def item_answer(item: JobItem) -> dict[str, Any]:
+    """A file of a job as :class:`ItemOut` tells it."""
+    names = ("number", "name", "state", "error")
+    return {**{name: getattr(item, name) for name in names}, "result": item.facts}
+
+
+def find(job_id: str) -> Job:
+    """The job, or 404."""
+    if (job := services().jobs.get(job_id)) is None:
+        raise Problem(404, "there is no such job")
+    return job
+
+
+@blueprint.get("/jobs")
+@blueprint.input(JobsIn, location="query")
+@blueprint.output(JobsOut)
+def jobs(query_data: dict[str, Any]) -> dict[str, Any]:
+    """All jobs, the newest first."""
+    found, total = services().jobs.page(**query_data)
+    return {"jobs": [answer(job) for job in found], "total": total}
+
+
+@blueprint.get("/jobs/<job_id>")
+@blueprint.input(PageIn, location="query")
+@blueprint.output(JobWithItemsOut)
+@blueprint.doc(responses={404: "There is no such job"})
+def job(job_id: str, query_data: dict[str, Any]) -> dict[str, Any]:
+    """A job, and a page of its files."""
+    found = find(job_id)
+    items, total = services().jobs.items(job_id, **query_data)
+    return {**answer(found), "items": [item_answer(item) for item in items], "items_total": total}
+
+
+STREAM_RESPONSES: Any = {
+    "200": {"description": "Events", "content": EVENT_STREAM},
+    "204": {"description": "The job has ended, and Last-Event-ID is its last event"},
+    "404": {"description": "There is no such job"},
+    "503": {"description": "Too many streams are open"},
+}
+
+
+@blueprint.get("/jobs/<job_id>/stream")
+@blueprint.doc(responses=STREAM_RESPONSES)
+def stream(job_id: str) -> Response:
+    """A job's progress as server-sent events.
+
+    Events of type `state` (`{"state", "result" or "error"}`), `progress` (`{"done", "total"}`) and `item` (as in
+    `GET /api/jobs/{job_id}`). With `Last-Event-ID` (or `?last_event_id=`) those after it. Ends with the job.
+    """
+    found, of = find(job_id), services().jobs
+    last = request.headers.get("Last-Event-ID") or request.args.get("last_event_id")
+    if last and found.state in ENDED and not list(of.events(job_id, last)):
+        return Response(status=204)  # tells an EventSource to stop connecting again
+    return services().streams.response(lambda last: of.events(job_id, last))
