@@ -110,7 +110,7 @@ def photo_bytes() -> Callable[..., bytes]:
 
     def make(side: int = 96, format: str = "JPEG") -> bytes:
         buffer = io.BytesIO()
-        Image.fromarray(sample_photo("astronaut")).resize((side, side)).save(buffer, format)
+        Image.fromarray(sample_photo("skimage/astronaut")).resize((side, side)).save(buffer, format)
         return buffer.getvalue()
 
     return make

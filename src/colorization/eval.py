@@ -212,11 +212,11 @@ def score(rows: list[Row], loader: Any, folder: Path, strips: int, device: str, 
     distances, reason = _frechet(rows, device) if fid else ({}, None)
     scores: list[dict[str, list[torch.Tensor]]] = [{} for _ in rows]
     for batch in tqdm(loader, "evaluating", unit="batch", disable=None):
-        lab = color.rgb_to_lab(batch["rgb"].to(device, non_blocking=True))
+        rgb = batch["rgb"].to(device, non_blocking=True)
+        lab, predictions, values_of_rows = metrics.score(rgb, [row.predict for row in rows])
         L, _ = color.split(lab)
         chosen = [i for i, index in enumerate(batch["index"].tolist()) if index in compared]
-        predictions = [color.join(L, row.predict(L)) for row in rows]
-        for of_row, of_batch in zip(scores, metrics.image_metrics(predictions, lab), strict=True):
+        for of_row, of_batch in zip(scores, values_of_rows, strict=True):
             for metric, values in of_batch.items():  # kept on the device: nothing here waits for it
                 of_row.setdefault(metric, []).append(values)
         for row, prediction in zip(rows, predictions, strict=True):

@@ -177,7 +177,10 @@ class Colorizer:
     def predict(self, pixels: np.ndarray, settings: Settings = Settings()) -> Prediction:
         """The network's answer at the working size for (H, W) grey or (H, W, 3) RGB, uint8 or uint16, sRGB."""
         height, width = self.working_size(pixels.shape[0], pixels.shape[1], settings.size)
-        L = color.reduced_lightness(pixels, height, width)[None, None]
+        return self.answer(color.reduced_lightness(pixels, height, width)[None, None], settings)
+
+    def answer(self, L: np.ndarray, settings: Settings = Settings()) -> Prediction:
+        """The network's answer for (1, 1, h, w) float32 lightness in [0, 1]."""
         answers = [b(L) for b in self.backends]
         if settings.flips:
             mirrored = np.ascontiguousarray(L[..., ::-1])

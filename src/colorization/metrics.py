@@ -9,7 +9,7 @@ import functools
 import logging
 import math
 import pickle
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from urllib.error import URLError
 
 import torch
@@ -130,6 +130,24 @@ def image_metrics(predictions: Sequence[torch.Tensor], true_lab: torch.Tensor) -
         for truth, *labs in zip(true_lab.split(size), *(p.split(size) for p in predictions), strict=True)
     ]
     return [{k: torch.cat([values[k] for values in row]) for k in row[0]} for row in zip(*parts, strict=True)]
+
+
+def score(
+    rgb: torch.Tensor, predictors: Sequence[Callable[[torch.Tensor], torch.Tensor]]
+) -> tuple[torch.Tensor, list[torch.Tensor], list[dict[str, torch.Tensor]]]:
+    """What predictors make of photos, and what that scores.
+
+    Args:
+        rgb: (B, 3, H, W) uint8, prepared by :class:`colorization.data.augment.Augment` without ``train``.
+        predictors: each ``L`` (B, 1, H, W) in [0, 1] to normalised ab (B, 2, H, W).
+
+    Returns:
+        The truths, (B, 3, H, W) Lab; for each predictor its prediction with their L*, and its :func:`image_metrics`.
+    """
+    lab = color.rgb_to_lab(rgb)
+    L, _ = color.split(lab)
+    predictions = [color.join(L, predict(L)) for predict in predictors]
+    return lab, predictions, image_metrics(predictions, lab)
 
 
 def _image_metrics(predictions: list[torch.Tensor], true_lab: torch.Tensor) -> list[dict[str, torch.Tensor]]:

@@ -91,9 +91,11 @@ UNREADABLE = (
 MAX_PIXELS = 300_000_000
 # Pillow would refuse from 179 megapixels on; every header is checked against MAX_PIXELS here.
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS
+MAX_PAGES = 1000  # of a TIFF that identify() takes
 _TOO_LARGE = f"claims more than {MAX_PIXELS // 1_000_000} megapixels"
 
 _FORMATS = ("JPEG", "MPO", "PNG", "TIFF", "WEBP", "BMP", "GIF", "AVIF", "JPEG2000", "HEIF")
+_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _STRIP = 1 << 20  # pixels that are converted at once, where the steps between need more room than the result
 _LARGEST_SIDE = {"jpeg": 65500, "webp": 16383}  # of the formats' encoders, pixels
 # TIFF's compressions that Pillow's libtiff has: none, fax, LZW, JPEG, deflate, PackBits, LZMA, zstd.
@@ -105,6 +107,14 @@ _INTENT, _BLACK_POINT, _EXACT = 1, 0x2000, 0x0100
 
 class Unreadable(InputError):
     """A file that is no picture, or a damaged one; in one sentence."""
+
+
+class UnknownType(Unreadable):
+    """A file that is no picture of a type that is read."""
+
+
+class TooLarge(Unreadable):
+    """A file that claims more than :data:`MAX_PIXELS`."""
 
 
 @dataclass(frozen=True)
@@ -185,19 +195,12 @@ class Picture:
 
     def _open(self) -> None:
         path = Path(self._path)
-        if path.is_dir():
-            raise Unreadable(f"{shown(path)}: is a folder")
-        with path.open("rb") as file:
-            head = file.read(32)
-        if not head:
-            raise Unreadable(f"{shown(path)}: is empty")
-        if head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+        head = _head(path)
+        if head[:4] in _TIFF:
             self.format = "TIFF"
             self._open_tiff()
             return
-        if head[4:8] == b"ftyp" and not head[8:12].startswith(b"avi"):
-            _register_heif(path)
-        self._image = Image.open(path, formats=[f for f in _FORMATS if f in Image.OPEN])
+        self._image = _open_image(path, head)
         self.format = str(self._image.format)
         _check_size(*self._image.size)
         if self.format == "PNG":
@@ -251,6 +254,49 @@ class Picture:
             self._tiff.close()
 
 
+def _head(path: Path) -> bytes:
+    """The first bytes of a file."""
+    if path.is_dir():
+        raise Unreadable(f"{shown(path)}: is a folder")
+    with path.open("rb") as file:
+        head = file.read(32)
+    if not head:
+        raise Unreadable(f"{shown(path)}: is empty")
+    return head
+
+
+def _open_image(path: Path, head: bytes) -> Image.Image:
+    if head[4:8] == b"ftyp" and not head[8:12].startswith(b"avi"):
+        _register_heif(path)
+    return Image.open(path, formats=[f for f in _FORMATS if f in Image.OPEN])
+
+
+def identify(path: Path) -> tuple[str, list[tuple[int, int]]]:
+    """The true type (Pillow's name) and each page's width and height, from the headers alone.
+
+    Raises:
+        UnknownType: no picture of a type that is read.
+        TooLarge: a page claims more than :data:`MAX_PIXELS`.
+        Unreadable: its headers are damaged.
+    """
+    with _reading(path):
+        head = _head(path)
+        if head[:4] in _TIFF:
+            import tifffile
+
+            if (pages := metadata_.count_pages(path)) > MAX_PAGES:
+                raise TooLarge(f"{shown(path)}: has {pages} pages, more than {MAX_PAGES}")
+            with tifffile.TiffFile(path) as tiff:
+                sizes = [(int(page.imagewidth), int(page.imagelength)) for page in tiff.pages]  # type: ignore[union-attr]
+            format = "TIFF"
+        else:
+            with _open_image(path, head) as image:
+                format, sizes = str(image.format), [image.size]
+        for size in sizes:
+            _check_size(*size)
+        return format, sizes
+
+
 @contextmanager
 def open_picture(path: str | os.PathLike[str]) -> Iterator[Picture]:
     """The picture in a file, whatever its ending says. It and its pages raise :class:`Unreadable`."""
@@ -269,13 +315,13 @@ def _reading(path: str | os.PathLike[str]) -> Iterator[None]:
     except Unreadable:
         raise
     except UnidentifiedImageError as error:
-        raise Unreadable(f"{shown(path)}: is no picture of a known type") from error
+        raise UnknownType(f"{shown(path)}: is no picture of a known type") from error
     except FileNotFoundError as error:
         raise Unreadable(f"{shown(path)}: no such file") from error
     except PermissionError as error:
         raise Unreadable(f"{shown(path)}: may not be read (permission denied)") from error
     except Image.DecompressionBombError as error:
-        raise Unreadable(f"{shown(path)}: {_TOO_LARGE}") from error
+        raise TooLarge(f"{shown(path)}: {_TOO_LARGE}") from error
     except MemoryError as error:
         raise Unreadable(f"{shown(path)}: needs more memory than there is") from error
     except UNREADABLE as error:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import secrets
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -62,8 +62,7 @@ class Context:
             item = session.get(JobItem, (self.id, number))
             item.state, item.error, item.facts = state, error, facts
             session.execute(update(Job).where(Job.id == self.id).values(done=Job.done + 1))
-            data = {"number": number, "name": item.name, "state": state, "error": error, "result": facts}
-            session.add(JobEvent(job_id=self.id, type="item", data=data))
+            session.add(JobEvent(job_id=self.id, type="item", data=item_event(item)))
 
     def progress(self, done: int, total: int, **more: Any) -> None:
         """Record and tell how far it is."""
@@ -75,6 +74,11 @@ class Context:
         """Remember the process that does the work, which may outlive this server."""
         with self.database() as session:
             session.execute(update(Job).where(Job.id == self.id).values(pid=pid, process_started=started))
+
+
+def item_event(item: JobItem) -> dict[str, Any]:
+    """A file of a job as a client is told of it."""
+    return {**{k: getattr(item, k) for k in ("number", "name", "state", "error")}, "result": item.facts}
 
 
 Function = Callable[[Context], dict[str, Any] | None]
@@ -105,7 +109,12 @@ class Jobs:
             self._pool.submit(self._run, job)
 
     def submit(
-        self, kind: str, request: dict[str, Any], items: Sequence[tuple[str, str]] = (), id: str | None = None
+        self,
+        kind: str,
+        request: dict[str, Any],
+        items: Sequence[tuple[str, str]] = (),
+        id: str | None = None,
+        refused: Mapping[int, str] | None = None,
     ) -> Job:
         """A new job.
 
@@ -114,14 +123,20 @@ class Jobs:
             request: plain JSON that the function gets.
             items: (name, upload) of each file, see :class:`~colorization.api.database.JobItem`.
             id: its id, where files were stored under it already; see :func:`new_id`.
+            refused: number -> reason, of items that have failed already; their upload is empty.
         """
         job = Job(id=id or new_id(), kind=kind, state="queued", created=utc_now(), request=request)
-        job.done, job.total = 0, len(items)
+        refused = refused or {}
+        job.done, job.total = len(refused), len(items)
         with self.database() as session:
             session.add(job)
             session.flush()
             for number, (name, upload) in enumerate(items):
-                session.add(JobItem(job_id=job.id, number=number, name=name, upload=upload, state="waiting"))
+                item = JobItem(job_id=job.id, number=number, name=name, upload=upload, error=refused.get(number))
+                item.state = "failed" if item.error else "waiting"
+                session.add(item)
+                if item.error:
+                    session.add(JobEvent(job_id=job.id, type="item", data=item_event(item)))
             session.add(JobEvent(job_id=job.id, type="state", data={"state": "queued"}))
         self._pool.submit(self._run, job)
         return job
@@ -192,11 +207,10 @@ class Jobs:
         with self.database() as session:
             if (job := session.get(Job, id)) is None or job.state not in ENDED:
                 return False
-            undone = (JobItem.job_id == id, JobItem.state != "done")
+            undone = (JobItem.job_id == id, JobItem.state != "done", JobItem.upload != "")
             session.execute(update(JobItem).where(*undone).values(state="waiting", error=None))
-            done = select(func.count()).where(JobItem.job_id == id, JobItem.state == "done").scalar_subquery()
-            session.execute(update(Job).where(Job.id == id).values(done=done))
             left = session.scalar(select(func.count()).select_from(JobItem).where(*undone))
+            session.execute(update(Job).where(Job.id == id).values(done=Job.total - left))
         return bool(left) and self._queue(id, ENDED)
 
     def _queue(self, id: str, states: Sequence[str]) -> bool:

@@ -8,8 +8,12 @@ from typing import cast
 from filelock import FileLock, Timeout
 from flask import current_app
 
+from colorization.api import uploads
+from colorization.api.colorize import Colorize
+from colorization.api.colorizers import Colorizers
 from colorization.api.database import Database
 from colorization.api.jobs import Function, Jobs
+from colorization.api.results import Results
 from colorization.api.settings import Settings
 from colorization.api.sse import Streams
 from colorization.errors import InputError
@@ -25,6 +29,9 @@ class Services:
     database: Database
     streams: Streams
     jobs: Jobs
+    colorizers: Colorizers
+    results: Results
+    colorize: Colorize
     lock: FileLock
 
     def close(self) -> None:
@@ -51,7 +58,12 @@ def build(settings: Settings) -> Services:
         ) from error
     database = Database(settings.database_url)
     functions: dict[str, Function] = {}
-    services = Services(settings, database, Streams(settings.streams), Jobs(database, functions), lock)
+    jobs, results, colorizers = Jobs(database, functions), Results(settings, database), Colorizers(settings)
+    colorize = Colorize(settings, database, jobs, colorizers, results)
+    functions["batch"] = colorize.batch
+    services = Services(settings, database, Streams(settings.streams), jobs, colorizers, results, colorize, lock)
+    uploads.sweep(settings, database)
+    results.recover()
     services.jobs.recover()
     return services
 

@@ -9,8 +9,8 @@ from apiflask.fields import Dict, Integer, List, Nested, String
 from apiflask.validators import OneOf, Range
 from flask import Response, request, url_for
 
-from colorization.api.database import JOB_STATES, Job, JobItem
-from colorization.api.jobs import ENDED
+from colorization.api.database import JOB_STATES, Job
+from colorization.api.jobs import ENDED, item_event
 from colorization.api.problems import Problem
 from colorization.api.services import services
 
@@ -85,12 +85,6 @@ def answer(job: Job) -> dict[str, Any]:
     }
 
 
-def item_answer(item: JobItem) -> dict[str, Any]:
-    """A file of a job as :class:`ItemOut` tells it."""
-    names = ("number", "name", "state", "error")
-    return {**{name: getattr(item, name) for name in names}, "result": item.facts}
-
-
 def find(job_id: str) -> Job:
     """The job, or 404."""
     if (job := services().jobs.get(job_id)) is None:
@@ -115,7 +109,7 @@ def job(job_id: str, query_data: dict[str, Any]) -> dict[str, Any]:
     """A job, and a page of its files."""
     found = find(job_id)
     items, total = services().jobs.items(job_id, **query_data)
-    return {**answer(found), "items": [item_answer(item) for item in items], "items_total": total}
+    return {**answer(found), "items": [item_event(item) for item in items], "items_total": total}
 
 
 STREAM_RESPONSES: Any = {

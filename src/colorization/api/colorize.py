@@ -1,0 +1,223 @@
+"""Colorizing for clients: one stored upload into results (:meth:`Colorize.file`), and batches of them."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import yaml
+from werkzeug.datastructures import FileStorage
+
+from colorization import pictures
+from colorization.api import uploads, weights
+from colorization.api.colorizers import Colorizers
+from colorization.api.database import Database, Job, JobItem
+from colorization.api.jobs import Cancelled, Context, Jobs, new_id
+from colorization.api.problems import Problem
+from colorization.api.results import Results
+from colorization.api.settings import Settings
+from colorization.api.uploads import Upload
+from colorization.errors import InputError
+from colorization.inference import Colorizer
+from colorization.inference import Settings as Colours
+from colorization.pictures import Output
+
+log = logging.getLogger(__name__)
+
+DEFAULT_WEIGHTS = "shipped-unet"
+_importing = threading.Lock()
+
+
+class Colorize:
+    """Colorizes uploads; options are those of ``POST /api/colorize``, as plain JSON."""
+
+    def __init__(
+        self, settings: Settings, database: Database, jobs: Jobs, colorizers: Colorizers, results: Results
+    ) -> None:
+        self.settings, self.database, self.jobs = settings, database, jobs
+        self.colorizers, self.results = colorizers, results
+
+    def weights(self, options: Mapping[str, Any]) -> list[Path]:
+        """The files of the weights that are asked for. Raises ``Problem`` 422."""
+        output_dir = Path(self.settings.output_dir)
+        asked = [("weights", id) for id in options.get("weights", ())]
+        asked += [("model", options["model"])] if "model" in options else []
+        return [weights.find(id, output_dir, field) for field, id in asked or [("weights", DEFAULT_WEIGHTS)]]
+
+    def upload(self, given: FileStorage, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Colorize an upload, and answer.
+
+        Raises:
+            Problem: 413, 415 or 422 for the file, 422 for the options, 503 when too many wait.
+        """
+        self.weights(options)
+        folder = self.settings.state_dir / "uploads" / new_id()
+        try:
+            return self.file(uploads.store(given, folder, self.settings), options)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def file(self, upload: Upload, options: Mapping[str, Any], job_id: str | None = None) -> dict[str, Any]:
+        """Colorize a stored upload into results, and answer; of a job, with patience. Raises as :meth:`upload`."""
+        files = self.weights(options)
+        if options["mode"] == "color":
+            _metrics()  # takes seconds once; nobody should wait for a turn meanwhile
+        return self.colorizers.run(files, lambda c: self._file(c, upload, options, job_id), patient=job_id is not None)
+
+    def _file(
+        self, colorizer: Colorizer, upload: Upload, options: Mapping[str, Any], job_id: str | None
+    ) -> dict[str, Any]:
+        source, stem = upload.path, Path(upload.name).stem
+        colours = Colours(*(options[k] for k in ("size", "saturation", "strength", "flips", "ensemble")))
+        output = Output(options["format"], options["quality"])
+        suffix = pictures.target_suffix(source, output.type)
+        target = source.with_name(f"{source.stem}-result{suffix}")
+        heat = source.with_name(f"{source.stem}-uncertainty.png") if options["uncertainty"] else None
+        scores = None
+        try:
+            facts = colorizer.colorize_file(source, target, colours, output, uncertainty=heat)
+            if options["mode"] == "color":
+                scores = _metrics()(colorizer, source, colours)
+        except InputError as error:
+            raise uploads.problem(error, upload) from error
+        except OSError as error:
+            if error.errno is not None:
+                raise Problem(507, f"{upload.name}: the result cannot be stored ({error.strerror})") from error
+            raise uploads.problem(error, upload) from error  # the type cannot hold this picture
+
+        def result(path: Path, name: str) -> dict[str, Any]:
+            added = self.results.add(path, name, uploads.MEDIA_TYPES[path.suffix], job_id)
+            return self.results.answer(added)
+
+        return {
+            "result": result(target, f"{stem}-colorized{suffix}"),
+            "uncertainty": result(heat, f"{stem}-uncertainty.png") if heat else None,
+            "truth": result(source, f"{stem}{source.suffix}") if options["mode"] == "color" else None,
+            **facts,
+            "weights": [{"stage": b.description["stage"], "sha256": b.digest} for b in colorizer.backends],
+            "metrics": scores,
+        }
+
+    # Batches
+
+    def submit(self, given: Sequence[FileStorage], options: Mapping[str, Any]) -> Job:
+        """Store uploads and start the job that colorizes them; a bad one fails alone."""
+        self.weights(options)
+        id = new_id()
+        folder = self._folder(id)
+        items, refused = [], {}
+        for number, file in enumerate(given):
+            try:
+                stored = uploads.store(file, folder, self.settings)
+                items.append((stored.name, stored.path.name))
+            except Problem as error:
+                refused[number] = str(error.message)
+                items.append((uploads.safe_name(file.filename), ""))
+        return self.jobs.submit("batch", dict(options), items, id, refused)
+
+    def batch(self, context: Context) -> dict[str, Any]:
+        """The kind of job ``batch``: what is waiting of its files."""
+        try:
+            self.weights(context.request)
+        except Problem as error:
+            raise InputError(str(error.message)) from error
+        done = {answer["id"] for item in context.items("done") for answer in _results(item)}
+        # A killed server may have made results that it did not come to tell.
+        self.results.remove([r for r in self.results.of_job(context.id) if r.id not in done])
+        self._each(context, self._item)
+        items = {state: context.items(state) for state in ("done", "failed")}
+        for item in items["done"]:
+            (self._folder(context.id) / item.upload).unlink(missing_ok=True)
+        return {**{state: len(found) for state, found in items.items()}, "archive": f"/api/jobs/{context.id}/archive"}
+
+    def _each(self, context: Context, function: Callable[[Context, JobItem], None]) -> None:
+        slots = self.colorizers.turns.slots
+        with ThreadPoolExecutor(slots, "batch") as pool:
+            futures = [pool.submit(function, context, item) for item in context.items("waiting")]
+            try:
+                for future in as_completed(futures):
+                    future.result()
+            except Cancelled:
+                pool.shutdown(wait=True, cancel_futures=True)
+                raise
+
+    def _item(self, context: Context, item: JobItem) -> None:
+        context.check()
+        upload = Upload(item.name, self._folder(context.id) / item.upload)
+        try:
+            if not upload.path.is_file():
+                raise Problem(422, f"{item.name}: the upload has expired; send it again")
+            answer = self.file(upload, context.request, context.id)
+        except Problem as error:
+            context.finish_item(item.number, error=str(error.message))
+        except Exception:
+            log.exception("batch %s, file %d", context.id, item.number)
+            context.finish_item(item.number, error="something went wrong in the server; its log has it")
+        else:
+            context.finish_item(item.number, answer)
+            upload.path.unlink(missing_ok=True)
+
+    def _folder(self, job_id: str) -> Path:
+        return self.settings.state_dir / "jobs" / job_id
+
+    def delete(self, job_id: str) -> None:
+        """Remove an ended job with its results and uploads."""
+        self.results.remove(self.results.of_job(job_id))
+        shutil.rmtree(self._folder(job_id), ignore_errors=True)
+        self.jobs.delete(job_id)
+
+
+def _results(item: JobItem) -> list[dict[str, Any]]:
+    return [item.facts[k] for k in ("result", "uncertainty", "truth") if item.facts and item.facts[k]]
+
+
+@cache
+def evaluation_size() -> int:
+    """The side of the crop that photos are evaluated at where nothing else is said, pixels."""
+    file = resources.files("colorization.configs") / "datamodule" / "_common.yaml"
+    return int(yaml.safe_load(file.read_text(encoding="utf-8"))["image_size"])
+
+
+def _metrics() -> Callable[[Colorizer, Path, Colours], dict[str, Any]]:
+    """:func:`_scores`, with what it needs imported and LPIPS loaded, by one thread."""
+    with _importing:
+        threads = cv2.getNumThreads()
+        import colorization.data.augment  # noqa: F401
+        from colorization import metrics
+
+        cv2.setNumThreads(threads)  # which augmentation sets to one for the sake of its many workers
+        metrics.lpips_network()
+    return _scores
+
+
+def _scores(colorizer: Colorizer, file: Path, colours: Colours) -> dict[str, Any]:
+    """How the colours of a colour photo are met: the evaluation's metrics on its own preparation of the photo.
+
+    ``lpips`` is ``None`` where its weights are missing, and ``lpips_missing`` then says so.
+    """
+    import torch
+
+    from colorization import metrics
+    from colorization.data.augment import Augment
+    from colorization.data.photos import read_rgb
+
+    size = evaluation_size()
+    rgb = Augment(size, train=False).batch([read_rgb(file)], [0])["rgb"]
+
+    def predict(L: torch.Tensor) -> torch.Tensor:
+        ab = colorizer.answer(np.ascontiguousarray(L.numpy()), colours).ab * (colours.saturation * colours.strength)
+        return torch.from_numpy(ab.astype(np.float32))[None]
+
+    with torch.inference_mode():
+        _, _, (values,) = metrics.score(rgb, [predict])
+    missing = None if "lpips" in values else "AlexNet's weights are not in torch's hub folder of the server"
+    return {"size": size, "lpips": None, **{k: float(v) for k, v in values.items()}, "lpips_missing": missing}

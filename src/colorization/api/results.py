@@ -1,0 +1,166 @@
+"""Results: files that a client may fetch by an id, until they expire.
+
+They go when they are older than ``results_days``; while all together are larger than ``results_mb``, the oldest go
+earlier. Those of a job that has not ended, of an archive that is being fetched, and of the last minute stay.
+"""
+
+from __future__ import annotations
+
+import datetime
+import shutil
+import threading
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import delete, func, select
+
+from colorization.api.database import Database, Job, Result
+from colorization.api.jobs import ENDED, new_id
+from colorization.api.settings import MEGA, Settings
+
+NEW = datetime.timedelta(minutes=1)
+
+
+class Results:
+    """The results of a server.
+
+    Args:
+        settings: how long they are kept.
+        database: where they are listed; the files lie in ``state_dir/results``.
+    """
+
+    def __init__(self, settings: Settings, database: Database) -> None:
+        self.database = database
+        self.folder = settings.state_dir / "results"
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._jobs_folder = settings.state_dir / "jobs"
+        self._age = datetime.timedelta(days=settings.results_days)
+        self._limit = settings.results_mb * MEGA
+        self._held: Counter[str] = Counter()
+        self._lock = threading.Lock()
+
+    def add(self, content: Path | bytes, name: str, media_type: str, job_id: str | None = None) -> Result:
+        """A new result.
+
+        Args:
+            content: a file, which is moved, or its bytes.
+            name: for the download.
+            media_type: of the content.
+            job_id: whose it is.
+        """
+        id = new_id()
+        path = self.folder / f"{id}{Path(name).suffix.lower()}"
+        if isinstance(content, bytes):
+            path.write_bytes(content)
+        else:
+            shutil.move(content, path)
+        result = Result(id=id, job_id=job_id, created=_now().isoformat(), name=name, file=path.name)
+        result.media_type, result.bytes = media_type, path.stat().st_size
+        with self.database() as session:
+            session.add(result)
+        self.sweep()
+        return result
+
+    def get(self, id: str) -> Result | None:
+        """A result that has not expired."""
+        with self.database() as session:
+            result = session.get(Result, id)
+        if result is None or self.expires(result) < _now() or not self.path(result).is_file():
+            return None
+        return result
+
+    def of_job(self, job_id: str) -> list[Result]:
+        """A job's, in the order of their making."""
+        with self.database() as session:
+            return list(session.scalars(select(Result).where(Result.job_id == job_id).order_by(Result.created)))
+
+    def path(self, result: Result) -> Path:
+        """Its file."""
+        return self.folder / result.file
+
+    @staticmethod
+    def url(result: Result) -> str:
+        """Where a client fetches it."""
+        return f"/api/colorize/result/{result.id}"
+
+    def expires(self, result: Result) -> datetime.datetime:
+        """When it goes at the latest."""
+        return datetime.datetime.fromisoformat(result.created) + self._age
+
+    def answer(self, result: Result) -> dict[str, Any]:
+        """What a client is told of it."""
+        return {
+            "id": result.id,
+            "url": self.url(result),
+            "name": result.name,
+            "media_type": result.media_type,
+            "bytes": result.bytes,
+            "expires": self.expires(result).isoformat(timespec="seconds"),
+        }
+
+    def remove(self, results: Sequence[Result]) -> None:
+        """Remove these, whatever their age."""
+        if not results:
+            return
+        with self.database() as session:
+            session.execute(delete(Result).where(Result.id.in_([r.id for r in results])))
+        for result in results:
+            self._unlink(self.path(result))
+
+    @contextmanager
+    def hold(self, job_id: str) -> Iterator[None]:
+        """Keep the results of a job while they are being sent."""
+        with self._lock:
+            self._held[job_id] += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._held[job_id] -= 1
+
+    def sweep(self) -> None:
+        """Remove what has expired."""
+        now = _now()
+        with self._lock, self.database() as session:
+            held = [id for id, times in self._held.items() if times]
+            working = select(Job.id).where(Job.state.not_in(ENDED))
+            free = Result.job_id.is_(None) | (Result.job_id.not_in(held) & Result.job_id.not_in(working))
+            old = (now - self._age).isoformat()
+            gone = list(session.scalars(select(Result).where(free, Result.created < old)))
+            excess = (session.scalar(select(func.sum(Result.bytes))) or 0) - sum(r.bytes for r in gone) - self._limit
+            if excess > 0:
+                made = (Result.created >= old) & (Result.created < (now - NEW).isoformat())
+                for result in session.scalars(select(Result).where(free, made).order_by(Result.created)):
+                    if excess <= 0:
+                        break
+                    gone.append(result)
+                    excess -= result.bytes
+        self.remove(gone)
+
+    def recover(self) -> None:
+        """Remove what a killed server left: files without a row, rows without a file. Called once, at the start."""
+        self.sweep()
+        with self.database() as session:
+            rows = list(session.scalars(select(Result)))
+            ended = select(Job.id).where(Job.state.in_(ENDED), Job.ended < (_now() - self._age).isoformat())
+            for job_id in session.scalars(ended):  # their uploads expire as results do
+                shutil.rmtree(self._jobs_folder / job_id, ignore_errors=True)
+        self.remove([r for r in rows if not self.path(r).is_file()])
+        known = {r.file for r in rows}
+        for path in self.folder.iterdir():
+            if path.name not in known:
+                self._unlink(path)
+
+    @staticmethod
+    def _unlink(path: Path) -> None:
+        try:
+            path.unlink(missing_ok=True)
+        except PermissionError:  # on Windows, while it is being sent: the next start removes it
+            return
+
+
+def _now() -> datetime.datetime:
+    return datetime.datetime.now(datetime.timezone.utc)

@@ -1,0 +1,101 @@
+"""Uploads: checked before anything decodes them, stored under generated names, the client's own only for display."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from sqlalchemy import select
+from werkzeug.datastructures import FileStorage
+
+from colorization import pictures
+from colorization.api.database import Database, Job
+from colorization.api.jobs import new_id
+from colorization.api.problems import Problem
+from colorization.api.settings import MEGA, Settings
+
+# Pillow's name of a type -> ending of a stored file, media type.
+TYPES = {
+    "JPEG": (".jpg", "image/jpeg"),
+    "MPO": (".jpg", "image/jpeg"),
+    "PNG": (".png", "image/png"),
+    "TIFF": (".tif", "image/tiff"),
+    "WEBP": (".webp", "image/webp"),
+    "BMP": (".bmp", "image/bmp"),
+    "GIF": (".gif", "image/gif"),
+    "AVIF": (".avif", "image/avif"),
+    "JPEG2000": (".jp2", "image/jp2"),
+    "HEIF": (".heic", "image/heic"),
+}
+MEDIA_TYPES = dict(TYPES.values())
+_NAME_LENGTH = 100
+
+
+@dataclass(frozen=True)
+class Upload:
+    """A stored picture.
+
+    Attributes:
+        name: as the client called it, made harmless by :func:`safe_name`.
+        path: where it lies; its ending says its true type.
+    """
+
+    name: str
+    path: Path
+
+
+def safe_name(given: str | None) -> str:
+    """The last part of a name that a client gave, fit to be shown and to be a file's name on any system."""
+    last = re.split(r"[/\\]", given or "")[-1]
+    kept = "".join("_" if c in '<>:"|?*' else c for c in last if c.isprintable()).strip(". ")
+    stem, dot, suffix = kept.rpartition(".")
+    if dot and len(suffix) <= 5:
+        return (stem or "photo")[:_NAME_LENGTH] + dot + suffix
+    return kept[:_NAME_LENGTH] or "photo"
+
+
+def store(given: FileStorage, folder: Path, settings: Settings) -> Upload:
+    """Check an uploaded file by its length and headers, and put it into ``folder``.
+
+    Raises:
+        Problem: 413 too many bytes or pixels, 415 no picture of a known type, 422 empty or damaged.
+    """
+    name = safe_name(given.filename)
+    length = given.stream.seek(0, 2)
+    given.stream.seek(0)
+    if length > settings.upload_mb * MEGA:
+        raise Problem(413, f"{name}: has {length / MEGA:.0f} MB; this server takes {settings.upload_mb} MB a file")
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / new_id()
+    try:
+        given.save(path)
+        try:
+            format, sizes = pictures.identify(path)
+        except pictures.Unreadable as error:
+            raise problem(error, Upload(name, path)) from error
+        if (pixels := sum(w * h for w, h in sizes)) > settings.pixels_mp * MEGA:
+            limit = f"this server takes {settings.pixels_mp} megapixels a file"
+            raise Problem(413, f"{name}: has {pixels / MEGA:.0f} megapixels; {limit}")
+        return Upload(name, path.rename(path.with_suffix(TYPES[format][0])))
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def problem(error: Exception, upload: Upload) -> Problem:
+    """What the client is told of a file that could not be read or colorized; nothing of where it lies."""
+    reason = str(error).removeprefix(f"{pictures.shown(upload.path)}: ").replace(str(upload.path), upload.name)
+    status = 413 if isinstance(error, pictures.TooLarge) else 415 if isinstance(error, pictures.UnknownType) else 422
+    return Problem(status, f"{upload.name}: {reason}")
+
+
+def sweep(settings: Settings, database: Database) -> None:
+    """Remove what requests that a killed server was in have left: uploads of no job. Called once, at the start."""
+    shutil.rmtree(settings.state_dir / "uploads", ignore_errors=True)
+    with database() as session:
+        known = set(session.scalars(select(Job.id)))
+    jobs = settings.state_dir / "jobs"
+    for folder in jobs.iterdir() if jobs.is_dir() else ():
+        if folder.name not in known:
+            shutil.rmtree(folder)
