@@ -46,12 +46,14 @@ class Colorize:
         self.settings, self.database, self.jobs = settings, database, jobs
         self.colorizers, self.results = colorizers, results
 
-    def weights(self, options: Mapping[str, Any]) -> list[Path]:
-        """The files of the weights that are asked for. Raises ``Problem`` 422."""
+    def weights(self, options: Mapping[str, Any]) -> dict[str, Path]:
+        """The weights that are asked for, by their ids. Raises ``Problem`` 422."""
         output_dir = Path(self.settings.output_dir)
-        asked = [("weights", id) for id in options.get("weights", ())]
-        asked += [("model", options["model"])] if "model" in options else []
-        return [weights.find(id, output_dir, field) for field, id in asked or [("weights", DEFAULT_WEIGHTS)]]
+        asked = dict.fromkeys(options.get("weights", ()), "weights")
+        asked |= {options["model"]: "model"} if "model" in options else {}
+        return {
+            id: weights.find(id, output_dir, field) for id, field in (asked or {DEFAULT_WEIGHTS: "weights"}).items()
+        }
 
     def upload(self, given: FileStorage, options: Mapping[str, Any]) -> dict[str, Any]:
         """Colorize an upload, and answer.
@@ -68,10 +70,14 @@ class Colorize:
 
     def file(self, upload: Upload, options: Mapping[str, Any], job_id: str | None = None) -> dict[str, Any]:
         """Colorize a stored upload into results, and answer; of a job, with patience. Raises as :meth:`upload`."""
-        files = self.weights(options)
+        used = self.weights(options)
         if options["mode"] == "color":
             _metrics()  # takes seconds once; nobody should wait for a turn meanwhile
-        return self.colorizers.run(files, lambda c: self._file(c, upload, options, job_id), patient=job_id is not None)
+        patient = job_id is not None
+        answer = self.colorizers.run([*used.values()], lambda c: self._file(c, upload, options, job_id), patient)
+        for one, id in zip(answer["weights"], used, strict=True):
+            one["id"] = id
+        return answer
 
     def _file(
         self, colorizer: Colorizer, upload: Upload, options: Mapping[str, Any], job_id: str | None

@@ -7,8 +7,10 @@ earlier. Those of a job that has not ended, of an archive that is being fetched,
 from __future__ import annotations
 
 import datetime
+import itertools
 import shutil
 import threading
+import zipfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -121,6 +123,24 @@ class Results:
             with self._lock:
                 self._held[job_id] -= 1
 
+    def archive(self, job_id: str) -> Iterator[bytes]:
+        """A job's results as a zip, piece by piece: stored, because pictures are compressed already."""
+        pieces = _Pieces()
+        names: set[str] = set()
+        with self.hold(job_id), zipfile.ZipFile(pieces, "w", zipfile.ZIP_STORED) as archive:  # type: ignore[call-overload]
+            for result in self.of_job(job_id):
+                path = Path(result.name)
+                name = next(n for n in _numbered(path.stem, path.suffix) if n.casefold() not in names)
+                names.add(name.casefold())
+                made = datetime.datetime.fromisoformat(result.created)
+                entry = zipfile.ZipInfo(name, made.timetuple()[:6])
+                entry.file_size = result.bytes
+                with self.path(result).open("rb") as source, archive.open(entry, "w") as target:
+                    while piece := source.read(MEGA):
+                        target.write(piece)
+                        yield pieces.take()
+        yield pieces.take()
+
     def sweep(self) -> None:
         """Remove what has expired."""
         now = _now()
@@ -160,6 +180,31 @@ class Results:
             path.unlink(missing_ok=True)
         except PermissionError:  # on Windows, while it is being sent: the next start removes it
             return
+
+
+class _Pieces:
+    """What was written since the last look; a file that cannot seek."""
+
+    def __init__(self) -> None:
+        self._pieces: list[bytes] = []
+
+    def write(self, piece: bytes) -> int:
+        self._pieces.append(bytes(piece))
+        return len(piece)
+
+    def flush(self) -> None:
+        pass
+
+    def take(self) -> bytes:
+        taken = b"".join(self._pieces)
+        self._pieces.clear()
+        return taken
+
+
+def _numbered(stem: str, suffix: str) -> Iterator[str]:
+    yield f"{stem}{suffix}"
+    for number in itertools.count(2):
+        yield f"{stem}-{number}{suffix}"
 
 
 def _now() -> datetime.datetime:

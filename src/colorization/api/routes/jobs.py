@@ -119,6 +119,19 @@ STREAM_RESPONSES: Any = {
     "503": {"description": "Too many streams are open"},
 }
 
+DELETE_RESPONSES: Any = {
+    "204": {"description": "The job is deleted"},
+    "404": {"description": "There is no such job"},
+}
+ARCHIVE_RESPONSES: Any = {
+    "200": {
+        "description": "The archive",
+        "content": {"application/zip": {"schema": {"type": "string", "format": "binary"}}},
+    },
+    "404": {"description": "There is no such job, or it has no results"},
+    "409": {"description": "The job has not ended"},
+}
+
 
 @blueprint.get("/jobs/<job_id>/stream")
 @blueprint.doc(responses=STREAM_RESPONSES)
@@ -133,3 +146,61 @@ def stream(job_id: str) -> Response:
     if last and found.state in ENDED and not list(of.events(job_id, last)):
         return Response(status=204)  # tells an EventSource to stop connecting again
     return services().streams.response(lambda last: of.events(job_id, last))
+
+
+@blueprint.delete("/jobs/<job_id>")
+@blueprint.output(JobOut, status_code=202, description="The job is being cancelled")
+@blueprint.doc(responses=DELETE_RESPONSES)
+def delete(job_id: str) -> Any:
+    """Cancel a job; delete one that has ended, with its results."""
+    found, of = find(job_id), services().jobs
+    if of.cancel(job_id):
+        return answer(find(job_id))
+    services().colorize.delete(found.id)
+    return "", 204
+
+
+@blueprint.post("/jobs/<job_id>/pause")
+@blueprint.output(JobOut)
+@blueprint.doc(responses={404: "There is no such job", 409: "It is no batch, or has ended"})
+def pause(job_id: str) -> dict[str, Any]:
+    """Pause a batch; the photos in hand are finished."""
+    if find(job_id).kind != "batch" or not services().jobs.pause(job_id):
+        raise Problem(409, "only a batch that has not ended can be paused")
+    return answer(find(job_id))
+
+
+@blueprint.post("/jobs/<job_id>/resume")
+@blueprint.output(JobOut)
+@blueprint.doc(responses={404: "There is no such job", 409: "It is not paused"})
+def resume(job_id: str) -> dict[str, Any]:
+    """Go on with a paused batch."""
+    find(job_id)
+    if not services().jobs.resume(job_id):
+        raise Problem(409, "the job is not paused")
+    return answer(find(job_id))
+
+
+@blueprint.post("/jobs/<job_id>/retry")
+@blueprint.output(JobOut)
+@blueprint.doc(responses={404: "There is no such job", 409: "It has not ended, or has no file to try again"})
+def retry(job_id: str) -> dict[str, Any]:
+    """Try those files of an ended batch again that failed or were not done; refused ones were not stored."""
+    if find(job_id).kind != "batch" or not services().jobs.retry(job_id):
+        raise Problem(409, "only an ended batch can be tried again, and only files that were stored and are not done")
+    return answer(find(job_id))
+
+
+@blueprint.get("/jobs/<job_id>/archive")
+@blueprint.doc(responses=ARCHIVE_RESPONSES)
+def archive(job_id: str) -> Response:
+    """The results of an ended job as a `.zip`, streamed."""
+    found, results = find(job_id), services().results
+    if found.state not in ENDED:
+        raise Problem(409, "the job has not ended")
+    if not results.of_job(job_id):
+        raise Problem(404, "the job has no results, or they have expired")
+    response = Response(results.archive(job_id), mimetype="application/zip")
+    response.headers.set("Content-Disposition", "attachment", filename=f"{found.kind}-{found.id[:8]}.zip")
+    response.headers["Cache-Control"] = "no-store"
+    return response

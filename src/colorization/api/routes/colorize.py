@@ -1,0 +1,237 @@
+"""Colorize photos: one, many, and their results."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from apiflask import APIBlueprint, Schema
+from apiflask.fields import Boolean, File, Float, Integer, List, Nested, String
+from apiflask.validators import Length, OneOf, Range, Regexp
+from flask import Response, request, send_file
+from marshmallow import post_load
+
+from colorization.api.problems import Problem
+from colorization.api.routes.jobs import JobOut, answer
+from colorization.api.services import services
+from colorization.api.settings import MEGA
+from colorization.api.uploads import MEDIA_TYPES
+from colorization.color import MERGES
+from colorization.pictures import TYPES
+
+blueprint = APIBlueprint("colorize", __name__, tag="Colorize")
+
+WEIGHTS_ID = Regexp(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$", error="should be an id of GET /api/checkpoints, or a stage")
+WEIGHTS_IDS = Regexp(
+    r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}(,[A-Za-z0-9][A-Za-z0-9._-]{0,127}){0,7}$",
+    error="should be ids of GET /api/checkpoints, or stages",
+)
+IMAGES = {type: {"schema": {"type": "string", "format": "binary"}} for type in sorted(set(MEDIA_TYPES.values()))}
+TOO_MANY = "Too many photos wait already"
+
+
+def _flag(description: str) -> Boolean:
+    return Boolean(load_default=False, truthy={"true"}, falsy={"false"}, metadata={"description": description})
+
+
+class OptionsIn(Schema):
+    """How a photo is colorized."""
+
+    weights = List(
+        String(validate=WEIGHTS_IDS),
+        validate=Length(1, 8),
+        metadata={"description": "ids or stages, repeated or with commas; several are merged. Default: shipped-unet"},
+    )
+    model = String(validate=WEIGHTS_ID, metadata={"description": "one more of them"})
+    ensemble = String(load_default="mean", validate=OneOf(MERGES), metadata={"description": "how several are merged"})
+    size = Integer(
+        load_default=None,
+        validate=Range(32, 1024),
+        metadata={"description": "short side of what the network sees, pixels; default as it was trained"},
+    )
+    saturation = Float(load_default=1.0, validate=Range(0, 10), metadata={"description": "factor on the chroma"})
+    strength = Float(load_default=1.0, validate=Range(0, 1), metadata={"description": "0 grey, 1 the full colours"})
+    flips = _flag("average with the answer for the mirror image")
+    format = String(load_default="same", validate=OneOf(("same", *TYPES)), metadata={"description": "of the result"})
+    quality = Integer(load_default=95, validate=Range(1, 100), metadata={"description": "of JPEG and WebP"})
+    uncertainty = _flag("also a heat map of where the colours were guessed")
+    mode = String(
+        load_default="grey",
+        validate=OneOf(("grey", "color")),
+        metadata={"description": "color: the photo's own colours are the truth, and the answer has metrics"},
+    )
+
+    @post_load
+    def split(self, data: dict[str, Any], **_: Any) -> dict[str, Any]:
+        """Lists with commas as lists."""
+        if "weights" in data:
+            data["weights"] = [id for ids in data["weights"] for id in ids.split(",")]
+        return data
+
+
+class ColorizeIn(OptionsIn):
+    """A photo, and how it is colorized."""
+
+    file = File(required=True, metadata={"description": "the photo"})
+
+
+class BatchIn(OptionsIn):
+    """Photos, and how they are colorized."""
+
+    files = List(File(), required=True, validate=Length(1), metadata={"description": "the photos"})
+
+
+class ResultOut(Schema):
+    """A file to fetch."""
+
+    id = String(required=True)
+    url = String(required=True, metadata={"example": "/api/colorize/result/0123456789abcdef0123456789abcdef"})
+    name = String(required=True, metadata={"example": "photo-colorized.jpg"})
+    media_type = String(required=True, metadata={"example": "image/jpeg"})
+    bytes = Integer(required=True)
+    expires = String(
+        required=True,
+        metadata={"format": "date-time", "description": "earlier only while results take more than results_mb"},
+    )
+
+
+class UsedWeightsOut(Schema):
+    """Weights that a photo was colorized with."""
+
+    id = String(required=True, metadata={"description": "as it was asked for"})
+    stage = String(required=True, metadata={"example": "unet"})
+    sha256 = String(required=True)
+
+
+class ScoresOut(Schema):
+    """How the true colours were met, as `python -m colorization.eval` measures it on this photo."""
+
+    size = Integer(required=True, metadata={"description": "side of the centre crop that was measured"})
+    psnr = Float(required=True, metadata={"description": "dB"})
+    ssim = Float(required=True)
+    lpips = Float(required=True, allow_none=True)
+    lpips_missing = String(required=True, allow_none=True, metadata={"description": "why lpips is null"})
+    delta_e2000 = Float(required=True)
+    colorfulness = Float(required=True)
+    true_colorfulness = Float(required=True)
+
+
+class ColorizeOut(Schema):
+    """A colorized photo."""
+
+    result = Nested(ResultOut, required=True)
+    uncertainty = Nested(ResultOut, required=True, allow_none=True, metadata={"description": "the heat map"})
+    truth = Nested(ResultOut, required=True, allow_none=True, metadata={"description": "the photo as it was sent"})
+    width = Integer(required=True)
+    height = Integer(required=True)
+    pages = Integer(required=True)
+    seconds = Float(required=True)
+    weights = List(Nested(UsedWeightsOut), required=True)
+    metrics = Nested(ScoresOut, required=True, allow_none=True)
+
+
+ERRORS: Any = {
+    413: "A file has too many bytes or pixels, or the request too many bytes",
+    415: "The request is no multipart form, or the file no picture of a known type",
+    422: "A field is wrong, or the file is damaged",
+    503: TOO_MANY,
+    507: "The disk is full",
+}
+
+
+@blueprint.before_request
+def limit() -> None:
+    """What a form may be, before it is read."""
+    if request.method != "POST":
+        return
+    settings = services().settings
+    if request.mimetype != "multipart/form-data":
+        raise Problem(415, "the request should be a form, multipart/form-data")
+    if request.endpoint == "colorize.colorize":
+        request.max_content_length = (settings.upload_mb + 1) * MEGA
+        request.max_form_parts = 100
+
+
+@blueprint.post("/colorize")
+@blueprint.input(ColorizeIn, location="form_and_files")
+@blueprint.output(ColorizeOut)
+@blueprint.doc(responses=ERRORS)
+def colorize(form_and_files_data: dict[str, Any]) -> Any:
+    """Colorize a photo.
+
+    Answers JSON, or the picture itself where `Accept` prefers an image type to `application/json`.
+    """
+    file = form_and_files_data.pop("file")
+    done = services().colorize.upload(file, form_and_files_data)
+    accepted = request.accept_mimetypes
+    if max(accepted.quality(type) for type in IMAGES) > accepted.quality("application/json"):
+        response = _file(done["result"]["id"])
+        response.headers["Content-Location"] = done["result"]["url"]
+        return response
+    return done
+
+
+@blueprint.post("/colorize/batch")
+@blueprint.input(BatchIn, location="form_and_files")
+@blueprint.output(JobOut, status_code=202)
+@blueprint.doc(responses={k: v for k, v in ERRORS.items() if k in (413, 415, 422)})
+def batch(form_and_files_data: dict[str, Any]) -> dict[str, Any]:
+    """Colorize many photos, as a job.
+
+    A file that cannot be colorized fails alone. The job's stream has an `item` for each file as it is done, and
+    `GET /api/jobs/{job_id}/archive` has all results at the end.
+    """
+    files = form_and_files_data.pop("files")
+    most = services().settings.batch_files
+    if len(files) > most:
+        raise Problem(413, f"files: {len(files)} are more than the {most} that this server takes at once")
+    return answer(services().colorize.submit(files, form_and_files_data))
+
+
+class ResultIn(Schema):
+    """How a result is sent."""
+
+    download = Boolean(
+        load_default=False,
+        truthy={"1", "true"},
+        falsy={"0", "false"},
+        metadata={"description": "as an attachment, which browsers save"},
+    )
+
+
+RESULT_RESPONSES: Any = {
+    "200": {"description": "The file", "content": {**IMAGES, "application/octet-stream": IMAGES["image/png"]}},
+    "206": {"description": "The bytes that Range asks for", "content": IMAGES},
+    "304": {"description": "It is what If-None-Match or If-Modified-Since say"},
+    "404": {"description": "There is no such result, or it has expired"},
+    "416": {"description": "It does not have the bytes that Range asks for"},
+}
+
+
+@blueprint.get("/colorize/result/<result_id>")
+@blueprint.input(ResultIn, location="query")
+@blueprint.doc(responses=RESULT_RESPONSES)
+def result(result_id: str, query_data: dict[str, Any]) -> Response:
+    """A result, whole or by ranges."""
+    return _file(result_id, query_data["download"])
+
+
+def _file(id: str, download: bool = False) -> Response:
+    results = services().results
+    if (found := results.get(id)) is None:
+        raise Problem(404, "there is no such result, or it has expired")
+    try:
+        response = send_file(
+            results.path(found).absolute(),
+            found.media_type,
+            as_attachment=download,
+            download_name=found.name,
+            conditional=True,
+            etag=found.id,
+        )
+    except FileNotFoundError as error:  # it expired just now
+        raise Problem(404, "there is no such result, or it has expired") from error
+    if not download:
+        response.headers.set("Content-Disposition", "inline", filename=found.name)
+    response.headers["Cache-Control"] = "private, no-cache"
+    response.headers["X-Content-Type-Options"] = "nosniff"
+    return response
