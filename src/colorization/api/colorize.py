@@ -141,8 +141,10 @@ class Colorize:
         self.results.remove([r for r in self.results.of_job(context.id) if r.id not in done])
         self._each(context, self._item)
         items = {state: context.items(state) for state in ("done", "failed")}
-        for item in items["done"]:
-            (self._folder(context.id) / item.upload).unlink(missing_ok=True)
+        again = {item.upload for item in items["failed"]}
+        for path in self._folder(context.id).glob("*"):
+            if path.name not in again:
+                path.unlink()
         return {**{state: len(found) for state, found in items.items()}, "archive": f"/api/jobs/{context.id}/archive"}
 
     def _each(self, context: Context, function: Callable[[Context, JobItem], None]) -> None:

@@ -6,6 +6,7 @@ A kind of job is a function ``(Context) -> result``. It runs in a thread; what i
 
 from __future__ import annotations
 
+import datetime
 import logging
 import secrets
 import threading
@@ -125,7 +126,8 @@ class Jobs:
             id: its id, where files were stored under it already; see :func:`new_id`.
             refused: number -> reason, of items that have failed already; their upload is empty.
         """
-        job = Job(id=id or new_id(), kind=kind, state="queued", created=utc_now(), request=request)
+        created = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="microseconds")  # tells their order
+        job = Job(id=id or new_id(), kind=kind, state="queued", created=created, request=request)
         refused = refused or {}
         job.done, job.total = len(refused), len(items)
         with self.database() as session:

@@ -1,0 +1,552 @@
+"""Colorizing over HTTP: what comes back, what is refused, what is kept, and what many at once get."""
+
+from __future__ import annotations
+
+import csv
+import datetime
+import io
+import threading
+import time
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+import requests
+import tifffile
+from flask.testing import FlaskClient
+from PIL import Image
+from sqlalchemy import update
+
+from colorization import backends
+from colorization import eval as evaluation
+from colorization.api.colorizers import Colorizers, Gathered, Turns
+from colorization.api.database import Result
+from colorization.api.problems import Problem
+from colorization.api.settings import load
+from colorization.data.datamodules import sample_photo
+from colorization.inference import Colorizer, shipped_weights
+
+
+def form(content: bytes, name: str = "photo.jpg", **fields: Any) -> dict[str, Any]:
+    return {"file": (io.BytesIO(content), name), **fields}
+
+
+@pytest.fixture
+def client(make_app: Callable[..., Any]) -> FlaskClient:
+    return make_app().test_client()
+
+
+def encoded(image: Image.Image, format: str, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, format, **options)
+    return buffer.getvalue()
+
+
+def opened(content: bytes) -> Image.Image:
+    image = Image.open(io.BytesIO(content))
+    image.load()
+    return image
+
+
+# What comes back
+
+
+def test_the_answer_is_what_the_colorizer_makes(client: FlaskClient, photo_bytes: Any, tmp_path: Path) -> None:
+    (source := tmp_path / "p.png").write_bytes(photo_bytes(120, "PNG"))
+    Colorizer.load(shipped_weights()).colorize_file(source, tmp_path / "c.png")
+    answer = client.post("/api/colorize", data=form(source.read_bytes(), "p.png"))
+    assert answer.status_code == 200 and answer.content_type == "application/json"
+    assert (answer.json["width"], answer.json["height"], answer.json["pages"]) == (120, 120, 1)
+    assert answer.json["seconds"] > 0
+    assert [answer.json[k] for k in ("metrics", "truth", "uncertainty")] == [None] * 3
+    (used,) = answer.json["weights"]
+    assert used["id"] == "shipped-unet" and used["stage"] == "unet"
+    got = opened(client.get(answer.json["result"]["url"]).data)
+    difference = np.asarray(got, int) - np.asarray(Image.open(tmp_path / "c.png"), int)
+    assert got.size == (120, 120) and abs(difference).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("accept", "type"),
+    [
+        (None, "application/json"),
+        ("*/*", "application/json"),
+        ("application/json, image/jpeg;q=0.9", "application/json"),
+        ("image/jpeg", "image/jpeg"),
+        ("image/*, application/json;q=0.5", "image/jpeg"),
+    ],
+)
+def test_the_picture_itself_where_accept_prefers_one(
+    client: FlaskClient, photo_bytes: Any, accept: str | None, type: str
+) -> None:
+    headers = {"Accept": accept} if accept else {}
+    answer = client.post("/api/colorize", data=form(photo_bytes()), headers=headers)
+    assert answer.status_code == 200 and answer.content_type == type
+    if type == "image/jpeg":
+        assert opened(answer.data).size == (96, 96)
+        assert client.get(answer.headers["Content-Location"]).data == answer.data
+
+
+def test_options_do_what_they_say(client: FlaskClient, photo_bytes: Any) -> None:
+    def colors(**fields: Any) -> np.ndarray:
+        answer = client.post("/api/colorize", data=form(photo_bytes(96, "PNG"), "p.png", **fields))
+        assert answer.status_code == 200, answer.json
+        return np.asarray(opened(client.get(answer.json["result"]["url"]).data).convert("RGB"), int)
+
+    plain, grey = colors(), colors(strength="0")
+    assert np.ptp(grey, 2).max() <= 2 < np.ptp(plain, 2).max()
+    assert np.ptp(colors(saturation="3"), 2).mean() > np.ptp(plain, 2).mean()
+    for fields in ({"flips": "true"}, {"size": "64"}):
+        assert (colors(**fields) != plain).any()
+    # Weights merged with themselves are themselves, by each way to name them.
+    for fields in ({"weights": "unet,shipped-unet"}, {"weights": ["unet", "shipped-unet"]}, {"model": "unet"}):
+        for how in ("mean", "median"):
+            assert (colors(**fields, ensemble=how) == plain).all()
+
+
+@pytest.mark.parametrize(
+    ("format", "media", "pillow"),
+    [("same", "image/png", "PNG"), ("jpeg", "image/jpeg", "JPEG"), ("webp", "image/webp", "WEBP")],
+)
+def test_formats(client: FlaskClient, photo_bytes: Any, format: str, media: str, pillow: str) -> None:
+    answer = client.post("/api/colorize", data=form(photo_bytes(64, "PNG"), "p.png", format=format)).json["result"]
+    got = client.get(answer["url"])
+    assert got.content_type == answer["media_type"] == media and opened(got.data).format == pillow
+    assert len(got.data) == answer["bytes"]
+    if format == "jpeg":
+        small = client.post("/api/colorize", data=form(photo_bytes(64, "PNG"), "p.png", format=format, quality="20"))
+        assert small.json["result"]["bytes"] < answer["bytes"]
+
+
+def test_uncertainty_is_a_heat_map_of_the_photos_size(client: FlaskClient, photo_bytes: Any) -> None:
+    answer = client.post("/api/colorize", data=form(photo_bytes(), uncertainty="true")).json["uncertainty"]
+    got = client.get(answer["url"])
+    assert got.content_type == "image/png" and opened(got.data).size == (96, 96)
+
+
+def test_the_metrics_of_a_colour_photo_are_those_of_the_evaluation(
+    client: FlaskClient, run_main: Callable[..., int], tmp_path: Path
+) -> None:
+    (folder := tmp_path / "photos").mkdir()
+    Image.fromarray(sample_photo("skimage/coffee")).save(folder / "coffee.png")
+    command = (f"weights={shipped_weights()[0]}", f"datamodule.test_dir={folder}", "eval_dir=out", "accelerator=cpu")
+    assert run_main(evaluation.main, *command, "datamodule.num_workers=0") == 0
+    with (tmp_path / "out" / "per_image.csv").open(newline="") as file:
+        (expected,) = [row for row in csv.DictReader(file) if row["model"] == "unet"]
+    answer = client.post("/api/colorize", data=form((folder / "coffee.png").read_bytes(), "c.png", mode="color")).json
+    for metric, digits in {"psnr": 2e-3, "ssim": 1e-4, "delta_e2000": 2e-3, "colorfulness": 1e-2}.items():
+        assert answer["metrics"][metric] == pytest.approx(float(expected[metric]), abs=digits)
+    assert answer["metrics"]["true_colorfulness"] == pytest.approx(float(expected["true_colorfulness"]), abs=1e-4)
+    assert answer["metrics"]["lpips"] is None and "AlexNet" in answer["metrics"]["lpips_missing"]
+    assert client.get(answer["truth"]["url"]).data == (folder / "coffee.png").read_bytes()
+
+
+# What is refused
+
+
+def all_modes() -> dict[str, tuple[bytes, str]]:
+    photo = Image.fromarray(sample_photo("skimage/astronaut")).resize((48, 40))
+    deep = np.asarray(photo.convert("L")).astype(np.uint16) * 257
+    alpha = photo.convert("RGBA")
+    alpha.putalpha(photo.convert("L"))
+    return {
+        "1": (encoded(photo.convert("1"), "PNG"), "image/png"),
+        "L": (encoded(photo.convert("L"), "JPEG"), "image/jpeg"),
+        "LA": (encoded(alpha.convert("LA"), "PNG"), "image/png"),
+        "P": (encoded(photo.convert("P"), "GIF"), "image/png"),
+        "P, transparent": (encoded(photo.convert("P"), "PNG", transparency=3), "image/png"),
+        "RGB": (encoded(photo, "BMP"), "image/png"),
+        "RGBA": (encoded(alpha, "WEBP", lossless=True), "image/webp"),
+        "RGBX": (encoded(photo.convert("RGBX"), "TIFF"), "image/tiff"),
+        "CMYK": (encoded(photo.convert("CMYK"), "JPEG"), "image/jpeg"),
+        "YCbCr": (encoded(photo.convert("YCbCr"), "TIFF"), "image/tiff"),
+        "LAB": (encoded(photo.convert("LAB"), "TIFF"), "image/tiff"),
+        "I;16": (encoded(Image.fromarray(deep), "PNG"), "image/png"),
+        "I;16B": (encoded(Image.fromarray(deep.astype(">u2")), "TIFF"), "image/tiff"),
+        "I": (encoded(Image.fromarray(deep.astype(np.int32)), "TIFF"), "image/tiff"),
+        "F": (encoded(Image.fromarray(deep.astype(np.float32) / 65535), "TIFF"), "image/tiff"),
+    }
+
+
+def test_every_mode_of_pillow_is_colorized(client: FlaskClient) -> None:
+    for mode, (content, media) in all_modes().items():
+        answer = client.post("/api/colorize", data=form(content, f"{mode}.bin"))
+        assert answer.status_code == 200, (mode, answer.json)
+        result = answer.json["result"]
+        got = client.get(result["url"])
+        assert got.content_type == result["media_type"] == media, mode
+        assert opened(got.data).size == (48, 40)
+
+
+def png_of_nothing(side: int) -> bytes:
+    """A PNG whose header claims ``side`` x ``side``, with hardly any data."""
+    content = bytearray(encoded(Image.new("L", (1, 1)), "PNG"))
+    content[16:24] = side.to_bytes(4, "big") * 2
+    content[29:33] = zlib.crc32(bytes(content[12:29])).to_bytes(4, "big")
+    return bytes(content)
+
+
+def tiff_pages(pages: int, side: int) -> bytes:
+    buffer = io.BytesIO()
+    with tifffile.TiffWriter(buffer) as writer:
+        for _ in range(pages):
+            writer.write(np.zeros((side, side), np.uint8), compression="zlib", metadata=None)
+    return buffer.getvalue()
+
+
+def attacks(photo: bytes, png: bytes) -> dict[str, tuple[bytes, int]]:
+    return {
+        "empty.jpg": (b"", 422),
+        "cut.jpg": (photo[: len(photo) // 2], 422),
+        "cut.png": (png[: len(png) // 2], 422),
+        "bomb.png": (png_of_nothing(50_000), 413),
+        "over-the-limit.png": (png_of_nothing(1100), 413),
+        "pages.tif": (tiff_pages(20, 300), 413),
+        "heavy.png": (png + bytes(1_000_001), 413),
+        "drawing.svg": (b'<svg xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script></svg>', 415),
+        "text.jpg": (b"a text that is no picture\n" * 50, 415),
+        "page.html": (b"<!doctype html><script>alert(1)</script>", 415),
+        "archive.png": (b"PK\x03\x04" + bytes(100), 415),
+        "postscript.eps": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", 415),
+    }
+
+
+def test_bad_files_get_one_sentence_and_leave_nothing(make_app: Any, photo_bytes: Any, tmp_path: Path) -> None:
+    client = make_app(upload_mb=1, pixels_mp=1).test_client()
+    for name, (content, status) in attacks(photo_bytes(), photo_bytes(96, "PNG")).items():
+        answer = client.post("/api/colorize", data=form(content, name))
+        assert answer.status_code == status, (name, answer.json)
+        assert answer.content_type == "application/problem+json" and answer.json["status"] == status
+        assert name in answer.json["detail"] and "\n" not in answer.json["detail"]
+        assert str(tmp_path) not in answer.text and "/server/" not in answer.text
+    left = [p for p in (tmp_path / "outputs" / "server").rglob("*") if p.parent.name in ("uploads", "results")]
+    assert left == []
+    assert client.post("/api/colorize", data=form(photo_bytes())).status_code == 200
+
+
+def test_polyglots_are_served_as_what_they_are(client: FlaskClient, photo_bytes: Any) -> None:
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as file:
+        file.writestr("evil.html", "<script>alert(1)</script>")
+    script = b"<script>alert(1)</script>"
+    for content, media in (
+        (photo_bytes() + archive.getvalue(), "image/jpeg"),
+        (photo_bytes(64, "GIF") + script, "image/gif"),
+    ):
+        answer = client.post("/api/colorize", data=form(content, "evil.html", mode="color")).json
+        assert script not in client.get(answer["result"]["url"]).data
+        truth = client.get(answer["truth"]["url"])  # the photo as it was sent
+        assert truth.content_type == media and truth.headers["X-Content-Type-Options"] == "nosniff"
+        assert answer["truth"]["name"].endswith((".jpg", ".gif"))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../../../etc/passwd.jpg",
+        "/etc/cron.d/evil.jpg",
+        "C:\\windows\\evil.jpg",
+        "nul\0byte.jpg",
+        "line\r\nSet-Cookie: a=b.jpg",
+        'quote";filename="x.exe.jpg',
+        "📷 Ünïcode\u202egpj.exe",
+        "..",
+        "a" * 400 + ".jpg",
+    ],
+)
+def test_names_reach_no_file_and_no_header(make_app: Any, photo_bytes: Any, tmp_path: Path, name: str) -> None:
+    app = make_app()
+    storage = (io.BytesIO(photo_bytes()), "replaced")
+    from werkzeug.datastructures import FileStorage
+
+    services = app.extensions["colorization"]
+    options = {"ensemble": "mean", "size": None, "saturation": 1.0, "strength": 1.0, "flips": False}
+    options |= {"format": "same", "quality": 95, "uncertainty": False, "mode": "grey"}
+    answer = services.colorize.upload(FileStorage(storage[0], name), options)["result"]
+    shown = answer["name"]
+    assert shown.isprintable() and not set(shown) & set('/\\<>:"|?*\0\r\n\u202e') and len(shown) < 130
+    assert shown.endswith("-colorized.jpg") and not shown.startswith(".")
+    got = app.test_client().get(answer["url"] + "?download=1")
+    assert got.status_code == 200 and got.headers["Content-Disposition"].startswith("attachment; filename")
+    assert "Set-Cookie" not in got.headers
+    (stored,) = (tmp_path / "outputs" / "server" / "results").iterdir()
+    assert stored.name == answer["id"] + ".jpg"
+
+
+def test_wrong_fields_are_named(client: FlaskClient, photo_bytes: Any) -> None:
+    for fields in (
+        {"size": "31"},
+        {"size": "many"},
+        {"saturation": "11"},
+        {"saturation": "nan"},
+        {"strength": "-1"},
+        {"flips": "perhaps"},
+        {"format": "svg"},
+        {"quality": "0"},
+        {"ensemble": "best"},
+        {"mode": "blue"},
+        {"weights": "../../etc/passwd"},
+        {"weights": "/etc/passwd"},
+        {"weights": "no-such-run"},
+        {"model": "no-such-stage"},
+        {"surprise": "1"},
+    ):
+        answer = client.post("/api/colorize", data=form(photo_bytes(), **fields))
+        assert answer.status_code == 422 and next(iter(fields)) in answer.json["detail"], (fields, answer.json)
+        assert next(iter(answer.json["errors"])).startswith(next(iter(fields)))
+    missing = client.post("/api/colorize", data={"size": "64"}, content_type="multipart/form-data")
+    assert missing.status_code == 422 and "file" in missing.json["errors"]
+    assert client.post("/api/colorize", json={"file": "x"}).status_code == 415
+    assert client.post("/api/colorize", data=b"x", content_type="image/jpeg").status_code == 415
+
+
+# What is kept
+
+
+def test_results_are_served_whole_by_ranges_and_once(client: FlaskClient, photo_bytes: Any) -> None:
+    url = client.post("/api/colorize", data=form(photo_bytes())).json["result"]["url"]
+    whole = client.get(url)
+    assert (
+        whole.headers["Content-Disposition"].startswith("inline")
+        and whole.headers["X-Content-Type-Options"] == "nosniff"
+    )
+    part = client.get(url, headers={"Range": "bytes=10-19"})
+    assert part.status_code == 206 and part.data == whole.data[10:20]
+    assert client.get(url, headers={"Range": "bytes=9999999-"}).status_code == 416
+    assert client.get(url, headers={"If-None-Match": whole.headers["ETag"]}).status_code == 304
+    assert client.get(url + "?download=true").headers["Content-Disposition"].startswith("attachment")
+    for id in ("0" * 32, "..", "%2e%2e%2fcolorization.db", "a/b"):
+        assert client.get(f"/api/colorize/result/{id}").status_code == 404
+
+
+def test_results_expire_by_age_and_by_size_the_oldest_first(make_app: Any, photo_bytes: Any, tmp_path: Path) -> None:
+    app = make_app(results_days=1, results_mb=1)
+    client, services = app.test_client(), app.extensions["colorization"]
+    folder = tmp_path / "outputs" / "server" / "results"
+
+    def add(kilobytes: int) -> str:
+        return services.results.add(bytes(1000 * kilobytes), "a.png", "image/png").id
+
+    def age(id: str, **by: float) -> None:
+        then = datetime.datetime.now(datetime.timezone.utc) - datetime.timedelta(**by)
+        with services.database() as session:
+            session.execute(update(Result).where(Result.id == id).values(created=then.isoformat()))
+
+    def there() -> set[str]:
+        return {p.stem for p in folder.iterdir()}
+
+    old, older = add(10), add(10)
+    age(old, hours=23)
+    age(older, hours=25)
+    assert client.get(f"/api/colorize/result/{older}").status_code == 404  # at its time, whether it was swept or not
+    services.results.sweep()
+    assert there() == {old} and client.get(f"/api/colorize/result/{old}").status_code == 200
+    big = [add(400) for _ in range(3)]
+    assert there() == {*big}  # 1.2 MB: over the limit, but those of the last minute stay
+    for minutes, id in zip((30, 20, 10), big, strict=True):
+        age(id, minutes=minutes)
+    services.results.sweep()
+    assert there() == {*big[1:]}
+    answer = client.post("/api/colorize", data=form(photo_bytes())).json["result"]
+    left = datetime.datetime.fromisoformat(answer["expires"]) - datetime.datetime.now(datetime.timezone.utc)
+    assert datetime.timedelta(hours=23) < left <= datetime.timedelta(days=1)
+
+
+def test_a_start_removes_what_a_killed_server_left(make_app: Any, tmp_path: Path) -> None:
+    first = make_app().extensions["colorization"]
+    lost, kept = (first.results.add(b"x", "a.png", "image/png") for _ in range(2))
+    first.close()
+    state = tmp_path / "outputs" / "server"
+    (state / "results" / lost.file).unlink()
+    for orphan in ("results/orphan.png", "uploads/1/photo.jpg", "jobs/nobodys/photo.jpg"):
+        (state / orphan).parent.mkdir(parents=True, exist_ok=True)
+        (state / orphan).write_bytes(b"x")
+    second = make_app().extensions["colorization"]
+    assert [p.name for p in (state / "results").iterdir()] == [kept.file]
+    assert second.results.get(lost.id) is None and second.results.get(kept.id) is not None
+    assert not (state / "uploads").exists() and not list((state / "jobs").iterdir())
+
+
+# Models and turns
+
+
+def test_weights_are_loaded_once_however_many_ask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded: list[int] = []
+    real = backends.load
+
+    def slow(path: Path, *args: Any, **kwargs: Any) -> Any:
+        loaded.append(kwargs["threads"])
+        time.sleep(0.2)
+        return real(path, *args, **kwargs)
+
+    monkeypatch.setattr(backends, "load", slow)
+    colorizers = Colorizers(load(output_dir=tmp_path, waiting=100))
+    colorizers.turns.slots = 8
+    gate = threading.Barrier(8)
+
+    def ask(_: int) -> str:
+        gate.wait()
+        return colorizers.run(shipped_weights(), lambda colorizer: colorizer.backends[0].digest)
+
+    with ThreadPoolExecutor(8) as pool:
+        digests = list(pool.map(ask, range(8)))
+    assert len(set(digests)) == 1 and len(loaded) == len(set(loaded))  # once on one core and once, alone, on all
+
+
+def test_models_are_kept_by_a_budget_and_the_least_used_go(tmp_path: Path) -> None:
+    files = []
+    for i in range(3):
+        files.append(tmp_path / f"{i}.onnx")
+        files[-1].write_bytes(shipped_weights()[0].with_suffix(".onnx").read_bytes())
+    megabytes = files[0].stat().st_size / 1e6
+    colorizers = Colorizers(load(output_dir=tmp_path, models_mb=int(megabytes * 2.5)))
+    kept: dict[Path, Any] = {}
+
+    def use(file: Path) -> bool:
+        """Whether it was loaded already."""
+        before, kept[file] = kept.get(file), colorizers.run([file], lambda c: c.backends[0])
+        return before is kept[file]
+
+    assert [use(files[i]) for i in (0, 1, 0, 2)] == [False, False, True, False]
+    assert use(files[0]) and not use(files[1]) and colorizers.loaded_bytes <= megabytes * 2.5e6
+
+
+def test_turns_are_bounded_and_in_order() -> None:
+    turns, release, order = Turns(1, 2), threading.Event(), []
+
+    def work(name: int, patient: bool) -> None:
+        with turns.turn(patient):
+            order.append(name)
+            release.wait(30)
+
+    threads: list[threading.Thread] = []
+    for name, patient in ((0, False), (1, False), (2, True), (3, False)):
+        threads.append(threading.Thread(target=work, args=(name, patient)))
+        threads[-1].start()
+        deadline = time.monotonic() + 30
+        while turns.waiting < name and time.monotonic() < deadline:
+            time.sleep(0.01)
+    with pytest.raises(Problem) as refused, turns.turn(False):
+        pass
+    assert refused.value.status_code == 503 and int(refused.value.headers["Retry-After"]) >= 1
+    release.set()
+    for thread in threads:
+        thread.join(30)
+    assert order == [0, 1, 2, 3] and turns.busy == 0
+
+
+def test_gathered_calls_answer_as_single_ones() -> None:
+    backend = backends.load(shipped_weights()[0], "cpu", "torch")
+    calls: list[int] = []
+
+    class Counted:
+        name, description, digest = backend.name, backend.description, backend.digest
+
+        def __call__(self, L: np.ndarray) -> np.ndarray:
+            calls.append(len(L))
+            time.sleep(0.05)  # the others come meanwhile
+            return backend(L)
+
+    gathered = Gathered(Counted(), most=4)
+    rng = np.random.default_rng(0)
+    inputs = [rng.random((1, 1, *size), np.float32) for size in [(48, 64)] * 10 + [(64, 48)] * 6]
+    with ThreadPoolExecutor(len(inputs)) as pool:
+        answers = list(pool.map(gathered, inputs))
+    for L, answer in zip(inputs, answers, strict=True):
+        np.testing.assert_allclose(answer, backend(L), atol=1e-5)
+    assert sum(calls) == len(inputs) > len(calls) and max(calls) <= 4
+
+
+def test_a_failing_network_fails_all_that_were_gathered_and_no_more() -> None:
+    class Broken:
+        name, description, digest = "torch", {}, ""
+        broken = True
+
+        def __call__(self, L: np.ndarray) -> np.ndarray:
+            if self.broken:
+                raise RuntimeError("out of memory")
+            return np.zeros((1, len(L), 2, *L.shape[2:]), np.float32)
+
+    backend = Broken()
+    gathered = Gathered(backend)
+    L = np.zeros((1, 1, 32, 32), np.float32)
+    with pytest.raises(RuntimeError):
+        gathered(L)
+    backend.broken = False
+    assert gathered(L).shape == (1, 1, 2, 32, 32)
+
+
+# Overload
+
+
+@pytest.fixture
+def flood(photo_bytes: Any) -> Iterator[Callable[..., list[requests.Response]]]:
+    """``flood(url, clients, seconds)``: so many clients colorize as fast as they can; all answers."""
+
+    def run(url: str, clients: int, seconds: float) -> list[requests.Response]:
+        photo, until = photo_bytes(), time.monotonic() + seconds
+
+        def client(_: int) -> list[requests.Response]:
+            answers = []
+            with requests.Session() as session:
+                while time.monotonic() < until:
+                    answers.append(session.post(f"{url}/api/colorize", files={"file": ("p.jpg", photo)}, timeout=60))
+                    if answers[-1].status_code != 200:
+                        time.sleep(0.05)
+            return answers
+
+        with ThreadPoolExecutor(clients) as pool:
+            return [answer for answers in pool.map(client, range(clients)) for answer in answers]
+
+    yield run
+
+
+def test_fifty_clients_at_once(server: Any, flood: Any, photo_bytes: Any) -> None:
+    """Nothing but 200, 429 and 503 with Retry-After; health within a second; a stream flows; memory bounded."""
+    server.start()
+    process = psutil.Process(server.process.pid)
+    memory: list[int] = []
+    health: list[tuple[int, float]] = []
+    items: list[float] = []  # when a batch's stream told of one
+    stop = threading.Event()
+
+    def watch() -> None:
+        while not stop.wait(0.1):
+            start = time.monotonic()
+            status = requests.get(f"{server.url}/api/health", timeout=30).status_code
+            health.append((status, time.monotonic() - start))
+            memory.append(sum(p.memory_info().rss for p in [process, *process.children(recursive=True)]))
+
+    def listen(url: str) -> None:
+        with requests.get(url, stream=True, timeout=60) as stream:
+            for line in stream.iter_lines():
+                if line == b"event: item":
+                    items.append(time.monotonic())
+                if stop.is_set():
+                    return
+
+    flood(server.url, 4, 1)  # what is loaded once is loaded
+    files = [("files", (f"{i}.jpg", photo_bytes(64))) for i in range(200)]
+    job = requests.post(f"{server.url}/api/colorize/batch", files=files, timeout=60).json()
+    threads = [threading.Thread(target=watch), threading.Thread(target=listen, args=(server.url + job["stream"],))]
+    for thread in threads:
+        thread.start()
+    start = time.monotonic()
+    answers = flood(server.url, 50, 5)
+    end = time.monotonic()
+    requests.delete(server.url + job["url"], timeout=60)
+    stop.set()
+    for thread in threads:
+        thread.join(60)
+    assert len([t for t in items if start < t < end]) >= 2 or len(items) == 200
+    statuses = {a.status_code for a in answers}
+    assert 200 in statuses and statuses <= {200, 429, 503}
+    assert all(int(a.headers["Retry-After"]) >= 1 for a in answers if a.status_code != 200)
+    assert len(health) >= 5 and {status for status, _ in health} == {200} and max(s for _, s in health) < 1
+    assert max(memory) - memory[0] < 300e6
