@@ -6,7 +6,7 @@ INSTALLED := $(VENV)/.installed
 OUT ?= outputs
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test lint format train eval serve data tensorboard bench bench-data bench-train bench-infer bench-colorize bench-eval bench-accelerator wheel archive clean
+.PHONY: help install quickstart test lint format train eval serve data tensorboard bench bench-data bench-train bench-infer bench-colorize bench-eval bench-api bench-memory bench-accelerator wheel archive clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -57,9 +57,9 @@ data: $(INSTALLED) ## download COCO val2017 into data/coco
 tensorboard: $(INSTALLED) ## curves of all runs
 	$(BIN)/tensorboard --logdir $(OUT)/runs
 
-bench: bench-data bench-infer bench-colorize bench-eval bench-train ## every benchmark against the plain way, see benchmarks/README.md
+bench: bench-data bench-infer bench-colorize bench-eval bench-api bench-train ## every benchmark against the plain way, see benchmarks/README.md
 
-bench-data bench-train bench-infer bench-colorize bench-eval: bench-%: $(INSTALLED) # one of them
+bench-data bench-train bench-infer bench-colorize bench-eval bench-api bench-memory: bench-%: $(INSTALLED) # one of them
 	$(BIN)/python benchmarks/bench_$*.py --save $(ARGS)
 
 # Each stage for half a minute in each setting.

@@ -129,7 +129,8 @@ def arguments(bench: Callable[..., dict[str, Any]]) -> None:
     options = vars(parser.parse_args())
     save_it = options.pop("save")
     result = bench(**options)
-    print(table(result["rows"]))
+    for rows in result["tables"].values() if "tables" in result else [result["rows"]]:
+        print(table(rows), end="\n\n")
     if save_it:
         name = Path(inspect.getfile(bench)).stem.removeprefix("bench_")
         name = " ".join(filter(None, (name, options.get("overrides"))))
