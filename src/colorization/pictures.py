@@ -287,7 +287,7 @@ def identify(path: Path) -> tuple[str, list[tuple[int, int]]]:
             if (pages := metadata_.count_pages(path)) > MAX_PAGES:
                 raise TooLarge(f"{shown(path)}: has {pages} pages, more than {MAX_PAGES}")
             with tifffile.TiffFile(path) as tiff:
-                sizes = [(int(page.imagewidth), int(page.imagelength)) for page in tiff.pages]  # type: ignore[union-attr]
+                sizes = [(int(page.imagewidth), int(page.imagelength)) for page in tiff.pages]
             format = "TIFF"
         else:
             with _open_image(path, head) as image:
