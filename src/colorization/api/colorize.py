@@ -100,6 +100,10 @@ class Colorize:
                 raise Problem(507, f"{upload.name}: the result cannot be stored ({error.strerror})") from error
             raise uploads.problem(error, upload) from error  # the type cannot hold this picture
 
+        truth = source.with_name(f"{source.stem}-truth{source.suffix}") if options["mode"] == "color" else None
+        if truth:
+            shutil.copyfile(source, truth)  # the upload stays until the batch has recorded its end
+
         def result(path: Path, name: str) -> dict[str, Any]:
             added = self.results.add(path, name, uploads.MEDIA_TYPES[path.suffix], job_id)
             return self.results.answer(added)
@@ -107,7 +111,7 @@ class Colorize:
         return {
             "result": result(target, f"{stem}-colorized{suffix}"),
             "uncertainty": result(heat, f"{stem}-uncertainty.png") if heat else None,
-            "truth": result(source, f"{stem}{source.suffix}") if options["mode"] == "color" else None,
+            "truth": result(truth, f"{stem}{source.suffix}") if truth else None,
             **facts,
             "weights": [{"stage": b.description["stage"], "sha256": b.digest} for b in colorizer.backends],
             "metrics": scores,

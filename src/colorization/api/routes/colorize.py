@@ -45,7 +45,7 @@ class OptionsIn(Schema):
     ensemble = String(load_default="mean", validate=OneOf(MERGES), metadata={"description": "how several are merged"})
     size = Integer(
         load_default=None,
-        validate=Range(32, 1024),
+        validate=Range(32, 512),
         metadata={"description": "short side of what the network sees, pixels; default as it was trained"},
     )
     saturation = Float(load_default=1.0, validate=Range(0, 10), metadata={"description": "factor on the chroma"})

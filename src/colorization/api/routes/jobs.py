@@ -17,7 +17,12 @@ from colorization.api.services import services
 blueprint = APIBlueprint("jobs", __name__, tag="Jobs")
 
 ITEM_STATES = ("waiting", "done", "failed")
-EVENT_STREAM: dict[str, Any] = {"text/event-stream": {"schema": {"type": "string"}}}
+EVENT: dict[str, Any] = {
+    "type": "object",
+    "required": ["id", "event", "data"],
+    "properties": {k: {"type": "string"} for k in ("id", "event", "data")},
+}
+EVENT_STREAM: dict[str, Any] = {"text/event-stream": {"schema": EVENT}}
 
 
 class JobOut(Schema):
