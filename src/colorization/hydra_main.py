@@ -52,7 +52,7 @@ def instantiate(config: DictConfig) -> Any:
         raise
 
 
-def _sentence(error: BaseException) -> str:
+def sentence(error: BaseException) -> str:
     """What went wrong, on one line."""
     lines = [line.strip() for line in str(error).splitlines()]
     if isinstance(error, HydraException):
@@ -98,5 +98,5 @@ def run(task: Callable[[DictConfig], Any], config_name: str) -> None:
 
 
 def _fail(error: BaseException) -> int:
-    print(f"error: {_sentence(error)}", file=sys.stderr)
+    print(f"error: {sentence(error)}", file=sys.stderr)
     return 2

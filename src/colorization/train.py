@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import platform
 import shutil
 import signal
 import sys
@@ -15,6 +16,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytorch_lightning as pl
 from filelock import FileLock, Timeout
 from hydra import compose
@@ -56,9 +58,9 @@ def train(cfg: DictConfig, overrides: list[str] | None = None) -> dict[str, floa
 
     with claim(run, going_on=cfg.ckpt_path == "last"), callbacks.StopSignals() as stop:
         started = run.status().get("started", runs.utc_now())  # a resumed run began when it first did
-        run.update_status(
-            state="running", started=started, model=cfg.model.name, pid=os.getpid(), parent=parent, error=None
-        )
+        # A pid alone does not name a process: it is given anew after a time, and to others on other machines.
+        process = {"pid": os.getpid(), "process_started": psutil.Process().create_time(), "host": platform.node()}
+        run.update_status(state="running", started=started, model=cfg.model.name, **process, parent=parent, error=None)
         try:
             metrics = _fit(cfg, run, stop, resume_from, overrides or [])
         except callbacks.StopRequested as request:

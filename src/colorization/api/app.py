@@ -13,10 +13,10 @@ from flask import Response
 
 from colorization import __version__
 from colorization.api import problems, security, services
-from colorization.api.routes import colorize, jobs, system
+from colorization.api.routes import colorize, history, jobs, system, training
 from colorization.api.settings import MEGA, Settings
 
-BLUEPRINTS = (system.blueprint, colorize.blueprint, jobs.blueprint)
+BLUEPRINTS = (system.blueprint, colorize.blueprint, training.blueprint, history.blueprint, jobs.blueprint)
 
 
 def create_app(settings: Settings) -> APIFlask:

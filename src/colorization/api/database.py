@@ -34,9 +34,13 @@ class Run(Base):
         origin: ``api`` or ``command line``.
         state: one of ``colorization.runs.STATES``.
         status: content of ``status.json``.
-        seen_ns: mtime of the ``status.json`` that was read last.
+        seen: stamp of the ``status.json`` that was read last.
+        resumable: whether it has a checkpoint.
         command: overrides of a run that this server starts.
-        pid, process_started: of the process, with its start in seconds since 1970 (pids are used again).
+        queued_ns: when it was put into the queue, which gives the order.
+        pid, process_started: of the process, with its start in seconds since 1970 (pids are used again); null once
+            it is gone.
+        stop_asked, stop_force: when its process was asked to end (seconds since 1970), and whether to kill it then.
         removed: deleted from the history, its files kept.
     """
 
@@ -48,10 +52,14 @@ class Run(Base):
     state: Mapped[str] = mapped_column(index=True)
     created: Mapped[str] = mapped_column(index=True)
     status: Mapped[dict[str, Any]]
-    seen_ns: Mapped[int] = mapped_column(BigInteger, default=0)
+    seen: Mapped[int] = mapped_column(BigInteger, default=0)
+    resumable: Mapped[bool] = mapped_column(default=False)
     command: Mapped[list[Any] | None]
+    queued_ns: Mapped[int | None] = mapped_column(BigInteger)
     pid: Mapped[int | None]
     process_started: Mapped[float | None]
+    stop_asked: Mapped[float | None]
+    stop_force: Mapped[bool] = mapped_column(default=False)
     removed: Mapped[bool] = mapped_column(default=False)
 
 

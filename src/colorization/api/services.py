@@ -16,6 +16,7 @@ from colorization.api.jobs import Function, Jobs
 from colorization.api.results import Results
 from colorization.api.settings import Settings
 from colorization.api.sse import Streams
+from colorization.api.training import Trainings
 from colorization.errors import InputError
 
 _KEY = "colorization"
@@ -32,12 +33,14 @@ class Services:
     colorizers: Colorizers
     results: Results
     colorize: Colorize
+    trainings: Trainings
     lock: FileLock
 
     def close(self) -> None:
         """End the threads; training processes go on, unfinished jobs with the next start."""
         self.streams.closing.set()
         self.jobs.close()
+        self.trainings.close()
         self.database.close()
         self.lock.release()
 
@@ -61,10 +64,12 @@ def build(settings: Settings) -> Services:
     jobs, results, colorizers = Jobs(database, functions), Results(settings, database), Colorizers(settings)
     colorize = Colorize(settings, database, jobs, colorizers, results)
     functions["batch"] = colorize.batch
-    services = Services(settings, database, Streams(settings.streams), jobs, colorizers, results, colorize, lock)
+    trainings, streams = Trainings(settings, database), Streams(settings.streams)
+    services = Services(settings, database, streams, jobs, colorizers, results, colorize, trainings, lock)
     uploads.sweep(settings, database)
     results.recover()
     services.jobs.recover()
+    services.trainings.start()
     return services
 
 

@@ -1,0 +1,30 @@
+"""Hydra's ``compose`` in a server with threads."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+_lock = threading.Lock()  # Hydra's search path is a global of the process
+
+
+def compose(config_name: str, overrides: Sequence[str]) -> DictConfig:
+    """A config of ``colorization.configs`` with overrides in Hydra's grammar.
+
+    Raises:
+        hydra.errors.HydraException, omegaconf.errors.OmegaConfBaseException: they do not fit the config.
+    """
+    import hydra
+    from hydra.core.global_hydra import GlobalHydra
+
+    from colorization.hydra_main import register_resolvers
+
+    with _lock:
+        register_resolvers()
+        GlobalHydra.instance().clear()
+        with hydra.initialize_config_module("colorization.configs", version_base="1.3"):
+            return hydra.compose(config_name, overrides=list(overrides))
