@@ -49,7 +49,6 @@ class EpochOut(Schema):
     lr = Float(required=True, allow_none=True, metadata={"description": "The last learning rate."})
     train = Dict(keys=String(), values=Float(), required=True, metadata={"description": "Means of what was logged."})
     val = Dict(keys=String(), values=Float(), required=True, metadata={"description": "The last of the epoch."})
-    test = Dict(keys=String(), values=Float(), required=True, metadata={"description": "Of the best checkpoint."})
 
 
 class LineOut(Schema):
@@ -64,6 +63,7 @@ class LogsOut(Schema):
 
     id = String(required=True)
     epochs = List(Nested(EpochOut), required=True)
+    test = Dict(keys=String(), values=Float(), required=True, metadata={"description": "Of the best checkpoint."})
     lines = List(Nested(LineOut), required=True)
     total = Integer(required=True, metadata={"description": "Lines on all pages."})
     page = Integer(required=True)
@@ -154,6 +154,7 @@ def logs(run_id: str, query_data: dict[str, Any]) -> dict[str, Any]:
     """
     trainings = services().trainings
     run = trainings.folder(trainings.get(run_id))
+    rows = run.metrics()
     wanted = query_data.get("q", "").lower()
     lines = [
         {"number": number, "text": without_paths(text, trainings.output_dir)}
@@ -163,7 +164,8 @@ def logs(run_id: str, query_data: dict[str, Any]) -> dict[str, Any]:
     page, per_page = query_data["page"], query_data["per_page"]
     return {
         "id": run_id,
-        "epochs": epochs(run.metrics()),
+        "epochs": epochs(rows),
+        "test": {row["name"]: row["value"] for row in rows if row["split"] == "test" and row["value"] is not None},
         "lines": found[(page - 1) * per_page : page * per_page],
         "total": len(found),
         "page": page,
@@ -172,16 +174,16 @@ def logs(run_id: str, query_data: dict[str, Any]) -> dict[str, Any]:
 
 
 def epochs(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Rows of ``metrics.jsonl`` as :class:`EpochOut`: of training the mean of each epoch, else the last."""
+    """Rows of ``metrics.jsonl`` as :class:`EpochOut`: of training the mean of each epoch, of validation the last."""
     found: dict[int, dict[str, Any]] = {}
     for row in rows:
-        if row["epoch"] is None or row["value"] is None or row["split"] not in ("train", "val", "test"):
+        if row["epoch"] is None or row["value"] is None or row["split"] not in ("train", "val"):
             continue
-        new = {"epoch": row["epoch"], "step": 0, "lr": None, "train": {}, "val": {}, "test": {}}
+        new = {"epoch": row["epoch"], "step": 0, "lr": None, "train": {}, "val": {}}
         one = found.setdefault(row["epoch"], new)
         one["step"] = max(one["step"], row["step"])
-        if row["split"] != "train":
-            one[row["split"]][row["name"]] = row["value"]
+        if row["split"] == "val":
+            one["val"][row["name"]] = row["value"]
         elif row["name"] == "lr":
             one["lr"] = row["value"]
         else:

@@ -90,9 +90,7 @@ class RunOut(Schema):
     eta_seconds = Float(required=True, allow_none=True)
     best = Nested(BestOut, required=True, allow_none=True)
     error = String(required=True, allow_none=True, metadata={"description": "Why it failed."})
-    resumable = Boolean(
-        required=True, metadata={"description": "Its process has ended, and there is a checkpoint to go on from."}
-    )
+    resumable = Boolean(required=True, metadata={"description": "Has ended, with a checkpoint to go on from."})
     stopping = Boolean(required=True, metadata={"description": "Was asked to stop and has not ended yet."})
     host = String(required=True, allow_none=True, metadata={"description": "Machine that trains it, or did."})
     parent = String(required=True, allow_none=True, metadata={"description": "Checkpoint that it started from."})
