@@ -39,7 +39,7 @@ def ours(module: FolderDataModule, names: list[str], device: str, results: dict[
 
     rows = [row(name) for name in names]
     with tempfile.TemporaryDirectory() as folder, closing(module.loader("test", train=False)) as loader:
-        evaluation.score(rows, loader, Path(folder), 0, device, fid=False)
+        evaluation.score(rows, loader, Path(folder), 0, device, fid=False, progress=evaluation.Progress(Path(folder)))
     results[side] = [r.values for r in rows]
     return len(loader.dataset)  # type: ignore[arg-type]
 

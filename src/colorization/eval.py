@@ -8,6 +8,10 @@ from __future__ import annotations
 
 import csv
 import logging
+import os
+import signal
+import sys
+import time
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -16,6 +20,7 @@ from typing import Any
 from urllib.error import URLError
 
 import numpy as np
+import psutil
 import torch
 from omegaconf import DictConfig, ListConfig
 from PIL import Image
@@ -23,6 +28,7 @@ from tqdm import tqdm
 
 from colorization import (
     __version__,
+    callbacks,
     checkpoint,
     color,
     devices,
@@ -80,12 +86,56 @@ class Row:
     doubts: list[Measure] = field(default_factory=list)
 
 
+class Progress:
+    """``status.json`` of an evaluation, for whoever watches it: state (as of a run), photos ``done`` of ``total``,
+    ``pid`` and ``process_started`` (seconds since 1970), ``error``. Written at most twice a second while it runs."""
+
+    def __init__(self, folder: Path) -> None:
+        self.file, self._written = folder / "status.json", 0.0
+        self._content: dict[str, Any] = {
+            "schema": runs.SCHEMA,
+            "pid": os.getpid(),
+            "process_started": psutil.Process().create_time(),
+            "done": 0,
+            "total": 0,
+        }
+        self.write("running")
+
+    def write(self, state: str, error: str | None = None) -> None:
+        """Write it now."""
+        self._written = time.monotonic()
+        runs.write_json(self.file, {**self._content, "state": state, "error": error, "time": runs.utc_now()})
+
+    def count(self, done: int, total: int) -> None:
+        """So many photos are done."""
+        self._content.update(done=done, total=total)
+        if time.monotonic() - self._written >= 0.5 or done == total:
+            self.write("running")
+
+
 def evaluate(cfg: DictConfig) -> dict[str, Any]:
     """Evaluate as configured; writes the folder ``cfg.eval_dir`` and returns the content of its ``metrics.json``.
 
     Raises:
         InputError: no weights, no photos, or something in the config cannot work.
+        callbacks.StopRequested: SIGTERM or Ctrl-C.
     """
+    progress = Progress(Path(cfg.eval_dir))
+    with callbacks.StopSignals():
+        try:
+            report = _evaluate(cfg, progress)
+        except callbacks.StopRequested:
+            progress.write("stopped")
+            raise
+        except BaseException as error:
+            reason = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
+            progress.write("failed", reason)
+            raise
+    progress.write("finished")
+    return report
+
+
+def _evaluate(cfg: DictConfig, progress: Progress) -> dict[str, Any]:
     device = devices.choose(cfg.trainer.accelerator, "trainer.accelerator")
     files = find_weights(cfg)
     models = [model_row(f, device) for f in files]
@@ -101,7 +151,7 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
             row.doubts = [Measure(row.name, m) for m in sparsification.MEASURES if m != "members" or row.answers]
     folder = Path(cfg.eval_dir)
     with closing(datamodule):
-        score(rows, loader, folder, cfg.strips, device, cfg.fid)
+        score(rows, loader, folder, cfg.strips, device, cfg.fid, progress)
 
     names = [datamodule.photos["test"].names[i] for i in range(len(loader.dataset))]  # type: ignore[arg-type]
     report = {
@@ -202,7 +252,7 @@ def disambiguate(rows: list[Row]) -> None:
 
 
 @torch.inference_mode()
-def score(rows: list[Row], loader: Any, folder: Path, strips: int, device: str, fid: bool) -> None:
+def score(rows: list[Row], loader: Any, folder: Path, strips: int, device: str, fid: bool, progress: Progress) -> None:
     """Fill ``values`` of every row; write the strips of the first photos and ``comparison.png``."""
     (folder / "strips").mkdir(parents=True, exist_ok=True)
     photos = len(loader.dataset)
@@ -211,6 +261,8 @@ def score(rows: list[Row], loader: Any, folder: Path, strips: int, device: str, 
     doubted: dict[int, dict[str, dict[str, np.ndarray]]] = {}  # photo -> row -> maps
     distances, reason = _frechet(rows, device) if fid else ({}, None)
     scores: list[dict[str, list[torch.Tensor]]] = [{} for _ in rows]
+    done = 0
+    progress.count(done, photos)
     for batch in tqdm(loader, "evaluating", unit="batch", disable=None):
         rgb = batch["rgb"].to(device, non_blocking=True)
         lab, predictions, values_of_rows = metrics.score(rgb, [row.predict for row in rows])
@@ -242,6 +294,8 @@ def score(rows: list[Row], loader: Any, folder: Path, strips: int, device: str, 
                 *side_by_side[int(batch["index"][i])],
                 color.lab_to_rgb(lab[i]),
             ]
+        done += len(batch["index"])
+        progress.count(done, photos)
     for row, of_row in zip(rows, scores, strict=True):
         row.values = {metric: torch.cat(values).tolist() for metric, values in of_row.items()}
     titles = ["input", *(r.name for r in rows if r.name not in (GREY, MEAN)), "truth"]
@@ -463,7 +517,11 @@ def main() -> None:
     """The command."""
 
     def task(cfg: DictConfig) -> None:
-        evaluate(cfg)
+        try:
+            evaluate(cfg)
+        except callbacks.StopRequested as request:
+            log.info("%s", request)
+            sys.exit(143 if request.signum == signal.SIGTERM else 130)
 
     hydra_main.run(task, "eval")
 
