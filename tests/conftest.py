@@ -78,6 +78,23 @@ def run_main(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callab
     logging.root.handlers[:] = handlers  # Hydra's own write to this test's captured stderr, which later tests close
 
 
+@pytest.fixture(scope="session")
+def trained_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished run, `trained`: baseline, width 4, one epoch on the sample photos. To be copied."""
+    from colorization import train
+
+    folder = tmp_path_factory.mktemp("trained")
+    data = ["datamodule=sample", "datamodule.image_size=32", "datamodule.crops=1", "datamodule.num_workers=0"]
+    handlers = list(logging.root.handlers)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        arguments = ["run_id=trained", *SMALL_STAGES["baseline"], *data, "accelerator=cpu", "trainer.max_epochs=1"]
+        patch.setattr(sys, "argv", ["train", *arguments])
+        train.main()
+    logging.root.handlers[:] = handlers
+    return folder / "outputs" / "runs" / "trained"
+
+
 @pytest.fixture
 def compose_train() -> Iterator[Callable[..., DictConfig]]:
     """``compose_train("model=unet", ...)``: the ``train`` config with these overrides, resolvers registered."""

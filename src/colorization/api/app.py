@@ -9,14 +9,17 @@ from __future__ import annotations
 from typing import Any
 
 from apiflask import APIFlask
+from apiflask.schema_adapters.marshmallow import parser
 from flask import Response
 
 from colorization import __version__
 from colorization.api import problems, security, services
-from colorization.api.routes import colorize, history, jobs, system, training
+from colorization.api.routes import colorize, history, jobs, metrics, models, system, training
 from colorization.api.settings import MEGA, Settings
 
-BLUEPRINTS = (system.blueprint, colorize.blueprint, training.blueprint, history.blueprint, jobs.blueprint)
+BLUEPRINTS = tuple(m.blueprint for m in (training, colorize, jobs, metrics, models, history, system))
+
+parser.unknown = None  # what a schema does not know is refused in queries, too, as each schema says
 
 
 def create_app(settings: Settings) -> APIFlask:

@@ -45,6 +45,11 @@ class Context:
         self._stop, self._closing = stop, closing
         self._telling = threading.Lock()  # events become visible in the order of their ids
 
+    @property
+    def cancelled(self) -> bool:
+        """Whether the job itself is to end, whatever becomes of the server."""
+        return self._stop.is_set()
+
     def check(self) -> None:
         """Raise :class:`Cancelled` if the job is to end. To be called between pieces of work."""
         if self._stop.is_set() or self._closing.is_set():

@@ -11,11 +11,14 @@ from flask import current_app
 from colorization.api import uploads
 from colorization.api.colorize import Colorize
 from colorization.api.colorizers import Colorizers
+from colorization.api.comparison import Comparisons
 from colorization.api.database import Database
+from colorization.api.evaluation import Evaluations
 from colorization.api.jobs import Function, Jobs
 from colorization.api.results import Results
 from colorization.api.settings import Settings
 from colorization.api.sse import Streams
+from colorization.api.telemetry import Telemetry
 from colorization.api.training import Trainings
 from colorization.errors import InputError
 
@@ -34,6 +37,9 @@ class Services:
     results: Results
     colorize: Colorize
     trainings: Trainings
+    evaluations: Evaluations
+    comparisons: Comparisons
+    telemetry: Telemetry
     lock: FileLock
 
     def close(self) -> None:
@@ -63,9 +69,13 @@ def build(settings: Settings) -> Services:
     functions: dict[str, Function] = {}
     jobs, results, colorizers = Jobs(database, functions), Results(settings, database), Colorizers(settings)
     colorize = Colorize(settings, database, jobs, colorizers, results)
-    functions["batch"] = colorize.batch
+    evaluations = Evaluations(settings, database)
+    comparisons = Comparisons(colorize)
+    functions |= {"batch": colorize.batch, "evaluate": evaluations.run, "compare": comparisons.run}
     trainings, streams = Trainings(settings, database), Streams(settings.streams)
-    services = Services(settings, database, streams, jobs, colorizers, results, colorize, trainings, lock)
+    telemetry = Telemetry(database, streams, colorizers)
+    measuring = (evaluations, comparisons, telemetry)
+    services = Services(settings, database, streams, jobs, colorizers, results, colorize, trainings, *measuring, lock)
     uploads.sweep(settings, database)
     results.recover()
     services.jobs.recover()

@@ -42,6 +42,7 @@ class Settings:
     pixels_mp: int
     results_days: float
     results_mb: int
+    tensorboard_url: str | None = None
 
     @property
     def state_dir(self) -> Path:

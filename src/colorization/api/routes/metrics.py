@@ -1,0 +1,342 @@
+"""How good weights are: evaluations on folders and uploads, comparisons on one photo."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+from apiflask import APIBlueprint, Schema
+from apiflask.fields import Boolean, Dict, File, Float, Integer, List, Nested, String
+from apiflask.validators import Length, OneOf, Range, Regexp
+from flask import Response, request, send_file, url_for
+from marshmallow import post_load
+
+from colorization.api import data as photographs
+from colorization.api import evaluation as evaluations
+from colorization.api import weights
+from colorization.api.database import Evaluation
+from colorization.api.jobs import new_id
+from colorization.api.problems import Problem, invalid
+from colorization.api.routes.colorize import ERRORS, WEIGHTS_IDS, _flag
+from colorization.api.routes.jobs import JobOut, PageIn, answer
+from colorization.api.services import services
+from colorization.api.settings import MEGA
+from colorization.color import MERGES
+from colorization.pictures import TYPES
+
+blueprint = APIBlueprint("metrics", __name__, tag="Metrics")
+
+COLUMNS = ("psnr", "ssim", "lpips", "delta_e2000", "colorfulness", "true_colorfulness")
+
+
+DEFAULT = "default the newest finished run of each stage, and what ships"
+
+
+class EvaluationIn(Schema):
+    """What to evaluate, on what, how."""
+
+    weights = List(
+        String(validate=Regexp(weights.ID), metadata={"example": "shipped-unet"}),
+        load_default=None,
+        allow_none=True,
+        validate=Length(1, 32),
+        metadata={"description": f"ids of `GET /api/checkpoints`, or stages; {DEFAULT}"},
+    )
+    data = String(
+        load_default=evaluations.DEFAULT_DATA,
+        validate=[Length(max=1000), Regexp(photographs.FOLDER)],
+        metadata={"description": "a folder of `GET /api/data`, searched with all below it"},
+    )
+    image_size = Integer(
+        load_default=256, strict=True, validate=Range(32, 2048), metadata={"description": "side of the crops, pixels"}
+    )
+    ensemble = String(
+        load_default=None,
+        allow_none=True,
+        validate=OneOf(MERGES),
+        metadata={"description": "one more row: all weights merged so"},
+    )
+    uncertainty = Boolean(
+        load_default=False,
+        metadata={"description": "also how well uncertainty tells the error; takes about five times as long"},
+    )
+
+
+class FormIn(Schema):
+    """What forms share."""
+
+    weights = List(
+        String(validate=WEIGHTS_IDS),
+        load_default=None,
+        validate=Length(1, 32),
+        metadata={"description": f"ids or stages, repeated or with commas; {DEFAULT}"},
+    )
+
+    @post_load
+    def split(self, data: dict[str, Any], **_: Any) -> dict[str, Any]:
+        """Lists with commas as lists."""
+        if data["weights"]:
+            data["weights"] = [id for ids in data["weights"] for id in ids.split(",")]
+        return data
+
+
+class UploadsIn(FormIn):
+    """What to evaluate, on uploaded photos."""
+
+    files = List(File(), required=True, validate=Length(1), metadata={"description": "photos in colour, the truth"})
+    image_size = Integer(
+        load_default=256, validate=Range(32, 2048), metadata={"description": "side of the crops, pixels"}
+    )
+    ensemble = String(
+        load_default=None, validate=OneOf(MERGES), metadata={"description": "one more row: all weights merged so"}
+    )
+    uncertainty = _flag("also how well uncertainty tells the error; takes about five times as long")
+
+
+class CompareIn(FormIn):
+    """A photo in colour, and what is compared on it."""
+
+    file = File(required=True, metadata={"description": "a photo in colour, the truth"})
+    ensemble = String(
+        load_default="mean",
+        validate=OneOf((*MERGES, "none")),
+        metadata={"description": "how all of them are merged for one more column, where they are several"},
+    )
+    size = Integer(
+        load_default=None,
+        validate=Range(32, 1024),
+        metadata={"description": "short side of what the networks see, pixels; default as they were trained"},
+    )
+    flips = _flag("average with the answer for the mirror image")
+    uncertainty = _flag("also heat maps of where the colours were guessed")
+    format = String(load_default="same", validate=OneOf(("same", *TYPES)), metadata={"description": "of the results"})
+
+
+class FileOut(Schema):
+    """A file of an evaluation."""
+
+    name = String(required=True, metadata={"example": "table.md"})
+    url = String(required=True)
+
+
+class ListedEvaluationOut(Schema):
+    """An evaluation in the list."""
+
+    id = String(required=True)
+    created = String(required=True, metadata={"format": "date-time"})
+    data = String(required=True, metadata={"description": "what it was made on"})
+    weights = List(String(), required=True, metadata={"description": "ids"})
+    url = String(required=True)
+    photos = Integer(required=True)
+    image_size = Integer(required=True)
+    rows = List(Dict(), required=True, metadata={"description": "name and mean figures of each row"})
+
+
+class EvaluationOut(ListedEvaluationOut):
+    """An evaluation in full."""
+
+    rows = List(
+        Dict(),
+        required=True,
+        metadata={
+            "description": "of each row `name`, each figure as `{mean, ci95}` (`reason` where it is missing), the same "
+            "again in `without_near_grey`, `beats_grey`, and what is known of the weights"
+        },
+    )
+    protocol = Dict(required=True, metadata={"description": "what makes the figures comparable"})
+    comparisons = List(Dict(), required=True, metadata={"description": "paired differences a - b with their intervals"})
+    uncertainty = List(Dict(), required=True)
+    files = List(Nested(FileOut), required=True, metadata={"description": "table, figures, strips"})
+    images = String(required=True, metadata={"description": "url of the figures of each photo"})
+
+
+class EvaluationsOut(Schema):
+    """A page of evaluations, newest first."""
+
+    evaluations = List(Nested(ListedEvaluationOut), required=True)
+    total = Integer(required=True, metadata={"description": "of all pages"})
+
+
+class ImagesIn(PageIn):
+    """Which photos, in which order."""
+
+    model = String(validate=Length(1, 300), metadata={"description": "only this row"})
+    sort = String(load_default="photo", validate=OneOf(("photo", "model", *COLUMNS)))
+    descending = Boolean(load_default=False)
+
+
+class ImageOut(Schema):
+    """A photo under one row."""
+
+    photo = String(required=True)
+    model = String(required=True, metadata={"description": "name of the row"})
+    psnr = Float(required=True)
+    ssim = Float(required=True)
+    lpips = Float(metadata={"description": "absent where its weights are missing"})
+    delta_e2000 = Float(required=True)
+    colorfulness = Float(required=True)
+    true_colorfulness = Float(required=True)
+
+
+class ImagesOut(Schema):
+    """A page of photos."""
+
+    images = List(Nested(ImageOut), required=True)
+    total = Integer(required=True, metadata={"description": "of all pages"})
+
+
+def _chosen(asked: dict[str, Any]) -> list[str]:
+    """The ids that are asked for, or the default ones; all there are, and enough for an ensemble."""
+    output_dir = services().evaluations.output_dir
+    ids = asked["weights"] or weights.defaults(output_dir)
+    for id in ids:
+        weights.find(id, output_dir)
+    if asked["ensemble"] and len(set(ids)) < 2:
+        raise invalid("ensemble", f"needs two weights or more, not {', '.join(ids) or 'none'}")
+    return list(dict.fromkeys(ids))
+
+
+@blueprint.post("/metrics/evaluate")
+@blueprint.input(EvaluationIn)
+@blueprint.output(JobOut, status_code=202)
+def evaluate(json_data: dict[str, Any]) -> dict[str, Any]:
+    """Evaluate weights on a folder of photographs.
+
+    Answers with a job, whose result is the report; the same code and figures as `python -m colorization.eval`.
+    """
+    ids = _chosen(json_data)
+    photographs.resolve(json_data["data"], services().settings.data_roots)
+    return answer(services().jobs.submit("evaluate", {**json_data, "weights": ids}))
+
+
+_FORM_ERRORS: Any = {k: ERRORS[k] for k in (413, 415, 422)}
+
+
+@blueprint.before_request
+def limit() -> None:
+    """What a form may be, before it is read."""
+    if request.endpoint not in ("metrics.evaluate_uploads", "metrics.compare"):
+        return
+    if request.mimetype != "multipart/form-data":
+        raise Problem(415, "the request should be a form, multipart/form-data")
+    if request.endpoint == "metrics.compare":
+        request.max_content_length = (services().settings.upload_mb + 1) * MEGA
+        request.max_form_parts = 100
+
+
+@blueprint.post("/metrics/evaluate/uploads")
+@blueprint.input(UploadsIn, location="form_and_files")
+@blueprint.output(JobOut, status_code=202)
+@blueprint.doc(responses=_FORM_ERRORS)
+def evaluate_uploads(form_and_files_data: dict[str, Any]) -> dict[str, Any]:
+    """Evaluate weights on uploaded photos, otherwise as `POST /api/metrics/evaluate`."""
+    files, of = form_and_files_data.pop("files"), services()
+    if len(files) > of.settings.batch_files:
+        raise Problem(413, f"files: {len(files)} are more than the {of.settings.batch_files} that this server takes")
+    ids, job_id = _chosen(form_and_files_data), new_id()
+    of.evaluations.store(files, job_id)
+    asked = {**form_and_files_data, "weights": ids, "data": None, "uploads": len(files)}
+    return answer(of.jobs.submit("evaluate", asked, id=job_id))
+
+
+@blueprint.post("/metrics/compare")
+@blueprint.input(CompareIn, location="form_and_files")
+@blueprint.output(JobOut, status_code=202)
+@blueprint.doc(responses=_FORM_ERRORS)
+def compare(form_and_files_data: dict[str, Any]) -> dict[str, Any]:
+    """Colorize one photo with several weights and all of them merged, and compare each with the photo's own colours.
+
+    The job has an item for each; its result `columns` (as `POST /api/colorize` answers, with `name`), `photo` and
+    `best`, the name of the best column by metric.
+    """
+    file, asked = form_and_files_data.pop("file"), form_and_files_data
+    ids = asked.pop("weights") or weights.defaults(services().evaluations.output_dir)
+    return answer(services().comparisons.submit(file, list(dict.fromkeys(ids)), asked))
+
+
+def _listed(evaluation: Evaluation) -> dict[str, Any]:
+    report = evaluation.report
+    rows = [
+        {"name": r["name"], **{k: v["mean"] for k, v in r.items() if isinstance(v, dict) and "mean" in v}}
+        for r in report["rows"]
+    ]
+    return {
+        **{k: getattr(evaluation, k) for k in ("id", "created", "data", "weights")},
+        "url": url_for("metrics.evaluation", evaluation_id=evaluation.id),
+        "photos": report["protocol"]["n"],
+        "image_size": report["protocol"]["size"],
+        "rows": rows,
+    }
+
+
+def _find(evaluation_id: str) -> Evaluation:
+    if (found := services().evaluations.get(evaluation_id)) is None:
+        raise Problem(404, "there is no such evaluation")
+    return found
+
+
+@blueprint.get("/metrics/evaluations")
+@blueprint.input(PageIn, location="query")
+@blueprint.output(EvaluationsOut)
+def list_evaluations(query_data: dict[str, Any]) -> dict[str, Any]:
+    """All finished evaluations, those of the command line included."""
+    found, total = services().evaluations.page(**query_data)
+    return {"evaluations": [_listed(e) for e in found], "total": total}
+
+
+@blueprint.get("/metrics/evaluations/<evaluation_id>")
+@blueprint.output(EvaluationOut)
+@blueprint.doc(responses={404: "There is no such evaluation"})
+def evaluation(evaluation_id: str) -> dict[str, Any]:
+    """An evaluation: its report and its files."""
+    found = _find(evaluation_id)
+    names = services().evaluations.files(found)
+    return {
+        **_listed(found),
+        **{k: found.report[k] for k in ("rows", "protocol", "comparisons", "uncertainty")},
+        "files": [{"name": n, "url": url_for("metrics.file", evaluation_id=found.id, name=n)} for n in names],
+        "images": url_for("metrics.images", evaluation_id=found.id),
+    }
+
+
+@blueprint.delete("/metrics/evaluations/<evaluation_id>")
+@blueprint.output({}, status_code=204)
+@blueprint.doc(responses={404: "There is no such evaluation"})
+def delete_evaluation(evaluation_id: str) -> str:
+    """Forget an evaluation and remove its files."""
+    services().evaluations.remove(_find(evaluation_id))
+    return ""
+
+
+@blueprint.get("/metrics/evaluations/<evaluation_id>/images")
+@blueprint.input(ImagesIn, location="query")
+@blueprint.output(ImagesOut)
+@blueprint.doc(responses={404: "There is no such evaluation"})
+def images(evaluation_id: str, query_data: dict[str, Any]) -> dict[str, Any]:
+    """The figures of each photo under each row."""
+    rows = services().evaluations.images(_find(evaluation_id))
+    if (model := query_data.get("model")) is not None:
+        rows = [r for r in rows if r["model"] == model]
+    key = query_data["sort"]
+    # Photos without a figure go last, whichever way.
+    there, missing = [r for r in rows if key in r], [r for r in rows if key not in r]
+    rows = sorted(there, key=lambda r: r[key], reverse=query_data["descending"]) + missing
+    start = (query_data["page"] - 1) * query_data["per_page"]
+    return {"images": rows[start : start + query_data["per_page"]], "total": len(rows)}
+
+
+_BINARY = {"schema": {"type": "string", "format": "binary"}}
+_FILES: Any = {
+    "200": {"description": "The file", "content": dict.fromkeys(evaluations.FILES.values(), _BINARY)},
+    "404": {"description": "There is no such evaluation, or no such file of it"},
+}
+
+
+@blueprint.get("/metrics/evaluations/<evaluation_id>/files/<name>")
+@blueprint.doc(responses=_FILES)
+def file(evaluation_id: str, name: str) -> Response:
+    """A file of an evaluation, by its name in the evaluation's list: table, figures, strips."""
+    content = services().evaluations.content(_find(evaluation_id), name)
+    if content is None:
+        raise Problem(404, "there is no such file")
+    return send_file(io.BytesIO(content), evaluations.FILES.get(name, "image/png"), download_name=name)
