@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import functools
+import hashlib
+import json
 import threading
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from colorization import runs
 from colorization.api.composing import compose
 from colorization.errors import InputError
 
@@ -38,10 +42,20 @@ def names() -> tuple[str, ...]:
     return tuple(sorted(there, key=lambda n: list(_TITLES).index(n) if n in _TITLES else len(_TITLES)))
 
 
-def describe(kind: str) -> list[dict[str, Any]]:
-    """All stages and the ensemble. Composes and counts once; ``kind`` is the device whose batch size is the default."""
+def describe(kind: str, folder: Path) -> list[dict[str, Any]]:
+    """All stages and the ensemble.
+
+    Args:
+        kind: of device, whose batch size is the default.
+        folder: remembers what takes torch, and so seconds, to find out.
+    """
+    file = folder / f"models-{_fingerprint()}.json"
     with _lock:
-        stages = [{**_stage(n), "defaults": {**_stage(n)["defaults"], **_batch_size(n, kind)}} for n in names()]
+        if not file.is_file():
+            runs.write_json(file, [_stage(name) for name in names()])
+        stages = json.loads(file.read_text(encoding="utf-8"))
+    for stage in stages:
+        stage["defaults"]["batch_size"] = stage["defaults"]["batch_size"][kind]
     ensemble = {
         "name": ENSEMBLE,
         "title": _TITLES[ENSEMBLE],
@@ -57,27 +71,32 @@ def describe(kind: str) -> list[dict[str, Any]]:
 
 
 @functools.cache
-def _composed(name: str) -> DictConfig:
-    return compose("train", [f"model={name}"])
+def _fingerprint() -> str:
+    """Of all that :func:`_stage` depends on: this file, the configs and the networks."""
+    digest = hashlib.sha256(Path(__file__).read_bytes())
+    for package in ("colorization.configs", "colorization.networks"):
+        root = Path(str(resources.files(package)))
+        for file in sorted(f for f in root.rglob("*") if f.suffix in (".yaml", ".py")):
+            digest.update(file.read_bytes())
+    return digest.hexdigest()[:16]
 
 
-@functools.cache
 def _stage(name: str) -> dict[str, Any]:
-    config = _composed(name)
+    config = compose("train", [f"model={name}"])
     text = (resources.files("colorization.configs") / "model" / f"{name}.yaml").read_text(encoding="utf-8")
     first = text.splitlines()[0]
     loss = OmegaConf.to_container(config.loss)
     assert isinstance(loss, dict)
-    counts = _parameters(config)
     return {
         "name": name,
         "title": _TITLES.get(name, name),
         "description": first.lstrip("# ") if first.startswith("#") else "",
         "idea": _IDEAS.get(name),
         "loss": {k: v for k, v in loss.items() if k != "_target_"},
-        **counts,
+        **_parameters(config),
         "defaults": {
             "epochs": config.trainer.max_epochs,
+            "batch_size": {kind: of_kind.batch_size for kind, of_kind in config.accelerator.by_kind.items()},
             "lr": float(config.model.optimizer.lr),
             "l1_weight": loss.get("l1_weight"),
             "image_size": config.datamodule.image_size,
@@ -86,10 +105,6 @@ def _stage(name: str) -> dict[str, Any]:
             "network": {k: v for k, v in config.model.network.items() if k != "_target_"},
         },
     }
-
-
-def _batch_size(name: str, kind: str) -> dict[str, Any]:
-    return {"batch_size": _composed(name).accelerator.by_kind[kind].batch_size}
 
 
 def _parameters(config: DictConfig) -> dict[str, int | None]:

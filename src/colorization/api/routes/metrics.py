@@ -67,17 +67,14 @@ class FormIn(Schema):
 
     weights = List(
         String(validate=WEIGHTS_IDS),
-        load_default=None,
-        validate=Length(1, 32),
+        validate=Length(max=32),
         metadata={"description": f"ids or stages, repeated or with commas; {DEFAULT}"},
     )
 
     @post_load
     def split(self, data: dict[str, Any], **_: Any) -> dict[str, Any]:
         """Lists with commas as lists."""
-        if data["weights"]:
-            data["weights"] = [id for ids in data["weights"] for id in ids.split(",")]
-        return data
+        return {**data, "weights": [id for ids in data.get("weights", ()) for id in ids.split(",")]}
 
 
 class UploadsIn(FormIn):
@@ -88,7 +85,9 @@ class UploadsIn(FormIn):
         load_default=256, validate=Range(32, 2048), metadata={"description": "side of the crops, pixels"}
     )
     ensemble = String(
-        load_default=None, validate=OneOf(MERGES), metadata={"description": "one more row: all weights merged so"}
+        load_default="none",
+        validate=OneOf((*MERGES, "none")),
+        metadata={"description": "one more row: all weights merged so"},
     )
     uncertainty = _flag("also how well uncertainty tells the error; takes about five times as long")
 
@@ -103,7 +102,6 @@ class CompareIn(FormIn):
         metadata={"description": "how all of them are merged for one more column, where they are several"},
     )
     size = Integer(
-        load_default=None,
         validate=Range(32, 1024),
         metadata={"description": "short side of what the networks see, pixels; default as they were trained"},
     )
@@ -191,7 +189,7 @@ def _chosen(asked: dict[str, Any]) -> list[str]:
     ids = asked["weights"] or weights.defaults(output_dir)
     for id in ids:
         weights.find(id, output_dir)
-    if asked["ensemble"] and len(set(ids)) < 2:
+    if asked["ensemble"] in MERGES and len(set(ids)) < 2:
         raise invalid("ensemble", f"needs two weights or more, not {', '.join(ids) or 'none'}")
     return list(dict.fromkeys(ids))
 
@@ -233,9 +231,11 @@ def evaluate_uploads(form_and_files_data: dict[str, Any]) -> dict[str, Any]:
     files, of = form_and_files_data.pop("files"), services()
     if len(files) > of.settings.batch_files:
         raise Problem(413, f"files: {len(files)} are more than the {of.settings.batch_files} that this server takes")
-    ids, job_id = _chosen(form_and_files_data), new_id()
+    asked, job_id = form_and_files_data, new_id()
+    ids = _chosen(asked)
     of.evaluations.store(files, job_id)
-    asked = {**form_and_files_data, "weights": ids, "data": None, "uploads": len(files)}
+    ensemble = None if asked["ensemble"] == "none" else asked["ensemble"]
+    asked |= {"weights": ids, "ensemble": ensemble, "data": None, "uploads": len(files)}
     return answer(of.jobs.submit("evaluate", asked, id=job_id))
 
 
@@ -251,7 +251,7 @@ def compare(form_and_files_data: dict[str, Any]) -> dict[str, Any]:
     """
     file, asked = form_and_files_data.pop("file"), form_and_files_data
     ids = asked.pop("weights") or weights.defaults(services().evaluations.output_dir)
-    return answer(services().comparisons.submit(file, list(dict.fromkeys(ids)), asked))
+    return answer(services().comparisons.submit(file, list(dict.fromkeys(ids)), {"size": None, **asked}))
 
 
 def _listed(evaluation: Evaluation) -> dict[str, Any]:

@@ -88,7 +88,7 @@ def models() -> dict[str, Any]:
     With the number of their parameters, the defaults of a training, and the weights that there are of each.
     """
     found = weights.listing(_output_dir())
-    described = stages.describe(accelerator()["kind"])
+    described = stages.describe(accelerator()["kind"], services().settings.state_dir)
     return {"models": [{**m, "weights": [_answer(w) for w in found if w.model == m["name"]]} for m in described]}
 
 

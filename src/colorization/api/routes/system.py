@@ -15,6 +15,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from colorization import __version__
 from colorization.api import data as photographs
 from colorization.api import machine
+from colorization.api.problems import Problem
 from colorization.api.services import services
 
 blueprint = APIBlueprint("system", __name__, tag="System")
@@ -157,7 +158,12 @@ def prometheus() -> Response:
 @blueprint.get("/data")
 @blueprint.input(FolderQuery, location="query")
 @blueprint.output(FoldersOut)
+@blueprint.doc(responses={404: "There is no such folder below the data roots"})
 def folders(query_data: dict[str, Any]) -> dict[str, Any]:
     """Folders of photographs below the data roots, for a form to choose from."""
     path = query_data["path"]
-    return {"path": path, "folders": photographs.folders(path, services().settings.data_roots)}
+    try:
+        found = photographs.folders(path, services().settings.data_roots)
+    except Problem as error:
+        raise Problem(404, str(error.message)) from error
+    return {"path": path, "folders": found}
