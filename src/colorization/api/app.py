@@ -6,18 +6,22 @@ Request -> :mod:`~colorization.api.security` (host, token, origin, rate) -> a bl
 
 from __future__ import annotations
 
-from typing import Any
+import logging
 
 from apiflask import APIFlask
 from apiflask.schema_adapters.marshmallow import parser
-from flask import Response
+from flask import Response, request
 
 from colorization import __version__
-from colorization.api import problems, security, services
-from colorization.api.routes import colorize, history, jobs, metrics, models, system, training
+from colorization.api import openapi, problems, security, services
+from colorization.api.routes import colorize, docs, history, jobs, metrics, models, session, system, training
 from colorization.api.settings import MEGA, Settings
 
-BLUEPRINTS = tuple(m.blueprint for m in (training, colorize, jobs, metrics, models, history, system))
+log = logging.getLogger(__name__)
+
+BLUEPRINTS = tuple(
+    m.blueprint for m in (training, colorize, metrics, models, history, jobs, system, session, docs)
+)
 
 parser.unknown = None  # what a schema does not know is refused in queries, too, as each schema says
 
@@ -28,7 +32,9 @@ def create_app(settings: Settings) -> APIFlask:
     Raises:
         InputError: see :func:`colorization.api.services.build`.
     """
-    app = APIFlask("colorization.api", title="colorization", version=__version__, spec_path=None, docs_path=None)
+    app = APIFlask(
+        "colorization.api", title="colorization", version=__version__, spec_path="/api/openapi.json", docs_path=None
+    )
     app.json.sort_keys = False  # type: ignore[attr-defined]
     app.config.update(
         OPENAPI_VERSION="3.0.3",
@@ -41,20 +47,15 @@ def create_app(settings: Settings) -> APIFlask:
         HTTP_ERROR_SCHEMA=problems.SCHEMA,
         TRAP_HTTP_EXCEPTIONS=False,
     )
-    app.extensions["colorization"] = services.build(settings)
-    problems.register(app)
     security.register(app, settings)
+    problems.register(app)
+    app.extensions["colorization"] = services.build(settings)
+    if settings.debug:
+        app.after_request(_log)
     for blueprint in BLUEPRINTS:
         app.register_blueprint(blueprint, url_prefix="/api")
 
-    @app.spec_processor
-    def errors_are_problems(spec: Any) -> Any:
-        for path in spec["paths"].values():
-            for operation in path.values():
-                for status, response in operation.get("responses", {}).items():
-                    if status >= "400" and "application/json" in response.get("content", {}):
-                        response["content"][problems.CONTENT_TYPE] = response["content"].pop("application/json")
-        return spec
+    openapi.register(app)
 
     @app.get("/")
     @app.doc(hide=True)
@@ -64,3 +65,8 @@ def create_app(settings: Settings) -> APIFlask:
         return Response(text, mimetype="text/plain")
 
     return app
+
+
+def _log(response: Response) -> Response:
+    log.info("%s %s %d", request.method, request.path, response.status_code)
+    return response

@@ -99,6 +99,16 @@ def register(app: APIFlask) -> None:
         kept = {k: v for k, v in error.get_headers(request.environ) if k in ("Allow", "Retry-After")}
         return _response(status, detail, headers=kept)
 
+    @app.before_request
+    def json_can_be_read() -> None:
+        """What the parser of the schemas lets fall: nesting without end, numbers of 5,000 digits, half characters."""
+        if not request.is_json or not (body := request.get_data()):
+            return
+        try:
+            json.dumps(json.loads(body), ensure_ascii=False).encode()
+        except (ValueError, RecursionError) as error:
+            raise Problem(400, "the JSON of the request cannot be read") from error
+
     @app.errorhandler(Exception)
     def bug(error: Exception) -> Response:
         log.exception("%s %s", request.method, request.path, exc_info=error)

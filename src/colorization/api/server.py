@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import socket
 import sys
 from collections.abc import Sequence
@@ -38,13 +39,15 @@ def check_port(host: str, port: int) -> None:
             return
         except OSError as error:
             reason = error.strerror
+            taken = error.errno == errno.EADDRINUSE
     with socket.socket(family) as other:
         try:
             other.bind((host, 0))
         except OSError as error:
             raise InputError(f"--host {host}: cannot listen there ({reason})") from error
         free = other.getsockname()[1]
-    raise InputError(f"--port {port}: is taken ({reason}); --port {free} is free")
+    problem = "is taken" if taken else f"cannot be listened on ({reason})"
+    raise InputError(f"--port {port}: {problem}; --port {free} is free")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

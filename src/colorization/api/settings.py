@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
@@ -14,7 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 from colorization.errors import InputError
 
 MEGA = 1_000_000
-LOOPBACK = ("127.0.0.1", "::1", "localhost")
+SERVERS = ("auto", "gunicorn", "waitress")
 
 
 @dataclass(kw_only=True)
@@ -25,6 +26,7 @@ class Settings:
     port: int
     dev: bool
     debug: bool
+    server: str
     output_dir: str
     data_roots: list[str]
     database: str | None
@@ -57,7 +59,10 @@ class Settings:
     @property
     def local(self) -> bool:
         """Whether only this machine can reach the server."""
-        return self.host in LOOPBACK
+        try:
+            return self.host == "localhost" or ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
 
 
 def load(overrides: Sequence[str] = (), **given: Any) -> Settings:
@@ -80,8 +85,11 @@ def load(overrides: Sequence[str] = (), **given: Any) -> Settings:
         key = f"{error.full_key}: " if getattr(error, "full_key", None) else ""
         raise InputError(f"{key}{first}; configs/serve.yaml lists all settings") from error
     assert isinstance(settings, Settings)
-    if not 0 <= settings.port <= 65535:
-        raise InputError(f"port={settings.port}: should be a number from 0 to 65535")
+    if not 1 <= settings.port <= 65535:
+        raise InputError(f"port={settings.port}: should be a number from 1 to 65535")
+    settings.token = settings.token or None  # an empty variable of the environment is none
+    if settings.server not in SERVERS:
+        raise InputError(f"server={settings.server}: should be one of {', '.join(SERVERS)}")
     return settings
 
 
