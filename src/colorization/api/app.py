@@ -43,6 +43,7 @@ def create_app(settings: Settings) -> APIFlask:
         MAX_FORM_MEMORY_SIZE=MEGA,
         MAX_FORM_PARTS=settings.batch_files + 100,
         AUTO_404_RESPONSE=True,
+        AUTO_OPERATION_ID=True,
         VALIDATION_ERROR_SCHEMA=problems.SCHEMA,
         HTTP_ERROR_SCHEMA=problems.SCHEMA,
         TRAP_HTTP_EXCEPTIONS=False,

@@ -30,7 +30,10 @@ def register(app: APIFlask) -> None:
 
 
 def _complete(spec: Any) -> Any:
-    spec["components"].setdefault("schemas", {})["Problem"] = problems.SCHEMA
+    schemas = spec["components"]["schemas"]
+    schemas["Problem"] = problems.SCHEMA
+    for unused in ("HTTPError", "ValidationError"):  # each error is a Problem
+        schemas.pop(unused, None)
     spec["components"]["securitySchemes"] = {
         "token": {"type": "http", "scheme": "bearer", "description": "What the server printed, or COLORIZATION_TOKEN."},
         "session": {"type": "apiKey", "in": "cookie", "name": security.COOKIE, "description": "By POST /api/session."},
@@ -45,7 +48,10 @@ def _complete(spec: Any) -> Any:
                     responses.setdefault(status, {"description": description})
             if not is_open:
                 responses.setdefault("401", {"description": "The token is missing or wrong."})
-            if "requestBody" in operation:
+            if body := operation.get("requestBody"):
+                kinds = [kind["schema"] for kind in body["content"].values()]
+                named = [schemas[k["$ref"].rpartition("/")[2]] if "$ref" in k else k for k in kinds]
+                body["required"] = any(schema.get("required") for schema in named)
                 responses.setdefault("413", {"description": "The request is larger than this server takes."})
             for status, response in responses.items():
                 if status >= "400":

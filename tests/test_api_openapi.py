@@ -1,0 +1,72 @@
+"""``openapi.json`` is true: valid, and a real server answers as it says to whatever schemathesis thinks of."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+import schemathesis
+
+SECONDS = 60  # of schemathesis' random part, with and without a token
+TOKEN = "a-token-of-tests-only"
+# Of the description of the app that this system follows.
+ROUTES = {
+    "POST /api/training/start",
+    "GET /api/training/status/{run_id}",
+    "GET /api/training/stream/{run_id}",
+    "POST /api/training/stop/{run_id}",
+    "GET /api/training/runs",
+    "POST /api/colorize",
+    "POST /api/colorize/batch",
+    "GET /api/colorize/result/{result_id}",
+    "POST /api/metrics/evaluate",
+    "POST /api/metrics/compare",
+    "GET /api/models",
+    "GET /api/checkpoints",
+    "GET /api/checkpoints/{model_type}",
+    "GET /api/history/runs",
+    "GET /api/history/logs/{run_id}",
+    "GET /api/history/tensorboard-data/{model_type}",
+    "DELETE /api/history/{run_id}",
+}
+
+
+def test_it_is_valid_and_says_what_errors_are(make_app: Callable[..., Any]) -> None:
+    spec = make_app().test_client().get("/api/openapi.json").json
+    schemathesis.openapi.from_dict(spec).validate()
+    for path, operations in spec["paths"].items():
+        for method, operation in operations.items():
+            assert operation["summary"].endswith("."), (method, path)
+            assert operation["operationId"], (method, path)
+            for status, response in operation["responses"].items():
+                if status >= "400":
+                    assert list(response["content"]) == ["application/problem+json"], (method, path, status)
+
+
+def test_the_command_prints_it(tmp_path: Path, make_app: Callable[..., Any]) -> None:
+    command = [sys.executable, "-m", "colorization.api.openapi"]
+    printed = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=60, check=True).stdout
+    assert json.loads(printed) == {k: v for k, v in make_app().spec.items() if k != "servers"}
+    assert not list(tmp_path.glob("outputs/*.db"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("token", [None, TOKEN])
+def test_a_server_answers_as_it_says(server: Any, tmp_path: Path, token: str | None) -> None:
+    """All checks of schemathesis; data and limits are such that nothing heavy starts."""
+    server.start("rate=100000 per minute", *([f"token={token}"] if token else []))
+    command = [str(Path(sys.executable).with_name("schemathesis")), "run", f"{server.url}/api/openapi.json"]
+    command += ["--checks", "all", "--generation-deterministic", "--no-color", "--request-timeout", "20"]
+    command += ["--max-examples", "12", "--workers", "2", "--continue-on-failure"]
+    if token:
+        command += ["--header", f"Authorization: Bearer {token}"]
+    run = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=500)
+    assert run.returncode == 0, run.stdout[-20_000:] + run.stderr[-2_000:]
+    assert requests.get(f"{server.url}/api/health", timeout=5).ok
+    assert "Traceback" not in (server.folder / "server.log").read_text()
