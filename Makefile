@@ -6,7 +6,7 @@ INSTALLED := $(VENV)/.installed
 OUT ?= outputs
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test lint format train eval serve data tensorboard bench bench-data bench-train bench-infer bench-colorize bench-eval bench-api bench-memory bench-accelerator wheel archive clean
+.PHONY: help install quickstart test lint format train eval serve data tensorboard bench bench-data bench-train bench-infer bench-colorize bench-eval bench-api bench-memory bench-accelerator wheel archive container openapi clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -73,6 +73,12 @@ wheel: $(INSTALLED) ## build the wheel, install it in a clean environment and ru
 
 archive: $(INSTALLED) ## the same with requirements/archive.txt alone, without torch, and compare the picture with torch's
 	VENV_BIN=$(abspath $(BIN)) tests/check_archive.sh
+
+container: $(INSTALLED) ## lint the Dockerfile and run its steps without Docker, with a server under a token
+	VENV_BIN=$(abspath $(BIN)) tests/check_container.sh
+
+openapi: $(INSTALLED) ## write the description of the REST API to openapi.json
+	$(BIN)/python -m colorization.api.openapi > openapi.json
 
 clean: ## remove caches and builds; runs, data and .venv stay
 	rm -rf build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache
