@@ -16,7 +16,7 @@ RUN /source/docker/install.sh /source /opt/colorization "$TORCH_INDEX" \
     && mkdir -p /workspace/outputs /workspace/data \
     && chown -R colorization /workspace
 
-USER colorization
+USER 1000
 WORKDIR /workspace
 VOLUME ["/workspace/outputs", "/workspace/data"]
 # 6006: tensorboard, see compose.yaml

@@ -13,7 +13,7 @@ import yaml
 
 services = yaml.safe_load(open("compose.yaml"))["services"]
 assert set(services) == {"colorization", "tensorboard"} and services["tensorboard"]["profiles"] == ["tensorboard"]
-assert "USER colorization" in open("Dockerfile").read()
+assert "USER 1000" in open("Dockerfile").read()
 PYTHON
 
 # What the build gets: the files of the project but those of .dockerignore.

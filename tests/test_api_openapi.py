@@ -13,7 +13,6 @@ import pytest
 import requests
 import schemathesis
 
-SECONDS = 60  # of schemathesis' random part, with and without a token
 TOKEN = "a-token-of-tests-only"
 # Of the description of the app that this system follows.
 ROUTES = {
@@ -60,8 +59,11 @@ def test_the_command_prints_it(tmp_path: Path, make_app: Callable[..., Any]) -> 
 @pytest.mark.parametrize("token", [None, TOKEN])
 def test_a_server_answers_as_it_says(server: Any, tmp_path: Path, token: str | None) -> None:
     """All checks of schemathesis; data and limits are such that nothing heavy starts."""
-    server.start("rate=100000 per minute", *([f"token={token}"] if token else []))
-    command = [str(Path(sys.executable).with_name("schemathesis")), "run", f"{server.url}/api/openapi.json"]
+    many = "100000 per minute"
+    server.start(f"rate={many}", f"guesses={many}", *([f"token={token}"] if token else []))
+    command = [str(Path(sys.executable).with_name("schemathesis"))]
+    command += ["--config-file", str(Path(__file__).with_name("schemathesis.toml"))]
+    command += ["run", f"{server.url}/api/openapi.json"]
     command += ["--checks", "all", "--generation-deterministic", "--no-color", "--request-timeout", "20"]
     command += ["--max-examples", "12", "--workers", "2", "--continue-on-failure"]
     if token:

@@ -22,14 +22,25 @@ ANYWHERE = {
     "421": "The Host header names another server.",
     "429": "Too many requests; Retry-After has the seconds.",
 }
+# One event of a stream.
+EVENT = {
+    "type": "object",
+    "required": ["id", "event", "data"],
+    "properties": {
+        "id": {"type": "string", "description": "Comes back as Last-Event-ID, to go on after it."},
+        "event": {"type": "string"},
+        "data": {"type": "string", "description": "JSON"},
+    },
+}
 
 
 def register(app: APIFlask) -> None:
-    """Complete the description of ``app``."""
-    app.spec_processor(_complete)
+    """Complete the description of ``app``; a server without a token asks for none in its description either."""
+    protected = app.extensions["colorization.access"].token is not None
+    app.spec_processor(lambda spec: _complete(spec, protected))
 
 
-def _complete(spec: Any) -> Any:
+def _complete(spec: Any, protected: bool) -> Any:
     schemas = spec["components"]["schemas"]
     schemas["Problem"] = problems.SCHEMA
     for unused in ("HTTPError", "ValidationError"):  # each error is a Problem
@@ -40,7 +51,7 @@ def _complete(spec: Any) -> Any:
     }
     for path, operations in spec["paths"].items():
         for operation in operations.values():
-            is_open = path in security.OPEN
+            is_open = not protected or path in security.OPEN
             operation["security"] = [] if is_open else [{"token": []}, {"session": []}]
             responses = operation["responses"]
             for status, description in ANYWHERE.items():
@@ -57,6 +68,8 @@ def _complete(spec: Any) -> Any:
                 if status >= "400":
                     schema = {"$ref": "#/components/schemas/Problem"}
                     response["content"] = {problems.CONTENT_TYPE: {"schema": schema}}
+            if "text/event-stream" in (content := responses.get("200", {}).get("content", {})):
+                content["text/event-stream"] = {"schema": EVENT}
             operation["responses"] = dict(sorted(responses.items()))
     return spec
 

@@ -31,7 +31,6 @@ from colorization.errors import InputError
 
 COOKIE = "colorization_session"
 COOKIE_SECONDS = 7 * 24 * 3600
-GUESSES = "10 per minute"  # wrong tokens of one client
 OPEN = {"/api/health", "/api/session"}  # need no token
 DEV_ORIGINS = {"http://localhost:5173", "http://127.0.0.1:5173"}  # of `npm run dev`
 SAFE = ("GET", "HEAD", "OPTIONS")
@@ -68,10 +67,7 @@ class Access:
             raise InputError(f"host={settings.host}: others can reach this server, so a token is needed")
         if self.token and not (16 <= len(self.token) <= 200 and self.token.isascii() and self.token.isprintable()):
             raise InputError("token: should have 16 to 200 printable ASCII characters")
-        try:
-            self._rate, self._guesses = limits.parse(settings.rate), limits.parse(GUESSES)
-        except ValueError as error:
-            raise InputError(f"rate={settings.rate}: should read like '1200 per minute'") from error
+        self._rate, self._guesses = _rate("rate", settings.rate), _rate("guesses", settings.guesses)
         self._limiter = FixedWindowRateLimiter(MemoryStorage())
         self._hosts = {"localhost", "127.0.0.1", "::1", settings.host, *settings.allowed_hosts}
         self._hosts = {name.lower().strip("[]") for name in self._hosts}
@@ -214,6 +210,13 @@ def _unauthorized(detail: str) -> Problem:
     problem = Problem(401, detail)
     problem.headers = {"WWW-Authenticate": 'Bearer realm="colorization"'}
     return problem
+
+
+def _rate(key: str, text: str) -> limits.RateLimitItem:
+    try:
+        return limits.parse(text)
+    except ValueError as error:
+        raise InputError(f"{key}={text}: should read like '1200 per minute'") from error
 
 
 def _client() -> str:

@@ -37,6 +37,7 @@ class Settings:
     streams: int
     waiting: int
     rate: str
+    guesses: str
     models_mb: int
     upload_mb: int
     batch_files: int
