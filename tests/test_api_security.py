@@ -16,6 +16,8 @@ import requests
 from itsdangerous import URLSafeTimedSerializer
 
 from colorization.api import security
+from colorization.api.database import Database, Job
+from colorization.runs import utc_now
 
 TOKEN = "a-token-of-tests-only"
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
@@ -295,8 +297,20 @@ def test_a_server_for_others_prints_a_token_and_ends_soon_with_streams_open(serv
         second = serve(server.folder, "--port", str(free_port()))
         assert second.returncode == 2 and "another server runs there" in second.stderr
         assert second.stderr.count("\n") == 1
+    database = Database(f"sqlite:///{server.folder}/outputs/server/colorization.db")
+    with database() as session:  # a job that nobody works on
+        session.add(Job(id="a" * 32, kind="batch", state="running", created=utc_now(), request={}))
+    streams = [
+        requests.get(f"{server.url}/api/jobs/{'a' * 32}/stream", headers=allowed, stream=True, timeout=30)
+        for _ in range(3)
+    ]
+    lines = [stream.iter_lines() for stream in streams]
+    assert all(next(line).startswith(b"retry") for line in lines)
+    began = time.monotonic()
     server.process.terminate()
     assert server.process.wait(20) == 0
+    assert time.monotonic() - began < 8
+    database.close()
     assert "Traceback" not in (server.folder / "server.log").read_text()
 
 
