@@ -51,7 +51,7 @@ def test_it_is_valid_and_says_what_errors_are(make_app: Callable[..., Any]) -> N
 def test_the_command_prints_it(tmp_path: Path, make_app: Callable[..., Any]) -> None:
     command = [sys.executable, "-m", "colorization.api.openapi"]
     printed = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=60, check=True).stdout
-    assert json.loads(printed) == {k: v for k, v in make_app().spec.items() if k != "servers"}
+    assert json.loads(printed) == json.loads(json.dumps(make_app().spec))
     assert not list(tmp_path.glob("outputs/*.db"))
 
 
