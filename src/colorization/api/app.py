@@ -19,9 +19,7 @@ from colorization.api.settings import MEGA, Settings
 
 log = logging.getLogger(__name__)
 
-BLUEPRINTS = tuple(
-    m.blueprint for m in (training, colorize, metrics, models, history, jobs, system, session, docs)
-)
+BLUEPRINTS = tuple(m.blueprint for m in (training, colorize, metrics, models, history, jobs, system, session, docs))
 
 parser.unknown = None  # what a schema does not know is refused in queries, too, as each schema says
 
