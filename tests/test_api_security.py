@@ -125,7 +125,7 @@ def test_ids_are_no_paths(make_app: Callable[..., Any], tmp_path: Path) -> None:
             for argument in rule.arguments:
                 path = path.replace(f"<{argument}>", id).replace(f"<string:{argument}>", id)
             for method in sorted((rule.methods or set()) & {"GET", "POST", "DELETE"}):
-                answer = client.open(path, method=method)
+                answer = client.open(path, method=method, follow_redirects=True)  # slashes in a row are merged
                 assert 400 <= answer.status_code < 500, (method, path, answer.status_code)
                 assert "secret-content" not in answer.text and "root:" not in answer.text
                 assert str(tmp_path) not in answer.text
