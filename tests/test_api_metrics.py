@@ -137,6 +137,22 @@ def test_evaluate_and_compare_give_the_figures_of_the_command(
     assert client.get("/api/metrics/evaluations").json["total"] == 1
 
 
+def test_a_column_fails_alone(make_app: Callable[..., Any], outputs: Path, photo_bytes: Callable[..., bytes]) -> None:
+    shutil.copytree(outputs / "runs" / "trained", outputs / "runs" / "torn")
+    (outputs / "runs" / "torn" / "weights.safetensors").write_bytes(b"torn")
+    client = make_app().test_client()
+    form = {"weights": ["torn", "trained"], "ensemble": "none", "file": (io.BytesIO(photo_bytes(64)), "a.jpg")}
+    job = ended(client, client.post("/api/metrics/compare", data=form).json)
+    assert job["state"] == "finished", job
+    assert [c["name"] for c in job["result"]["columns"]] == ["trained"]
+    (failed,) = job["result"]["failed"]
+    assert failed["name"] == "torn" and "safetensors" in failed["error"]
+    assert str(outputs) not in client.get(job["url"]).text
+    assert client.get(job["result"]["photo"]["url"]).status_code == 200
+    everything = client.get("/api/checkpoints").json["checkpoints"]
+    assert "torn" not in {c["id"] for c in everything} and "torn.best" in {c["id"] for c in everything}
+
+
 @pytest.mark.parametrize(
     ("changes", "field"),
     [

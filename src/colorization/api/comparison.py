@@ -14,6 +14,7 @@ from colorization.api.colorize import Colorize
 from colorization.api.database import Job, JobItem
 from colorization.api.jobs import Context, new_id
 from colorization.api.problems import Problem
+from colorization.api.redact import without_paths
 from colorization.api.uploads import Upload
 from colorization.errors import InputError
 
@@ -72,8 +73,9 @@ class Comparisons:
             context.check()
             try:
                 context.finish_item(item.number, self._column(context, item))
-            except Problem as error:
-                context.finish_item(item.number, error=str(error.message))
+            except (Problem, InputError) as error:  # of the weights or of the photo
+                said = str(error.message if isinstance(error, Problem) else error)
+                context.finish_item(item.number, error=without_paths(said, self.output_dir))
         columns = [{"name": item.name, **(item.facts or {})} for item in context.items("done")]
         failed = [{"name": item.name, "error": item.error} for item in context.items("failed")]
         if not columns:

@@ -13,6 +13,7 @@ import re
 import shutil
 import signal
 import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,7 @@ class Evaluations:
         self.output_dir = Path(settings.output_dir).absolute()
         self.folder, self.jobs = self.output_dir / "eval", settings.state_dir.absolute() / "jobs"
         self.roots, self.database = settings.data_roots, database
+        self._recording = threading.Lock()
 
     def store(self, given: Sequence[FileStorage], job_id: str) -> None:
         """Put uploads where the job finds them, under names that begin with their number.
@@ -178,7 +180,7 @@ class Evaluations:
             folder=folder.relative_to(self.output_dir).as_posix(),
             report=report,
         )
-        with self.database() as session:
+        with self._recording, self.database() as session:  # a scan may find what a job has just finished
             return session.merge(evaluation)
 
     def scan(self) -> None:
@@ -258,8 +260,9 @@ def _argument(folder: Path) -> str:
 
 def _find(folder: Path) -> psutil.Process | None:
     """The process that evaluates into ``folder``; its workers, started later, have the same command line."""
-    found = [p for p in psutil.process_iter(["cmdline"]) if _argument(folder) in (p.info["cmdline"] or ())]
-    return min(found, key=lambda p: p.create_time(), default=None)
+    processes = psutil.process_iter(["cmdline", "create_time"])
+    found = [p for p in processes if _argument(folder) in (p.info["cmdline"] or ())]
+    return min(found, key=lambda p: p.info["create_time"], default=None)
 
 
 def _wait(process: psutil.Process, seconds: float) -> tuple[bool, int | None]:
@@ -276,8 +279,11 @@ def _wait(process: psutil.Process, seconds: float) -> tuple[bool, int | None]:
 
 def _end(process: psutil.Process) -> None:
     """SIGTERM, and SIGKILL with all that it started if it does not end."""
-    family = [process, *process.children(recursive=True)]
-    process.terminate()
+    try:
+        family = [process, *process.children(recursive=True)]
+        process.terminate()
+    except psutil.NoSuchProcess:  # it has just ended
+        return
     if not _wait(process, PATIENCE)[0]:
         for member in family:
             try:
