@@ -25,6 +25,7 @@ from werkzeug.datastructures import FileStorage
 from colorization.api import data, uploads, weights
 from colorization.api.database import Database, Evaluation
 from colorization.api.jobs import Cancelled, Context
+from colorization.api.plan import find_folder, quoted
 from colorization.api.problems import Problem
 from colorization.api.redact import without_paths
 from colorization.api.settings import Settings
@@ -111,18 +112,18 @@ class Evaluations:
         try:
             files = [weights.find(id, self.output_dir).absolute() for id in asked["weights"]]
             if asked["data"] is None:
-                photos = [f"datamodule.test_dir={quoted(self.jobs / context.id)}", "datamodule.cache_dir=null"]
+                photos = [f"datamodule.test_dir={quoted(str(self.jobs / context.id))}", "datamodule.cache_dir=null"]
             else:
-                photos = [f"datamodule.test_dir={quoted(data.resolve(asked['data'], self.roots))}"]
+                photos = [f"datamodule.test_dir={quoted(str(find_folder(asked['data'], self.roots)))}"]
         except Problem as problem:  # it was there when the job was made
             raise InputError(str(problem.message)) from problem
         command = [
             *(sys.executable, "-m", "colorization.eval", "datamodule=folder", *photos, "datamodule.data_dir=null"),
             f"datamodule.image_size={asked['image_size']}",
-            f"weights=[{','.join(map(quoted, files))}]",
+            f"weights=[{','.join(quoted(str(f)) for f in files)}]",
             f"ensemble={asked['ensemble'] or 'null'}",
             f"uncertainty={str(asked['uncertainty']).lower()}",
-            f"paths.output_dir={quoted(self.output_dir)}",
+            f"paths.output_dir={quoted(str(self.output_dir))}",
             _argument(folder),
         ]
         folder.mkdir(parents=True, exist_ok=True)
@@ -239,13 +240,6 @@ class Evaluations:
         return _images(file, file.stat().st_mtime_ns) if file.is_file() else []
 
 
-def quoted(value: str | Path) -> str:
-    """A string as Hydra's command line takes it, whatever is in it."""
-    text = re.sub(r'(\\*)"', r'\1\1\\"', str(value))  # a backslash counts before a quote only
-    text = re.sub(r"(\\+)$", r"\1\1", text)
-    return f'"{text}"'.replace("${", "\\${")
-
-
 @functools.lru_cache(8)
 def _images(file: Path, mtime_ns: int) -> list[dict[str, Any]]:
     with file.open(newline="", encoding="utf-8") as lines:
@@ -255,7 +249,7 @@ def _images(file: Path, mtime_ns: int) -> list[dict[str, Any]]:
 
 
 def _argument(folder: Path) -> str:
-    return f"eval_dir={quoted(folder)}"
+    return f"eval_dir={quoted(str(folder))}"
 
 
 def _find(folder: Path) -> psutil.Process | None:

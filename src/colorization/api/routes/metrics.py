@@ -16,6 +16,7 @@ from colorization.api import evaluation as evaluations
 from colorization.api import weights
 from colorization.api.database import Evaluation
 from colorization.api.jobs import new_id
+from colorization.api.plan import find_folder
 from colorization.api.problems import Problem, invalid
 from colorization.api.routes.colorize import ERRORS, WEIGHTS_IDS, _flag
 from colorization.api.routes.jobs import JobOut, PageIn, answer
@@ -203,7 +204,7 @@ def evaluate(json_data: dict[str, Any]) -> dict[str, Any]:
     Answers with a job, whose result is the report; the same code and figures as `python -m colorization.eval`.
     """
     ids = _chosen(json_data)
-    photographs.resolve(json_data["data"], services().settings.data_roots)
+    find_folder(json_data["data"], services().settings.data_roots)
     return answer(services().jobs.submit("evaluate", {**json_data, "weights": ids}))
 
 
