@@ -17,12 +17,12 @@ import numpy as np
 import yaml
 from werkzeug.datastructures import FileStorage
 
-from colorization import pictures
+from colorization import pictures, runs
 from colorization.api import uploads, weights
 from colorization.api.colorizers import Colorizers
 from colorization.api.database import Database, Job, JobItem
 from colorization.api.jobs import Cancelled, Context, Jobs, new_id
-from colorization.api.problems import Problem
+from colorization.api.problems import Problem, invalid
 from colorization.api.results import Results
 from colorization.api.settings import Settings
 from colorization.api.uploads import Upload
@@ -61,7 +61,6 @@ class Colorize:
         Raises:
             Problem: 413, 415 or 422 for the file, 422 for the options, 503 when too many wait.
         """
-        self.weights(options)
         folder = self.settings.state_dir / "uploads" / new_id()
         try:
             return self.file(uploads.store(given, folder, self.settings), options)
@@ -73,49 +72,40 @@ class Colorize:
         used = self.weights(options)
         if options["mode"] == "color":
             _metrics()  # takes seconds once; nobody should wait for a turn meanwhile
-        patient = job_id is not None
-        answer = self.colorizers.run([*used.values()], lambda c: self._file(c, upload, options, job_id), patient)
-        for one, id in zip(answer["weights"], used, strict=True):
-            one["id"] = id
-        return answer
-
-    def _file(
-        self, colorizer: Colorizer, upload: Upload, options: Mapping[str, Any], job_id: str | None
-    ) -> dict[str, Any]:
         source, stem = upload.path, Path(upload.name).stem
-        colours = Colours(*(options[k] for k in ("size", "saturation", "strength", "flips", "ensemble")))
-        output = Output(options["format"], options["quality"])
-        suffix = pictures.target_suffix(source, output.type)
-        target = source.with_name(f"{source.stem}-result{suffix}")
-        heat = source.with_name(f"{source.stem}-uncertainty.png") if options["uncertainty"] else None
-        scores = None
+        suffix = pictures.target_suffix(source, options["format"])
+        target, heat, truth = (
+            source.with_name(f"{source.stem}-{name}")
+            for name in (f"result{suffix}", "uncertainty.png", f"truth{source.suffix}")
+        )
+
+        def result(path: Path, name: str) -> dict[str, Any] | None:
+            if not path.is_file():
+                return None
+            return self.results.answer(self.results.add(path, name, uploads.MEDIA_TYPES[path.suffix], job_id))
+
         try:
-            facts = colorizer.colorize_file(source, target, colours, output, uncertainty=heat)
+            done = self.colorizers.run(
+                [*used.values()], lambda c: _colorize(c, upload, target, heat, options), patient=job_id is not None
+            )
             if options["mode"] == "color":
-                scores = _metrics()(colorizer, source, colours)
-        except InputError as error:
-            raise uploads.problem(error, upload) from error
+                shutil.copyfile(source, truth)  # the upload stays until the batch has recorded its end
+            return {
+                "result": result(target, f"{stem}-colorized{suffix}"),
+                "uncertainty": result(heat, f"{stem}-uncertainty.png"),
+                "truth": result(truth, f"{stem}{source.suffix}"),
+                **done,
+                "weights": [{"id": id, **facts} for id, facts in zip(used, done["weights"], strict=True)],
+            }
+        except InputError as error:  # of loading the weights
+            reason = str(error)
+            for id, path in used.items():
+                reason = reason.replace(str(path), id)
+            raise invalid("weights", reason) from error
         except OSError as error:
-            if error.errno is not None:
-                raise Problem(507, f"{upload.name}: the result cannot be stored ({error.strerror})") from error
-            raise uploads.problem(error, upload) from error  # the type cannot hold this picture
-
-        truth = source.with_name(f"{source.stem}-truth{source.suffix}") if options["mode"] == "color" else None
-        if truth:
-            shutil.copyfile(source, truth)  # the upload stays until the batch has recorded its end
-
-        def result(path: Path, name: str) -> dict[str, Any]:
-            added = self.results.add(path, name, uploads.MEDIA_TYPES[path.suffix], job_id)
-            return self.results.answer(added)
-
-        return {
-            "result": result(target, f"{stem}-colorized{suffix}"),
-            "uncertainty": result(heat, f"{stem}-uncertainty.png") if heat else None,
-            "truth": result(truth, f"{stem}{source.suffix}") if truth else None,
-            **facts,
-            "weights": [{"stage": b.description["stage"], "sha256": b.digest} for b in colorizer.backends],
-            "metrics": scores,
-        }
+            if error.errno not in runs.DISK_FULL:
+                raise
+            raise Problem(507, f"{upload.name}: the result cannot be stored ({error.strerror})") from error
 
     # Batches
 
@@ -188,6 +178,26 @@ class Colorize:
         self.jobs.delete(job_id)
 
 
+def _colorize(
+    colorizer: Colorizer, upload: Upload, target: Path, heat: Path, options: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Write what is asked for, and tell what is known of it."""
+    colours = Colours(*(options[k] for k in ("size", "saturation", "strength", "flips", "ensemble")))
+    output = Output(options["format"], options["quality"])
+    uncertainty = heat if options["uncertainty"] else None
+    try:
+        facts = colorizer.colorize_file(upload.path, target, colours, output, uncertainty=uncertainty)
+        scores = _metrics()(colorizer, upload.path, colours) if options["mode"] == "color" else None
+    except InputError as error:
+        raise uploads.problem(error, upload) from error
+    except OSError as error:
+        if error.errno is not None:
+            raise
+        raise uploads.problem(error, upload) from error  # the type cannot hold this picture
+    used = [{"stage": b.description["stage"], "sha256": b.digest} for b in colorizer.backends]
+    return {**facts, "weights": used, "metrics": scores}
+
+
 def _results(item: JobItem) -> list[dict[str, Any]]:
     return [item.facts[k] for k in ("result", "uncertainty", "truth") if item.facts and item.facts[k]]
 
@@ -220,10 +230,14 @@ def _scores(colorizer: Colorizer, file: Path, colours: Colours) -> dict[str, Any
 
     from colorization import metrics
     from colorization.data.augment import Augment
-    from colorization.data.photos import read_rgb
+    from colorization.data.photos import UNREADABLE, read_rgb
 
     size = evaluation_size()
-    rgb = Augment(size, train=False).batch([read_rgb(file)], [0])["rgb"]
+    try:
+        photo = read_rgb(file)
+    except UNREADABLE as error:
+        raise pictures.Unreadable(f"{pictures.shown(file)}: mode=color cannot read it ({error})") from error
+    rgb = Augment(size, train=False).batch([photo], [0])["rgb"]
 
     def predict(L: torch.Tensor) -> torch.Tensor:
         ab = colorizer.answer(np.ascontiguousarray(L.numpy()), colours).ab * (colours.saturation * colours.strength)

@@ -24,6 +24,7 @@ from colorization.api.jobs import ENDED, new_id
 from colorization.api.settings import MEGA, Settings
 
 NEW = datetime.timedelta(minutes=1)
+SWEPT = datetime.timedelta(seconds=10)  # between two looks for what has expired
 
 
 class Results:
@@ -43,6 +44,7 @@ class Results:
         self._limit = settings.results_mb * MEGA
         self._held: Counter[str] = Counter()
         self._lock = threading.Lock()
+        self._swept = _now()
 
     def add(self, content: Path | bytes, name: str, media_type: str, job_id: str | None = None) -> Result:
         """A new result.
@@ -63,7 +65,8 @@ class Results:
         result.media_type, result.bytes = media_type, path.stat().st_size
         with self.database() as session:
             session.add(result)
-        self.sweep()
+        if _now() - self._swept > SWEPT:
+            self.sweep()
         return result
 
     def get(self, id: str) -> Result | None:
@@ -143,7 +146,7 @@ class Results:
 
     def sweep(self) -> None:
         """Remove what has expired."""
-        now = _now()
+        now = self._swept = _now()
         with self._lock, self.database() as session:
             held = [id for id, times in self._held.items() if times]
             working = select(Job.id).where(Job.state.not_in(ENDED))
