@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import datetime
+import errno
 import io
+import json
 import threading
 import time
 import zipfile
@@ -28,6 +30,7 @@ from colorization import eval as evaluation
 from colorization.api.colorizers import Colorizers, Gathered, Turns
 from colorization.api.database import Result
 from colorization.api.problems import Problem
+from colorization.api.results import Results
 from colorization.api.settings import load
 from colorization.data.datamodules import sample_photo
 from colorization.inference import Colorizer, shipped_weights
@@ -304,6 +307,26 @@ def test_wrong_fields_are_named(client: FlaskClient, photo_bytes: Any) -> None:
     assert missing.status_code == 422 and "file" in missing.json["errors"]
     assert client.post("/api/colorize", json={"file": "x"}).status_code == 415
     assert client.post("/api/colorize", data=b"x", content_type="image/jpeg").status_code == 415
+
+
+def test_weights_that_cannot_be_used_and_a_full_disk_say_so(
+    make_app: Any, photo_bytes: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = make_app().test_client()
+    (run := tmp_path / "outputs" / "runs" / "unet-broken").mkdir(parents=True)
+    (run / "status.json").write_text(json.dumps({"schema": 1, "state": "finished", "model": "unet"}))
+    (run / "weights.safetensors").write_bytes(b"no weights")
+    answer = client.post("/api/colorize", data=form(photo_bytes(), weights="unet-broken"))
+    assert answer.status_code == 422 and "unet-broken" in answer.json["errors"]["weights"][0]
+    assert str(tmp_path) not in answer.text
+
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(tmp_path))
+
+    monkeypatch.setattr(Results, "add", full)
+    answer = client.post("/api/colorize", data=form(photo_bytes(), model="shipped-unet"))
+    assert answer.status_code == 507 and str(tmp_path) not in answer.text
+    assert not list((tmp_path / "outputs" / "server" / "uploads").iterdir())
 
 
 # What is kept
