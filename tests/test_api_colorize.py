@@ -325,7 +325,7 @@ def test_weights_that_cannot_be_used_and_a_full_disk_say_so(
 
     monkeypatch.setattr(Results, "add", full)
     answer = client.post("/api/colorize", data=form(photo_bytes(), model="shipped-unet"))
-    assert answer.status_code == 507 and str(tmp_path) not in answer.text
+    assert answer.status_code == 503 and answer.headers["Retry-After"] == "60" and str(tmp_path) not in answer.text
     assert not list((tmp_path / "outputs" / "server" / "uploads").iterdir())
 
 

@@ -59,7 +59,7 @@ class Colorize:
         """Colorize an upload, and answer.
 
         Raises:
-            Problem: 413, 415 or 422 for the file, 422 for the options, 503 when too many wait.
+            Problem: 413, 415 or 422 for the file, 422 for the options, 503 when too many wait or the disk is full.
         """
         folder = self.settings.state_dir / "uploads" / new_id()
         try:
@@ -105,7 +105,8 @@ class Colorize:
         except OSError as error:
             if error.errno not in runs.DISK_FULL:
                 raise
-            raise Problem(507, f"{upload.name}: the result cannot be stored ({error.strerror})") from error
+            reason = f"{upload.name}: the result cannot be stored ({error.strerror})"
+            raise Problem(503, reason, retry_after=60) from error
 
     # Batches
 

@@ -26,7 +26,6 @@ WEIGHTS_IDS = Regexp(
     error="should be ids of GET /api/checkpoints, or stages",
 )
 IMAGES = {type: {"schema": {"type": "string", "format": "binary"}} for type in sorted(set(MEDIA_TYPES.values()))}
-TOO_MANY = "Too many photos wait already"
 
 
 def _flag(description: str) -> Boolean:
@@ -133,8 +132,7 @@ ERRORS: Any = {
     413: "A file has too many bytes or pixels, or the request too many bytes",
     415: "The request is no multipart form, or the file no picture of a known type",
     422: "A field is wrong, or the file is damaged",
-    503: TOO_MANY,
-    507: "The disk is full",
+    503: "Too many photos wait already, or the disk is full; Retry-After has the seconds",
 }
 
 
