@@ -10,7 +10,7 @@ from pathlib import Path
 from sqlalchemy import select
 from werkzeug.datastructures import FileStorage
 
-from colorization import pictures
+from colorization import pictures, runs
 from colorization.api.database import Database, Job
 from colorization.api.jobs import new_id
 from colorization.api.problems import Problem
@@ -60,7 +60,7 @@ def store(given: FileStorage, folder: Path, settings: Settings) -> Upload:
     """Check an uploaded file by its length and headers, and put it into ``folder``.
 
     Raises:
-        Problem: 413 too many bytes or pixels, 415 no picture of a known type, 422 empty or damaged.
+        Problem: 413 too many bytes or pixels, 415 no picture of a known type, 422 empty or damaged, 503 no room.
     """
     name = safe_name(given.filename)
     length = given.stream.seek(0, 2)
@@ -79,6 +79,10 @@ def store(given: FileStorage, folder: Path, settings: Settings) -> Upload:
             limit = f"this server takes {settings.pixels_mp} megapixels a file"
             raise Problem(413, f"{name}: has {pixels / MEGA:.0f} megapixels; {limit}")
         return Upload(name, path.rename(path.with_suffix(TYPES[format][0])))
+    except OSError as error:
+        if error.errno not in runs.DISK_FULL:
+            raise
+        raise Problem(503, f"{name}: cannot be stored ({error.strerror})", retry_after=60) from error
     finally:
         path.unlink(missing_ok=True)
 
