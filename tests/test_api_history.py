@@ -70,6 +70,9 @@ def test_a_run_of_the_command_line_is_read_back(trained: Run, make_app: Callable
     assert client.get("/api/history/tensorboard-data/unet").json["tags"] == {}
     assert client.get("/api/history/tensorboard-data/nope").status_code == 404
 
+    answer = client.post("/api/training/start", json={"resume": "mine"})
+    assert answer.status_code == 422 and list(answer.json["errors"]) == ["epochs"]  # it has done all of its own
+
     config = client.get("/api/history/config/mine")
     assert config.json["config"]["datamodule"]["image_size"] == 32 and "model=baseline" in config.json["overrides"]
     assert str(tmp_path) not in config.text + json.dumps(logs) + json.dumps(listed)

@@ -180,7 +180,7 @@ def test_data_lie_below_the_roots_whatever_links_say(client: Any, photo_folder: 
     (tmp_path / "secret").mkdir()
     (data / "leak").symlink_to(tmp_path / "secret")
     asked = {**SMALL, "datamodule": "folder", "overrides": SMALL["overrides"][:2]}
-    outside = ("leak", "../secret", "mine/../../secret", str(tmp_path / "secret"), "/etc", "a\0b", "\ud800", "x" * 999)
+    outside = ("leak", "../secret", "mine/../../secret", str(tmp_path / "secret"), "/etc", "a\0b", "x" * 999)
     for name in (*outside, "few", "out"):
         errors = refused(client.post("/api/training/start", json={**asked, "data": name}))
         assert list(errors) == ["data"]
@@ -344,18 +344,17 @@ def test_a_run_is_started_watched_stopped_and_gone_on_with(server: Any, tmp_path
 
 
 def test_after_a_kill_of_the_server_every_run_has_its_true_state(server: Any, tmp_path: Path, no_orphans: None) -> None:
-    """Killed while one run trains, one has just been started and one waits; the first is killed, too, in between."""
+    """Killed while one run trains and one has just been started; the first is killed, too, in between."""
     server.start("trainings=2")
     ids = [
         requests.post(f"{server.url}/api/training/start", json=asked, timeout=120).json()["id"]
-        for asked in (LONG, LONG, {**SMALL, "epochs": 1})
+        for asked in (LONG, LONG)
     ]
-    first, second = (run_of(tmp_path, id) for id in ids[:2])
+    first, second = (run_of(tmp_path, id) for id in ids)
     wait_for(lambda: first.last_checkpoint.is_file() and training_processes(tmp_path)[1:])
     server.kill()
     pids = {p.pid for p in training_processes(tmp_path)}
     assert len(pids) == 2  # they go on
-    assert run_of(tmp_path, ids[2]).status()["state"] == "queued"
     killed = first.status()["pid"]
     os.kill(killed, signal.SIGKILL)
     assert first.status()["state"] == "running"
@@ -368,10 +367,7 @@ def test_after_a_kill_of_the_server_every_run_has_its_true_state(server: Any, tm
     assert dead["error"] == "its process ended without saying why" and dead["resumable"]
     wait_for(lambda: second.status().get("state") == "running")
     assert second.status()["pid"] in pids  # adopted, not started a second time
-    wait_for(lambda: status(ids[2])["state"] == "finished")  # its turn came, since one slot was free
-    answer = requests.post(f"{server.url}/api/training/start", json={"resume": ids[2]}, timeout=60)
-    assert answer.status_code == 422 and list(answer.json()["errors"]) == ["epochs"]  # it has done all of its own
-    wait_for(lambda: len(training_processes(tmp_path)) == 1)
+    assert len(training_processes(tmp_path)) == 1
 
     requests.post(f"{server.url}/api/training/stop/{ids[1]}", json={"force": True}, timeout=30)
     wait_for(lambda: status(ids[1])["state"] == "stopped")
