@@ -40,7 +40,7 @@ def test_every_line_works(server: Any, photo_bytes: Callable[..., bytes]) -> Non
     server.start()
     values = {"URL": server.url, "COLORIZATION_TOKEN": "a-token-of-tests-only"}
     for line in LINES:
-        for name in re.findall(r"\$([A-Z]+)", line):
+        for name in re.findall(r"\$([A-Z_]+)", line):
             assert name in values, f"{line}: nothing before it told ${name}"
         script = "curl() { command curl --silent --show-error --max-time 300 --write-out '\\n%{http_code}' \"$@\"; }\n"
         ran = subprocess.run(
