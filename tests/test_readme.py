@@ -56,7 +56,7 @@ def test_every_line_works(server: Any, photo_bytes: Callable[..., bytes]) -> Non
 
 
 def remember(values: dict[str, str], body: str) -> None:
-    """The ids that an answer tells; a job of an evaluation is waited for."""
+    """The ids that an answer tells; a job of an evaluation is waited for, and a run that was asked to stop."""
     try:
         answer = json.loads(body)
     except ValueError:
@@ -68,6 +68,8 @@ def remember(values: dict[str, str], body: str) -> None:
             assert '"finished"' in events, events
     elif "resumable" in answer:
         values["RUN"] = answer["id"]
+        if answer["stopping"]:
+            requests.get(values["URL"] + answer["stream"], timeout=300)
     elif isinstance(answer.get("result"), dict):
         values["RESULT"] = answer["result"]["id"]
     elif answer.get("evaluations"):
