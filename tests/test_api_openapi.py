@@ -39,7 +39,7 @@ ROUTES = {
 def test_it_is_valid_and_says_what_errors_are(make_app: Callable[..., Any]) -> None:
     spec = make_app().test_client().get("/api/openapi.json").json
     schemathesis.openapi.from_dict(spec).validate()
-    assert ROUTES <= {f"{m.upper()} {path}" for path, operations in spec["paths"].items() for m in operations}
+    assert {f"{m.upper()} {path}" for path, operations in spec["paths"].items() for m in operations} >= ROUTES
     for path, operations in spec["paths"].items():
         for method, operation in operations.items():
             assert operation["summary"].endswith("."), (method, path)
@@ -65,8 +65,8 @@ def test_a_server_answers_as_it_says(server: Any, tmp_path: Path, token: str | N
     command = [str(Path(sys.executable).with_name("schemathesis"))]
     command += ["--config-file", str(Path(__file__).with_name("schemathesis.toml"))]
     command += ["run", f"{server.url}/api/openapi.json"]
-    command += ["--checks", "all", "--generation-deterministic", "--no-color", "--request-timeout", "20"]
-    command += ["--max-examples", "12", "--workers", "2", "--continue-on-failure"]
+    command += ["--checks", "all", "--generation-deterministic", "--no-color", "--request-timeout", "100"]
+    command += ["--max-examples", "6", "--workers", "2", "--continue-on-failure", "--max-response-time", "100"]
     if token:
         command += ["--header", f"Authorization: Bearer {token}"]
     run = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=500)

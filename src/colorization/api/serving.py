@@ -68,6 +68,7 @@ def _gunicorn(settings: Settings, words: str) -> None:
                 "timeout": 0,
                 "graceful_timeout": ENDING,
                 "keepalive": 5,
+                "limit_request_line": 8190,
                 "loglevel": "error",
                 "worker_exit": _close,
                 "control_socket_disable": True,

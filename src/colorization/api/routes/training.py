@@ -134,14 +134,22 @@ class RunsOut(Schema):
     per_page = Integer(required=True)
 
 
+class StrictBoolean(Boolean):
+    """True or false, not 1 or 0, which are equal to them."""
+
+    def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> Any:
+        if not isinstance(value, bool):
+            raise self.make_error("invalid", input=value)
+        return value
+
+
 class StopIn(Schema):
     """How to stop."""
 
-    force = Boolean(
-        truthy={True}, falsy={False},
+    force = StrictBoolean(
         load_default=False,
         metadata={"description": "Kill the process if it has not ended within 10 seconds."},
-    )  # fmt: skip
+    )
 
 
 def describe(row: Run) -> dict[str, Any]:
