@@ -53,7 +53,7 @@ def server(folder: Path) -> Iterator[str]:
     try:
         for _ in range(600):
             try:
-                requests.get(f"{url}/health", timeout=5).raise_for_status()
+                requests.get(f"{url}/health", timeout=120).raise_for_status()
                 break
             except requests.ConnectionError:
                 time.sleep(0.1)

@@ -10,6 +10,7 @@ import datetime
 import logging
 import secrets
 import threading
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -95,13 +96,13 @@ class Jobs:
 
     Args:
         database: where.
-        functions: kind -> what does it.
-        workers: jobs at a time.
+        functions: kind -> what does it; filled before the first job.
+        workers: jobs of a kind at a time; no kind waits for another.
     """
 
     def __init__(self, database: Database, functions: dict[str, Function], workers: int = 2) -> None:
         self.database, self.functions = database, functions
-        self._pool = ThreadPoolExecutor(workers, "job")
+        self._pools: defaultdict[str, ThreadPoolExecutor] = defaultdict(lambda: ThreadPoolExecutor(workers, "job"))
         self._running: dict[str, Stop] = {}
         self._closing = threading.Event()
         self._lock = threading.Lock()
@@ -112,7 +113,7 @@ class Jobs:
             session.execute(update(Job).where(Job.state == "running").values(state="queued"))
             left = session.scalars(select(Job).where(Job.state == "queued").order_by(Job.created, Job.id)).all()
         for job in left:
-            self._pool.submit(self._run, job)
+            self._pools[job.kind].submit(self._run, job)
 
     def submit(
         self,
@@ -145,7 +146,7 @@ class Jobs:
                 if item.error:
                     session.add(JobEvent(job_id=job.id, type="item", data=item_event(item)))
             session.add(JobEvent(job_id=job.id, type="state", data={"state": "queued"}))
-        self._pool.submit(self._run, job)
+        self._pools[job.kind].submit(self._run, job)
         return job
 
     def _run(self, job: Job) -> None:
@@ -223,7 +224,7 @@ class Jobs:
     def _queue(self, id: str, states: Sequence[str]) -> bool:
         changed = self._change(id, states, "queued", ended=None, error=None, result=None)
         if changed and (job := self.get(id)) is not None:
-            self._pool.submit(self._run, job)
+            self._pools[job.kind].submit(self._run, job)
         return changed
 
     def delete(self, id: str) -> None:
@@ -268,7 +269,8 @@ class Jobs:
     def close(self) -> None:
         """Stop; what is unfinished goes on with the next start."""
         self._closing.set()
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        for pool in self._pools.values():
+            pool.shutdown(wait=True, cancel_futures=True)
 
 
 def new_id() -> str:
