@@ -1,0 +1,19 @@
+/** How queries behave everywhere. */
+import { QueryClient } from '@tanstack/vue-query'
+
+import { Problem } from './problem'
+
+const AGAIN = [0, 429, 502, 503, 504]
+
+export const queryClient = new QueryClient({
+  defaultOptions: {
+    queries: {
+      staleTime: 10_000,
+      networkMode: 'always', // the server may be on this machine, whatever the browser thinks of its network
+      retry: (failures, error) => failures < 2 && error instanceof Problem && AGAIN.includes(error.status),
+      retryDelay: (failures, error) =>
+        error instanceof Problem && error.retryAfter ? error.retryAfter * 1000 : 500 * 2 ** failures,
+    },
+    mutations: { networkMode: 'always' },
+  },
+})

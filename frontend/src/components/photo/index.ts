@@ -1,0 +1,3 @@
+/** Photographs: the viewer and the view that several of them can share. */
+export { default as PhotoCompare } from './PhotoCompare.vue'
+export { useView, type View } from './view'
