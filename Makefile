@@ -4,9 +4,12 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 OUT ?= outputs
+NPM := $(shell command -v npm)
+CHROMIUM := $(shell command -v chromium)
+WEB := src/colorization/web/index.html
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test lint format train eval serve data tensorboard bench bench-data bench-train bench-infer bench-colorize bench-eval bench-api bench-memory bench-accelerator wheel archive container openapi clean
+.PHONY: help install quickstart test test-web test-browser web client lint format train eval serve data tensorboard bench bench-data bench-train bench-infer bench-colorize bench-eval bench-api bench-memory bench-accelerator wheel archive container openapi clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -30,13 +33,21 @@ quickstart: $(INSTALLED) ## install, train all four stages briefly, evaluate the
 	@echo "picture  $(OUT)/quickstart/coffee-colorized.png"
 	@echo "runs     $(OUT)/quickstart/runs/"
 
-test: $(INSTALLED) ## run all tests (ARGS="-k name" for some)
+test: $(INSTALLED) $(if $(NPM),$(WEB)) ## run all tests (ARGS="-k name" for some of Python's)
 	$(BIN)/python -m pytest $(ARGS)
+	$(if $(ARGS),,$(MAKE) test-web test-browser)
 
-lint: $(INSTALLED) ## ruff, its formatter, mypy
+test-web: $(if $(NPM),frontend/node_modules/.installed) ## the web app's unit tests
+	$(if $(NPM),cd frontend && npm test,@echo "web app: not tested, there is no Node.js")
+
+test-browser: $(INSTALLED) $(if $(NPM),$(WEB)) ## the web app in Chromium, on the real server
+	$(if $(NPM),$(if $(CHROMIUM),cd frontend && COLORIZATION_PYTHON=$(abspath $(BIN)/python) npm run test:browser,@echo "web app: not tested in a browser, there is no chromium"),@echo "web app: not tested in a browser, there is no Node.js")
+
+lint: $(INSTALLED) $(if $(NPM),frontend/node_modules/.installed) ## ruff, its formatter, mypy; of the web app eslint, prettier, vue-tsc
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(if $(NPM),cd frontend && npm run lint)
 
 format: $(INSTALLED) ## put the code into its format
 	$(BIN)/ruff check --fix .
@@ -48,7 +59,24 @@ train: $(INSTALLED) ## train a stage: ARGS="model=unet datamodule.data_dir=photo
 eval: $(INSTALLED) ## the newest finished run of each model and the shipped weights: ARGS="datamodule.test_dir=photos"
 	$(BIN)/python -m colorization.eval $(ARGS)
 
-serve: $(INSTALLED) ## the REST API and the web app on http://127.0.0.1:5000: ARGS="--port 8080"
+frontend/node_modules/.installed: frontend/package.json frontend/package-lock.json frontend/.npmrc
+	cd frontend && PLAYWRIGHT_SKIP_BROWSER_DOWNLOAD=1 npm ci
+	@touch $@
+
+$(WEB): frontend/node_modules/.installed $(shell find frontend/src frontend/public frontend/scripts -type f) frontend/index.html frontend/vite.config.ts frontend/tsconfig.json
+	cd frontend && npm run build
+	rm -rf $(@D)
+	mkdir $(@D)
+	cp -R frontend/dist/* $(@D)
+
+web: $(WEB) ## build the web app into the package (needs Node.js 20 or newer)
+
+client: $(INSTALLED) frontend/node_modules/.installed ## the API's description, and the web app's types made from it
+	$(BIN)/python -m colorization.api.openapi > frontend/openapi.json
+	cd frontend && npm run client
+
+serve: $(INSTALLED) $(if $(NPM),$(WEB)) ## the REST API and the web app on http://127.0.0.1:5000: ARGS="--port 8080"
+	$(if $(NPM),,@echo "no Node.js here, so no web app: serving the API alone")
 	$(BIN)/colorization serve $(ARGS)
 
 data: $(INSTALLED) ## download COCO val2017 into data/coco
@@ -68,7 +96,7 @@ bench-accelerator: $(INSTALLED)
 	  $(BIN)/python benchmarks/bench_train.py --save --device cuda --seconds 30 --overrides "trainer.precision=$$setting" $(ARGS) || exit; \
 	done
 
-wheel: $(INSTALLED) ## build the wheel, install it in a clean environment and run it from another folder
+wheel: $(INSTALLED) $(if $(NPM),$(WEB)) ## build the wheel, install it in a clean environment and run it from another folder
 	VENV_BIN=$(abspath $(BIN)) tests/check_wheel.sh
 
 archive: $(INSTALLED) ## the same with requirements/archive.txt alone, without torch, and compare the picture with torch's
@@ -81,5 +109,5 @@ openapi: $(INSTALLED) ## write the description of the REST API to openapi.json
 	$(BIN)/python -m colorization.api.openapi > openapi.json
 
 clean: ## remove caches and builds; runs, data and .venv stay
-	rm -rf build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf build dist src/*.egg-info src/colorization/web frontend/dist frontend/test-results .pytest_cache .mypy_cache .ruff_cache
 	find src configs tests weights -name __pycache__ -type d -prune -exec rm -rf {} +

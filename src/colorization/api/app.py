@@ -14,7 +14,7 @@ from flask import Response, request
 
 from colorization import __version__
 from colorization.api import openapi, problems, security, services
-from colorization.api.routes import colorize, docs, history, jobs, metrics, models, session, system, training
+from colorization.api.routes import colorize, docs, history, jobs, metrics, models, session, system, training, web
 from colorization.api.settings import MEGA, Settings
 
 log = logging.getLogger(__name__)
@@ -56,13 +56,7 @@ def create_app(settings: Settings) -> APIFlask:
 
     openapi.register(app)
 
-    @app.get("/")
-    @app.doc(hide=True)
-    def index() -> Response:
-        """Until the web app is here."""
-        text = "colorization: the web app is not built yet. The API is at /api, its description at /api/docs.\n"
-        return Response(text, mimetype="text/plain")
-
+    web.register(app)
     return app
 
 
