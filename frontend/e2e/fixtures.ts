@@ -1,0 +1,118 @@
+/** The real server in an empty folder, with the built app; screenshots; accessibility. */
+import { type ChildProcess, spawn } from 'node:child_process'
+import { createWriteStream, existsSync, mkdtempSync, rmSync } from 'node:fs'
+import { createServer } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join, resolve } from 'node:path'
+
+import { AxeBuilder } from '@axe-core/playwright'
+import { expect, type Page, test as base } from '@playwright/test'
+
+const PYTHON = process.env.COLORIZATION_PYTHON ?? resolve('../.venv/bin/python')
+const START = 60_000 // ms that a server may take to answer
+export const SCREENS = resolve('test-results/screens')
+export const SIZES = { desktop: { width: 1440, height: 900 }, phone: { width: 390, height: 844 } }
+
+async function freePort(): Promise<number> {
+  const asked = createServer()
+  await new Promise<void>((done) => asked.listen(0, '127.0.0.1', done))
+  const { port } = asked.address() as { port: number }
+  await new Promise((done) => asked.close(done))
+  return port
+}
+
+/** `colorization serve` as a process of its own; can be stopped and started again on the same port. */
+export class Server {
+  readonly folder = mkdtempSync(join(tmpdir(), 'colorization-e2e-'))
+  port = 0
+  private process: ChildProcess | undefined
+
+  get url(): string {
+    return `http://127.0.0.1:${this.port}`
+  }
+
+  async start(...overrides: string[]): Promise<this> {
+    this.port ||= await freePort()
+    const log = createWriteStream(join(this.folder, 'server.log'), { flags: 'a' })
+    const it = spawn(PYTHON, ['-m', 'colorization.api.server', 'serve', '--port', String(this.port), ...overrides], {
+      cwd: this.folder,
+    })
+    this.process = it
+    it.stdout.pipe(log)
+    it.stderr.pipe(log)
+    const until = Date.now() + START
+    while (Date.now() < until) {
+      if (it.exitCode !== null) break
+      const answer = await fetch(`${this.url}/api/health`).catch(() => null)
+      if (answer?.ok) return this
+      await new Promise((done) => setTimeout(done, 200))
+    }
+    await this.stop('SIGKILL')
+    throw new Error(`the server did not start; see ${this.folder}/server.log`)
+  }
+
+  async stop(signal: NodeJS.Signals = 'SIGTERM'): Promise<void> {
+    const it = this.process
+    this.process = undefined
+    if (!it || it.exitCode !== null || it.signalCode !== null) return
+    const ended = new Promise((done) => it.once('exit', done))
+    it.kill(signal)
+    await ended
+  }
+
+  remove(): void {
+    rmSync(this.folder, { recursive: true, force: true })
+  }
+}
+
+export const test = base.extend<{ faults: string[] }, { server: Server }>({
+  /** One for each worker. A test that stops it has to start it again. */
+  server: [
+     
+    async ({}, use) => {
+      if (!existsSync('../src/colorization/web/index.html')) throw new Error('the app is not built: run `make web`')
+      const server = await new Server().start()
+      await use(server)
+      await server.stop()
+      server.remove()
+    },
+    { scope: 'worker' },
+  ],
+  baseURL: ({ server }, use) => use(server.url),
+  /** What the page complained of: refused by the content security policy, thrown, not found. A test fails with any left. */
+  faults: [
+    async ({ page }, use) => {
+      const faults: string[] = []
+      page.on('pageerror', (error) => faults.push(String(error)))
+      page.on('console', (message) => message.type() === 'error' && faults.push(message.text()))
+      await use(faults)
+      expect(faults).toEqual([])
+    },
+    { auto: true },
+  ],
+})
+
+/** Fails with what keeps people from using the page (WCAG 2.2 A and AA). */
+export async function accessible(page: Page): Promise<void> {
+  const { violations } = await new AxeBuilder({ page })
+    .withTags(['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa', 'best-practice'])
+    .analyze()
+  expect(violations.map((it) => `${it.id}: ${it.nodes.map((node) => node.html).join(' | ')}`)).toEqual([])
+}
+
+/** The page in both themes and both sizes, into test-results/screens; checked for accessibility in each, and for width. */
+export async function screens(page: Page, name: string): Promise<void> {
+  for (const theme of ['light', 'dark'] as const) {
+    await page.evaluate((it) => (document.documentElement.dataset.theme = it), theme)
+    for (const [size, viewport] of Object.entries(SIZES)) {
+      await page.setViewportSize(viewport)
+      await page.screenshot({ path: join(SCREENS, `${name}-${theme}-${size}.png`), animations: 'disabled' })
+      const wide = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth)
+      expect(wide, `${name} can be scrolled sideways (${size})`).toBeLessThanOrEqual(0)
+      await accessible(page)
+    }
+  }
+  await page.setViewportSize(SIZES.desktop)
+}
+
+export { expect }

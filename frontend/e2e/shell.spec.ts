@@ -1,0 +1,80 @@
+/** What is around every page. */
+import { expect, screens, test } from './fixtures'
+
+const PAGES = {
+  '/': 'Dashboard',
+  '/colorize': 'Colorize',
+  '/batch': 'Batch',
+  '/compare': 'Compare',
+  '/metrics': 'Metrics',
+  '/training': 'Training',
+  '/history': 'History',
+}
+
+test('every page opens from the navigation and by its own address', async ({ page }) => {
+  await page.goto('/')
+  for (const [path, title] of Object.entries(PAGES)) {
+    await page.getByRole('navigation').getByRole('link', { name: title, exact: true }).click()
+    await expect(page).toHaveURL(path)
+    await expect(page.getByRole('heading', { level: 1 })).toHaveText(title)
+    await page.reload()
+    await expect(page.getByRole('heading', { level: 1 })).toHaveText(title)
+    await expect(page).toHaveTitle(`${title} · colorization`)
+  }
+})
+
+test('an unknown address is answered with 404 and the way home', async ({ page, faults }) => {
+  const answer = await page.goto('/nowhere/at/all')
+  expect(answer?.status()).toBe(404)
+  await expect(page.getByRole('heading', { level: 1 })).toHaveText('There is nothing here')
+  await screens(page, 'not-found')
+  await page.getByRole('link', { name: 'To the dashboard', exact: true }).click()
+  await expect(page.getByRole('heading', { level: 1 })).toHaveText('Dashboard')
+  expect(faults.splice(0)).toHaveLength(1) // the browser's own line about the 404
+})
+
+test('the theme is chosen, kept, and there before the first paint', async ({ page }) => {
+  await page.emulateMedia({ colorScheme: 'light' })
+  await page.goto('/')
+  const theme = () => page.evaluate(() => document.documentElement.dataset.theme)
+  expect(await theme()).toBe('light')
+  const button = page.getByRole('button', { name: /^Theme/ })
+  await button.click()
+  await button.click()
+  await expect(page.getByRole('button', { name: 'Theme: dark; change to system' })).toBeVisible()
+  expect(await theme()).toBe('dark')
+  await page.route('**/assets/*.js', (route) => route.abort()) // the app does not start, theme.js does
+  await page.reload({ waitUntil: 'commit' }).catch(() => null)
+  await expect.poll(theme).toBe('dark')
+  await page.unroute('**/assets/*.js')
+  await page.reload()
+  await button.click()
+  await page.emulateMedia({ colorScheme: 'dark' })
+  await expect.poll(theme).toBe('dark')
+})
+
+test('the keyboard gets everywhere', async ({ page }) => {
+  await page.goto('/')
+  await page.keyboard.press('Tab')
+  await expect(page.getByRole('link', { name: 'Skip to the page' })).toBeFocused()
+  await page.keyboard.press('Enter')
+  await expect(page.locator('#main')).toBeFocused()
+})
+
+test('on a phone the other pages are behind More', async ({ page }) => {
+  await page.setViewportSize({ width: 390, height: 844 })
+  await page.goto('/')
+  await page.getByRole('button', { name: 'More' }).click()
+  await page.getByRole('dialog').getByRole('link', { name: 'History' }).click()
+  await expect(page.getByRole('heading', { level: 1 })).toHaveText('History')
+  await expect(page.getByRole('dialog')).toBeHidden()
+})
+
+test('pages are accessible', async ({ page }) => {
+  test.slow()
+  for (const [path, title] of Object.entries(PAGES)) {
+    await page.goto(path)
+    await expect(page.getByRole('heading', { level: 1 })).toHaveText(title)
+    await screens(page, title.toLowerCase())
+  }
+})
