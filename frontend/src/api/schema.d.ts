@@ -4,6 +4,264 @@
  */
 
 export interface paths {
+    "/api/colorize": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Colorize a photo.
+         * @description Answers JSON, or the picture itself where `Accept` prefers an image type to `application/json`.
+         */
+        post: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path?: never;
+                cookie?: never;
+            };
+            requestBody?: {
+                content: {
+                    "multipart/form-data": components["schemas"]["ColorizeIn"];
+                };
+            };
+            responses: {
+                /** @description Successful response */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["ColorizeOut"];
+                    };
+                };
+                /** @description A file has too many bytes or pixels, or the request too many bytes */
+                413: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/problem+json": components["schemas"]["HTTPError"];
+                    };
+                };
+                /** @description The request is no multipart form, or the file no picture of a known type */
+                415: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/problem+json": components["schemas"]["HTTPError"];
+                    };
+                };
+                /** @description A field is wrong, or the file is damaged */
+                422: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/problem+json": components["schemas"]["ValidationError"];
+                    };
+                };
+                /** @description Too many photos wait already */
+                503: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/problem+json": components["schemas"]["HTTPError"];
+                    };
+                };
+                /** @description The disk is full */
+                507: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/problem+json": components["schemas"]["HTTPError"];
+                    };
+                };
+            };
+        };
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/colorize/batch": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Colorize many photos, as a job.
+         * @description A file that cannot be colorized fails alone. The job's stream has an `item` for each file as it is done, and
+         *     `GET /api/jobs/{job_id}/archive` has all results at the end.
+         */
+        post: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path?: never;
+                cookie?: never;
+            };
+            requestBody?: {
+                content: {
+                    "multipart/form-data": components["schemas"]["BatchIn"];
+                };
+            };
+            responses: {
+                /** @description Successful response */
+                202: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["JobOut1"];
+                    };
+                };
+                /** @description A file has too many bytes or pixels, or the request too many bytes */
+                413: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/problem+json": components["schemas"]["HTTPError"];
+                    };
+                };
+                /** @description The request is no multipart form, or the file no picture of a known type */
+                415: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/problem+json": components["schemas"]["HTTPError"];
+                    };
+                };
+                /** @description A field is wrong, or the file is damaged */
+                422: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/problem+json": components["schemas"]["ValidationError"];
+                    };
+                };
+            };
+        };
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/colorize/result/{result_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** A result, whole or by ranges. */
+        get: {
+            parameters: {
+                query?: {
+                    /** @description as an attachment, which browsers save */
+                    download?: boolean;
+                };
+                header?: never;
+                path: {
+                    result_id: string;
+                };
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                /** @description The file */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/octet-stream": string;
+                        "image/avif": string;
+                        "image/bmp": string;
+                        "image/gif": string;
+                        "image/heic": string;
+                        "image/jp2": string;
+                        "image/jpeg": string;
+                        "image/png": string;
+                        "image/tiff": string;
+                        "image/webp": string;
+                    };
+                };
+                /** @description The bytes that Range asks for */
+                206: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "image/avif": string;
+                        "image/bmp": string;
+                        "image/gif": string;
+                        "image/heic": string;
+                        "image/jp2": string;
+                        "image/jpeg": string;
+                        "image/png": string;
+                        "image/tiff": string;
+                        "image/webp": string;
+                    };
+                };
+                /** @description It is what If-None-Match or If-Modified-Since say */
+                304: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content?: never;
+                };
+                /** @description There is no such result, or it has expired */
+                404: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/problem+json": components["schemas"]["HTTPError"];
+                    };
+                };
+                /** @description It does not have the bytes that Range asks for */
+                416: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content?: never;
+                };
+                /** @description Validation error */
+                422: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/problem+json": components["schemas"]["ValidationError"];
+                    };
+                };
+            };
+        };
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/health": {
         parameters: {
             query?: never;
@@ -40,14 +298,1651 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/history/{run_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post?: never;
+        /** Take an ended run out of the history; its files stay unless `files=true`. */
+        delete: {
+            parameters: {
+                query?: {
+                    /** @description The run folder, too, with weights and checkpoints; else it is only left out of lists. */
+                    files?: boolean;
+                };
+                header?: never;
+                path: {
+                    run_id: string;
+                };
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                /** @description Successful response */
+                204: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content?: never;
+                };
+                /** @description There is no such run. */
+                404: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/problem+json": components["schemas"]["HTTPError"];
+                    };
+                };
+                /** @description It has not ended. */
+                409: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/problem+json": components["schemas"]["HTTPError"];
+                    };
+                };
+                /** @description A parameter is wrong. */
+                422: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/problem+json": components["schemas"]["ValidationError"];
+                    };
+                };
+            };
+        };
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/history/config/{run_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** How a run was configured, all defaults included; folders are named without where they lie. */
+        get: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path: {
+                    run_id: string;
+                };
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                /** @description Successful response */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["ConfigOut"];
+                    };
+                };
+                /** @description There is no such run, or it has not started yet. */
+                404: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/problem+json": components["schemas"]["HTTPError"];
+                    };
+                };
+            };
+        };
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/history/logs/{run_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * What a run has told: its epochs with losses, metrics and learning rates, and the lines of its log.
+         * @description A run that failed before it trained has the lines of its process instead.
+         */
+        get: {
+            parameters: {
+                query?: {
+                    page?: number;
+                    per_page?: number;
+                    /** @description Only lines with this, in any case. */
+                    q?: string;
+                };
+                header?: never;
+                path: {
+                    run_id: string;
+                };
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                /** @description Successful response */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["LogsOut"];
+                    };
+                };
+                /** @description There is no such run. */
+                404: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/problem+json": components["schemas"]["HTTPError"];
+                    };
+                };
+                /** @description A parameter is wrong. */
+                422: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/problem+json": components["schemas"]["ValidationError"];
+                    };
+                };
+            };
+        };
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/history/runs": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** All runs that have ended. */
+        get: {
+            parameters: {
+                query?: {
+                    model?: string;
+                    page?: number;
+                    per_page?: number;
+                    /** @description Part of the id or model, in any case. */
+                    q?: string;
+                    /** @description `-`: largest first. */
+                    sort?: "-created" | "created" | "-id" | "id" | "-model" | "model" | "-state" | "state";
+                    state?: "finished" | "failed" | "stopped";
+                };
+                header?: never;
+                path?: never;
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                /** @description Successful response */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["RunsOut"];
+                    };
+                };
+                /** @description A parameter is wrong. */
+                422: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/problem+json": components["schemas"]["ValidationError"];
+                    };
+                };
+            };
+        };
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/history/samples/{run_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** The pictures of a run: a grid of grey, predicted and true photographs for each epoch. */
+        get: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path: {
+                    run_id: string;
+                };
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                /** @description Successful response */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["SamplesOut"];
+                    };
+                };
+                /** @description There is no such run. */
+                404: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/problem+json": components["schemas"]["HTTPError"];
+                    };
+                };
+            };
+        };
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/history/samples/{run_id}/{name}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** One picture of a run. */
+        get: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path: {
+                    name: string;
+                    run_id: string;
+                };
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                /** @description The picture. */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "image/png": string;
+                    };
+                };
+                /** @description There is no such run or picture. */
+                404: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/problem+json": components["schemas"]["HTTPError"];
+                    };
+                };
+            };
+        };
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/history/tensorboard-data/{model_type}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** The scalars of a model's runs by tag, thinned to a number of points; the first and the last are always there. */
+        get: {
+            parameters: {
+                query?: {
+                    /** @description At most, of each curve. */
+                    points?: number;
+                    /** @description The newest so many. */
+                    runs?: number;
+                };
+                header?: never;
+                path: {
+                    model_type: string;
+                };
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                /** @description Successful response */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["CurvesOut"];
+                    };
+                };
+                /** @description There is no such model. */
+                404: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/problem+json": components["schemas"]["HTTPError"];
+                    };
+                };
+                /** @description A parameter is wrong. */
+                422: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/problem+json": components["schemas"]["ValidationError"];
+                    };
+                };
+            };
+        };
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/jobs": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** All jobs, the newest first. */
+        get: {
+            parameters: {
+                query?: {
+                    kind?: "batch" | "evaluate" | "compare";
+                    page?: number;
+                    per_page?: number;
+                    state?: "queued" | "running" | "paused" | "finished" | "failed" | "cancelled";
+                };
+                header?: never;
+                path?: never;
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                /** @description Successful response */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["JobsOut"];
+                    };
+                };
+                /** @description Validation error */
+                422: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/problem+json": components["schemas"]["ValidationError"];
+                    };
+                };
+            };
+        };
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/jobs/{job_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** A job, and a page of its files. */
+        get: {
+            parameters: {
+                query?: {
+                    page?: number;
+                    per_page?: number;
+                };
+                header?: never;
+                path: {
+                    job_id: string;
+                };
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                /** @description Successful response */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["JobWithItemsOut"];
+                    };
+                };
+                /** @description There is no such job */
+                404: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/problem+json": components["schemas"]["HTTPError"];
+                    };
+                };
+                /** @description Validation error */
+                422: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/problem+json": components["schemas"]["ValidationError"];
+                    };
+                };
+            };
+        };
+        put?: never;
+        post?: never;
+        /** Cancel a job; delete one that has ended, with its results. */
+        delete: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path: {
+                    job_id: string;
+                };
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                /** @description The job is being cancelled */
+                202: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["JobOut1"];
+                    };
+                };
+                /** @description The job is deleted */
+                204: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content?: never;
+                };
+                /** @description There is no such job */
+                404: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/problem+json": components["schemas"]["HTTPError"];
+                    };
+                };
+            };
+        };
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/jobs/{job_id}/archive": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** The results of an ended job as a `.zip`, streamed. */
+        get: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path: {
+                    job_id: string;
+                };
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                /** @description The archive */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/zip": string;
+                    };
+                };
+                /** @description There is no such job, or it has no results */
+                404: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/problem+json": components["schemas"]["HTTPError"];
+                    };
+                };
+                /** @description The job has not ended */
+                409: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content?: never;
+                };
+            };
+        };
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/jobs/{job_id}/pause": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Pause a batch; the photos in hand are finished. */
+        post: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path: {
+                    job_id: string;
+                };
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                /** @description Successful response */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["JobOut1"];
+                    };
+                };
+                /** @description There is no such job */
+                404: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/problem+json": components["schemas"]["HTTPError"];
+                    };
+                };
+                /** @description It is no batch, or has ended */
+                409: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/problem+json": components["schemas"]["HTTPError"];
+                    };
+                };
+            };
+        };
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/jobs/{job_id}/resume": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Go on with a paused batch. */
+        post: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path: {
+                    job_id: string;
+                };
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                /** @description Successful response */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["JobOut1"];
+                    };
+                };
+                /** @description There is no such job */
+                404: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/problem+json": components["schemas"]["HTTPError"];
+                    };
+                };
+                /** @description It is not paused */
+                409: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/problem+json": components["schemas"]["HTTPError"];
+                    };
+                };
+            };
+        };
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/jobs/{job_id}/retry": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Try those files of an ended batch again that failed or were not done; refused ones were not stored. */
+        post: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path: {
+                    job_id: string;
+                };
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                /** @description Successful response */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["JobOut1"];
+                    };
+                };
+                /** @description There is no such job */
+                404: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/problem+json": components["schemas"]["HTTPError"];
+                    };
+                };
+                /** @description It has not ended, or has no file to try again */
+                409: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/problem+json": components["schemas"]["HTTPError"];
+                    };
+                };
+            };
+        };
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/jobs/{job_id}/stream": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * A job's progress as server-sent events.
+         * @description Events of type `state` (`{"state", "result" or "error"}`), `progress` (`{"done", "total"}`) and `item` (as in
+         *     `GET /api/jobs/{job_id}`). With `Last-Event-ID` (or `?last_event_id=`) those after it. Ends with the job.
+         */
+        get: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path: {
+                    job_id: string;
+                };
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                /** @description Events */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "text/event-stream": {
+                            data: string;
+                            event: string;
+                            id: string;
+                        };
+                    };
+                };
+                /** @description The job has ended, and Last-Event-ID is its last event */
+                204: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content?: never;
+                };
+                /** @description There is no such job */
+                404: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/problem+json": components["schemas"]["HTTPError"];
+                    };
+                };
+                /** @description Too many streams are open */
+                503: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content?: never;
+                };
+            };
+        };
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/training/runs": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** All runs, whatever their state, those of the command line included. */
+        get: {
+            parameters: {
+                query?: {
+                    model?: string;
+                    page?: number;
+                    per_page?: number;
+                    /** @description Part of the id or model, in any case. */
+                    q?: string;
+                    /** @description `-`: largest first. */
+                    sort?: "-created" | "created" | "-id" | "id" | "-model" | "model" | "-state" | "state";
+                    state?: "queued" | "running" | "finished" | "failed" | "stopped";
+                };
+                header?: never;
+                path?: never;
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                /** @description Successful response */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["RunsOut"];
+                    };
+                };
+                /** @description A parameter is wrong. */
+                422: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/problem+json": components["schemas"]["ValidationError"];
+                    };
+                };
+            };
+        };
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/training/start": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Start a training run, or go on with one.
+         * @description What is asked is checked first: composed with the config tree, the photographs found, the network built. The run
+         *     waits in a queue until its turn comes, trains in a process of its own, and outlives the server.
+         */
+        post: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path?: never;
+                cookie?: never;
+            };
+            requestBody?: {
+                content: {
+                    "application/json": components["schemas"]["StartIn"];
+                };
+            };
+            responses: {
+                /** @description Successful response */
+                201: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["StatusOut"];
+                    };
+                };
+                /** @description The body is not JSON. */
+                400: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/problem+json": components["schemas"]["HTTPError"];
+                    };
+                };
+                /** @description The run to resume has not ended. */
+                409: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/problem+json": components["schemas"]["HTTPError"];
+                    };
+                };
+                /** @description A field cannot work; the answer names it with the reason. Nothing was started. */
+                422: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/problem+json": components["schemas"]["ValidationError"];
+                    };
+                };
+                /** @description The queue is full. */
+                503: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/problem+json": components["schemas"]["HTTPError"];
+                    };
+                };
+            };
+        };
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/training/status/{run_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** How a run is: state, progress, latest metrics. */
+        get: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path: {
+                    run_id: string;
+                };
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                /** @description Successful response */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["StatusOut"];
+                    };
+                };
+                /** @description There is no such run. */
+                404: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/problem+json": components["schemas"]["HTTPError"];
+                    };
+                };
+            };
+        };
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/training/stop/{run_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Stop a run: it leaves the queue, or finishes its batch, saves a checkpoint and ends.
+         * @description It can be gone on with: `resume` of `/api/training/start`.
+         */
+        post: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path: {
+                    run_id: string;
+                };
+                cookie?: never;
+            };
+            requestBody?: {
+                content: {
+                    "application/json": components["schemas"]["StopIn"];
+                };
+            };
+            responses: {
+                /** @description Successful response */
+                202: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["StatusOut"];
+                    };
+                };
+                /** @description The body is not JSON. */
+                400: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/problem+json": components["schemas"]["HTTPError"];
+                    };
+                };
+                /** @description There is no such run. */
+                404: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/problem+json": components["schemas"]["HTTPError"];
+                    };
+                };
+                /** @description It has ended, or trains on another machine. */
+                409: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/problem+json": components["schemas"]["HTTPError"];
+                    };
+                };
+                /** @description A field is wrong. */
+                422: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/problem+json": components["schemas"]["ValidationError"];
+                    };
+                };
+            };
+        };
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/training/stream/{run_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * A run as it goes on, as server-sent events.
+         * @description `metrics` (a row of metrics: step, epoch, split, name, value), `sample` (a picture: name, epoch, url), `log` (a
+         *     line: text), `status` (the run, as in `/api/training/runs`) and at last, when its process is gone, `end` (the same).
+         *     A client that comes back with the id of the last event that it has had, in the header `Last-Event-ID` or the
+         *     parameter `last_event_id`, misses nothing and gets nothing twice; with an id that is none it gets all from the
+         *     beginning.
+         */
+        get: {
+            parameters: {
+                query?: never;
+                header?: never;
+                path: {
+                    run_id: string;
+                };
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                /** @description Server-sent events; see the description of the route. */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "text/event-stream": string;
+                    };
+                };
+                /** @description The client has had all events of a run that has ended. */
+                204: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content?: never;
+                };
+                /** @description There is no such run. */
+                404: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/problem+json": components["schemas"]["HTTPError"];
+                    };
+                };
+                /** @description Too many streams are open. */
+                503: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/problem+json": components["schemas"]["HTTPError"];
+                    };
+                };
+            };
+        };
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
 }
 export type webhooks = Record<string, never>;
 export interface components {
     schemas: {
+        BatchIn: {
+            /**
+             * @description how several are merged
+             * @default mean
+             * @enum {string}
+             */
+            ensemble: "mean" | "median";
+            /** @description the photos */
+            files: string[];
+            /**
+             * @description average with the answer for the mirror image
+             * @default false
+             */
+            flips: boolean;
+            /**
+             * @description of the result
+             * @default same
+             * @enum {string}
+             */
+            format: "same" | "jpeg" | "png" | "webp" | "tiff";
+            /**
+             * @description color: the photo's own colours are the truth, and the answer has metrics
+             * @default grey
+             * @enum {string}
+             */
+            mode: "grey" | "color";
+            /** @description one more of them */
+            model?: string;
+            /**
+             * @description of JPEG and WebP
+             * @default 95
+             */
+            quality: number;
+            /**
+             * @description factor on the chroma
+             * @default 1
+             */
+            saturation: number;
+            /**
+             * @description short side of what the network sees, pixels; default as it was trained
+             * @default null
+             */
+            size: number | null;
+            /**
+             * @description 0 grey, 1 the full colours
+             * @default 1
+             */
+            strength: number;
+            /**
+             * @description also a heat map of where the colours were guessed
+             * @default false
+             */
+            uncertainty: boolean;
+            /** @description ids or stages, repeated or with commas; several are merged. Default: shipped-unet */
+            weights?: string[];
+        };
+        BestOut: {
+            name?: string;
+            value?: number;
+        };
+        ColorizeIn: {
+            /**
+             * @description how several are merged
+             * @default mean
+             * @enum {string}
+             */
+            ensemble: "mean" | "median";
+            /**
+             * Format: binary
+             * @description the photo
+             */
+            file: string;
+            /**
+             * @description average with the answer for the mirror image
+             * @default false
+             */
+            flips: boolean;
+            /**
+             * @description of the result
+             * @default same
+             * @enum {string}
+             */
+            format: "same" | "jpeg" | "png" | "webp" | "tiff";
+            /**
+             * @description color: the photo's own colours are the truth, and the answer has metrics
+             * @default grey
+             * @enum {string}
+             */
+            mode: "grey" | "color";
+            /** @description one more of them */
+            model?: string;
+            /**
+             * @description of JPEG and WebP
+             * @default 95
+             */
+            quality: number;
+            /**
+             * @description factor on the chroma
+             * @default 1
+             */
+            saturation: number;
+            /**
+             * @description short side of what the network sees, pixels; default as it was trained
+             * @default null
+             */
+            size: number | null;
+            /**
+             * @description 0 grey, 1 the full colours
+             * @default 1
+             */
+            strength: number;
+            /**
+             * @description also a heat map of where the colours were guessed
+             * @default false
+             */
+            uncertainty: boolean;
+            /** @description ids or stages, repeated or with commas; several are merged. Default: shipped-unet */
+            weights?: string[];
+        };
+        ColorizeOut: {
+            height: number;
+            metrics: (Record<string, never> | null) | components["schemas"]["ScoresOut"];
+            pages: number;
+            result: components["schemas"]["ResultOut"];
+            seconds: number;
+            /** @description the photo as it was sent */
+            truth: components["schemas"]["ResultOut"] | (Record<string, never> | null);
+            /** @description the heat map */
+            uncertainty: components["schemas"]["ResultOut"] | (Record<string, never> | null);
+            weights: components["schemas"]["UsedWeightsOut"][];
+            width: number;
+        };
+        ConfigOut: {
+            config: {
+                [key: string]: unknown;
+            };
+            id: string;
+            overrides: string[];
+        };
+        CurveOut: {
+            epochs: (number | null)[];
+            run_id: string;
+            steps: number[];
+            values: number[];
+        };
+        CurvesOut: {
+            model: string;
+            /** @description By tag, as TensorBoard has them: `train/loss`, `val/delta_e2000`, ... */
+            tags: {
+                [key: string]: components["schemas"]["CurveOut"][];
+            };
+        };
+        EpochOut: {
+            /** @description From 0. */
+            epoch: number;
+            /** @description The last learning rate. */
+            lr: number | null;
+            /** @description The last that was logged. */
+            step: number;
+            /** @description Means of what was logged. */
+            train: {
+                [key: string]: number;
+            };
+            /** @description The last of the epoch. */
+            val: {
+                [key: string]: number;
+            };
+        };
         HealthOut: {
             /** @example ok */
             status: string;
             version: string;
+        };
+        HTTPError: {
+            /** @example size: should be 32 pixels or more */
+            detail: string;
+            errors?: {
+                [key: string]: string[];
+            };
+            /** @example 422 */
+            status: number;
+            /** @example Unprocessable Content */
+            title: string;
+            /** @example about:blank */
+            type: string;
+        };
+        ItemOut: {
+            /** @description why it failed */
+            error: string | null;
+            /** @description as the client called it */
+            name: string;
+            /** @description from 0, in the order of the request */
+            number: number;
+            /** @description what came of it */
+            result: {
+                [key: string]: unknown;
+            } | null;
+            /** @enum {string} */
+            state: "waiting" | "done" | "failed";
+        };
+        JobOut: {
+            /** Format: date-time */
+            created: string;
+            /** @description of total */
+            done: number;
+            /** Format: date-time */
+            ended: string | null;
+            /** @description why it failed */
+            error: string | null;
+            id: string;
+            /** @example batch */
+            kind: string;
+            /** @description what came of it, once it is finished */
+            result: {
+                [key: string]: unknown;
+            } | null;
+            /** Format: date-time */
+            started: string | null;
+            /** @enum {string} */
+            state: "queued" | "running" | "paused" | "finished" | "failed" | "cancelled";
+            /** @description its progress as server-sent events */
+            stream: string;
+            /** @description 0 until it is known */
+            total: number;
+            /** @example /api/jobs/0123456789abcdef0123456789abcdef */
+            url: string;
+        };
+        JobOut1: {
+            /** Format: date-time */
+            created: string;
+            /** @description of total */
+            done: number;
+            /** Format: date-time */
+            ended: string | null;
+            /** @description why it failed */
+            error: string | null;
+            id: string;
+            /** @example batch */
+            kind: string;
+            /** @description what came of it, once it is finished */
+            result: {
+                [key: string]: unknown;
+            } | null;
+            /** Format: date-time */
+            started: string | null;
+            /** @enum {string} */
+            state: "queued" | "running" | "paused" | "finished" | "failed" | "cancelled";
+            /** @description its progress as server-sent events */
+            stream: string;
+            /** @description 0 until it is known */
+            total: number;
+            /** @example /api/jobs/0123456789abcdef0123456789abcdef */
+            url: string;
+        };
+        JobsOut: {
+            jobs: components["schemas"]["JobOut"][];
+            /** @description of all pages */
+            total: number;
+        };
+        JobWithItemsOut: {
+            /** Format: date-time */
+            created: string;
+            /** @description of total */
+            done: number;
+            /** Format: date-time */
+            ended: string | null;
+            /** @description why it failed */
+            error: string | null;
+            id: string;
+            items: components["schemas"]["ItemOut"][];
+            items_total: number;
+            /** @example batch */
+            kind: string;
+            /** @description what came of it, once it is finished */
+            result: {
+                [key: string]: unknown;
+            } | null;
+            /** Format: date-time */
+            started: string | null;
+            /** @enum {string} */
+            state: "queued" | "running" | "paused" | "finished" | "failed" | "cancelled";
+            /** @description its progress as server-sent events */
+            stream: string;
+            /** @description 0 until it is known */
+            total: number;
+            /** @example /api/jobs/0123456789abcdef0123456789abcdef */
+            url: string;
+        };
+        LineOut: {
+            /** @description In the whole log, from 1. */
+            number: number;
+            text: string;
+        };
+        LogsOut: {
+            epochs: components["schemas"]["EpochOut"][];
+            id: string;
+            lines: components["schemas"]["LineOut"][];
+            page: number;
+            per_page: number;
+            /** @description Of the best checkpoint. */
+            test: {
+                [key: string]: number;
+            };
+            /** @description Lines on all pages. */
+            total: number;
+        };
+        ResultOut: {
+            bytes: number;
+            /**
+             * Format: date-time
+             * @description earlier only while results take more than results_mb
+             */
+            expires: string;
+            id: string;
+            /** @example image/jpeg */
+            media_type: string;
+            /** @example photo-colorized.jpg */
+            name: string;
+            /** @example /api/colorize/result/0123456789abcdef0123456789abcdef */
+            url: string;
+        };
+        RunOut: {
+            best: (Record<string, never> | null) | components["schemas"]["BestOut"];
+            /** @description ISO 8601, UTC. */
+            created: string;
+            /** @description Epochs done. */
+            epoch: number | null;
+            /** @description Why it failed. */
+            error: string | null;
+            eta_seconds: number | null;
+            /** @description Machine that trains it, or did. */
+            host: string | null;
+            id: string;
+            max_epochs: number | null;
+            model: string;
+            /** @enum {string} */
+            origin: "api" | "command line";
+            /** @description Checkpoint that it started from. */
+            parent: string | null;
+            /** @description Share of the epochs done, 0 to 1. */
+            progress: number | null;
+            /** @description Has ended, with a checkpoint to go on from. */
+            resumable: boolean;
+            /** @enum {string} */
+            state: "queued" | "running" | "finished" | "failed" | "stopped";
+            /** @description Optimizer steps done. */
+            step: number | null;
+            /** @description Was asked to stop and has not ended yet. */
+            stopping: boolean;
+            /** @description Its events, see `/api/training/stream/{run_id}`. */
+            stream: string;
+            updated: string | null;
+        };
+        RunsOut: {
+            page: number;
+            per_page: number;
+            runs: components["schemas"]["RunOut"][];
+            /** @description Of all pages. */
+            total: number;
+        };
+        SampleOut: {
+            epoch: number | null;
+            name: string;
+            url: string;
+        };
+        SamplesOut: {
+            id: string;
+            samples: components["schemas"]["SampleOut"][];
+        };
+        ScoresOut: {
+            colorfulness: number;
+            delta_e2000: number;
+            lpips: number | null;
+            /** @description why lpips is null */
+            lpips_missing: string | null;
+            /** @description dB */
+            psnr: number;
+            /** @description side of the centre crop that was measured */
+            size: number;
+            ssim: number;
+            true_colorfulness: number;
+        };
+        StartIn: {
+            /** @enum {string} */
+            accelerator?: "auto" | "cpu" | "cuda" | "mps";
+            batch_size?: number;
+            /**
+             * @description For `folder` and `coco`: a folder of photographs below a data root of the server, relative to it. Default: the first root.
+             * @example coco/val2017
+             */
+            data?: string;
+            /**
+             * @description Kind of data; `folder` is your own photographs, `sample` a few that always are there.
+             * @enum {string}
+             */
+            datamodule?: "cifar10" | "coco" | "folder" | "sample";
+            epochs?: number;
+            /** @description Side of the crops, pixels. */
+            image_size?: number;
+            /** @description Of the L1 term, in `gan` and `fusion`. */
+            l1_weight?: number;
+            /** @description Learning rate. */
+            lr?: number;
+            /**
+             * @example unet
+             * @enum {string}
+             */
+            model?: "baseline" | "fusion" | "gan" | "unet";
+            /**
+             * @description Further settings of the config tree, as on the command line. No files, no interpolations.
+             * @example [
+             *       "experiment=quickstart",
+             *       "model.network.width=16"
+             *     ]
+             */
+            overrides?: string[];
+            /** @description Id of an ended run to go on with, as it was configured; only `epochs` may be given. */
+            resume?: string;
+            seed?: number;
+        };
+        StatusOut: {
+            best: (Record<string, never> | null) | components["schemas"]["BestOut"];
+            /** @description ISO 8601, UTC. */
+            created: string;
+            /** @description Epochs done. */
+            epoch: number | null;
+            /** @description Why it failed. */
+            error: string | null;
+            eta_seconds: number | null;
+            /** @description Machine that trains it, or did. */
+            host: string | null;
+            id: string;
+            max_epochs: number | null;
+            /** @description Latest values by `split/name`; null where one could not be computed. */
+            metrics: {
+                [key: string]: number | null;
+            };
+            model: string;
+            /** @enum {string} */
+            origin: "api" | "command line";
+            /** @description Checkpoint that it started from. */
+            parent: string | null;
+            /** @description In the queue, from 1. */
+            position: number | null;
+            /** @description Share of the epochs done, 0 to 1. */
+            progress: number | null;
+            /** @description Has ended, with a checkpoint to go on from. */
+            resumable: boolean;
+            /** @enum {string} */
+            state: "queued" | "running" | "finished" | "failed" | "stopped";
+            /** @description Optimizer steps done. */
+            step: number | null;
+            /** @description Was asked to stop and has not ended yet. */
+            stopping: boolean;
+            /** @description Its events, see `/api/training/stream/{run_id}`. */
+            stream: string;
+            updated: string | null;
+        };
+        StopIn: {
+            /**
+             * @description Kill the process if it has not ended within 10 seconds.
+             * @default false
+             */
+            force: boolean;
+        };
+        UsedWeightsOut: {
+            /** @description as it was asked for */
+            id: string;
+            sha256: string;
+            /** @example unet */
+            stage: string;
+        };
+        ValidationError: {
+            /** @example size: should be 32 pixels or more */
+            detail: string;
+            errors?: {
+                [key: string]: string[];
+            };
+            /** @example 422 */
+            status: number;
+            /** @example Unprocessable Content */
+            title: string;
+            /** @example about:blank */
+            type: string;
         };
     };
     responses: never;
