@@ -68,7 +68,6 @@ export class Server {
 export const test = base.extend<{ faults: string[] }, { server: Server }>({
   /** One for each worker. A test that stops it has to start it again. */
   server: [
-     
     async ({}, use) => {
       if (!existsSync('../src/colorization/web/index.html')) throw new Error('the app is not built: run `make web`')
       const server = await new Server().start()
