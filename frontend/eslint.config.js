@@ -15,4 +15,5 @@ export default defineConfigWithVueTs(
       'vue/no-static-inline-styles': 'error', // refused by the server's content security policy
     },
   },
+  { files: ['src/**/*.test.ts'], rules: { '@typescript-eslint/no-non-null-assertion': 'off' } },
 )
