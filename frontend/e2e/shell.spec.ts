@@ -33,7 +33,7 @@ test('an unknown address is answered with 404 and the way home', async ({ page, 
   expect(faults.splice(0)).toHaveLength(1) // the browser's own line about the 404
 })
 
-test('the theme is chosen, kept, and there before the first paint', async ({ page }) => {
+test('the theme is chosen, kept, and there before the first paint', async ({ page, faults }) => {
   await page.emulateMedia({ colorScheme: 'light' })
   await page.goto('/')
   const theme = () => page.evaluate(() => document.documentElement.dataset.theme)
@@ -51,6 +51,7 @@ test('the theme is chosen, kept, and there before the first paint', async ({ pag
   await button.click()
   await page.emulateMedia({ colorScheme: 'dark' })
   await expect.poll(theme).toBe('dark')
+  expect([...new Set(faults.splice(0))]).toEqual(['Failed to load resource: net::ERR_FAILED']) // the script that was held back
 })
 
 test('the keyboard gets everywhere', async ({ page }) => {
