@@ -8,6 +8,7 @@ const server = process.env.COLORIZATION_URL ?? 'http://127.0.0.1:5000'
 
 export default defineConfig({
   plugins: [vue(), tailwindcss()],
+  cacheDir: 'node_modules/.vite',
   resolve: { alias: { '@': fileURLToPath(new URL('./src', import.meta.url)) } },
   // The server refuses what comes from another site: the proxy speaks as the server's own page.
   server: {
