@@ -275,7 +275,7 @@ def test_names_reach_no_file_and_no_header(make_app: Any, photo_bytes: Any, tmp_
     shown = answer["name"]
     assert shown.isprintable() and not set(shown) & set('/\\<>:"|?*\0\r\n\u202e') and len(shown) < 130
     assert shown.endswith("-colorized.jpg") and not shown.startswith(".")
-    got = app.test_client().get(answer["url"] + "?download=1")
+    got = app.test_client().get(answer["url"] + "?download=true")
     assert got.status_code == 200 and got.headers["Content-Disposition"].startswith("attachment; filename")
     assert "Set-Cookie" not in got.headers
     (stored,) = (tmp_path / "outputs" / "server" / "results").iterdir()

@@ -22,16 +22,6 @@ ANYWHERE = {
     "421": "The Host header names another server.",
     "429": "Too many requests; Retry-After has the seconds.",
 }
-# One event of a stream.
-EVENT = {
-    "type": "object",
-    "required": ["id", "event", "data"],
-    "properties": {
-        "id": {"type": "string", "description": "Comes back as Last-Event-ID, to go on after it."},
-        "event": {"type": "string"},
-        "data": {"type": "string", "description": "JSON"},
-    },
-}
 
 
 def register(app: APIFlask) -> None:
@@ -68,8 +58,6 @@ def _complete(spec: Any, protected: bool) -> Any:
                 if status >= "400":
                     schema = {"$ref": "#/components/schemas/Problem"}
                     response["content"] = {problems.CONTENT_TYPE: {"schema": schema}}
-            if "text/event-stream" in (content := responses.get("200", {}).get("content", {})):
-                content["text/event-stream"] = {"schema": EVENT}
             operation["responses"] = dict(sorted(responses.items()))
     return spec
 

@@ -184,6 +184,10 @@ def register(app: APIFlask, settings: Settings) -> None:
     """Put the checks before every request of ``app``; :func:`access` is the object that makes them."""
     it = app.extensions["colorization.access"] = Access(settings)
 
+    def no_nul() -> None:
+        if "\0" in request.path:  # no file's name has one, nor any text in PostgreSQL
+            raise Problem(404, "there is no such address")
+
     def limit_body() -> None:
         if request.mimetype != "multipart/form-data":
             request.max_content_length = MEGA
@@ -195,6 +199,7 @@ def register(app: APIFlask, settings: Settings) -> None:
         it.preflight,
         it.check_token,
         it.check_rate,
+        no_nul,
     )
     for check in checks:
         app.before_request(check)

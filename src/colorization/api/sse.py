@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +17,18 @@ from colorization.api.problems import Problem
 
 POLL = 0.2  # seconds between two looks; a client learns of a change within that
 HEARTBEAT = 10.0  # seconds of silence after which a comment keeps the connection open
+
+
+# One event, for ``openapi.json``.
+SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "required": ["id", "event", "data"],
+    "properties": {
+        "id": {"type": "string", "description": "Comes back as Last-Event-ID, to go on after it."},
+        "event": {"type": "string"},
+        "data": {"type": "string", "description": "JSON"},
+    },
+}
 
 
 @dataclass(frozen=True)
@@ -36,11 +50,17 @@ class Event:
         return f"id: {self.id}\nevent: {self.type}\ndata: {json.dumps(self.data, allow_nan=False)}\n\n"
 
 
+def last_event_id() -> str | None:
+    """The id of the last event that the client of this request has had; a parameter says it where no header can."""
+    return request.headers.get("Last-Event-ID") or request.args.get("last_event_id")
+
+
 class Streams:
     """All open streams of a server, of which there are at most ``limit``: each takes a thread."""
 
     def __init__(self, limit: int) -> None:
         self.limit, self.open = limit, 0
+        self._sockets: set[Any] = set()  # of gunicorn; waitress waits for no client
         self._lock = threading.Lock()
         self.closing = threading.Event()
 
@@ -58,16 +78,28 @@ class Streams:
             if self.open >= self.limit:
                 raise Problem(503, f"{self.limit} streams are open already; try again later", retry_after=5)
             self.open += 1
-        lines = self._lines(source, request.headers.get("Last-Event-ID") or request.args.get("last_event_id"))
+        connection = request.environ.get("gunicorn.socket")
+        if connection is not None:
+            self._sockets.add(connection)
+        lines = self._lines(source, last_event_id())
         response = Response(lines, mimetype="text/event-stream")
         response.headers["Cache-Control"] = "no-store"
         response.headers["X-Accel-Buffering"] = "no"
-        response.call_on_close(self._closed)
+
+        def closed() -> None:
+            with self._lock:
+                self.open -= 1
+            self._sockets.discard(connection)
+
+        response.call_on_close(closed)
         return response
 
-    def _closed(self) -> None:
-        with self._lock:
-            self.open -= 1
+    def cut(self) -> None:
+        """Break the connections of the streams that are still open: of clients that take nothing, for which a thread
+        waits."""
+        for connection in list(self._sockets):
+            with suppress(OSError):  # it has just ended
+                connection.shutdown(socket.SHUT_RDWR)
 
     def _lines(self, source: Callable[[str | None], Iterable[Event]], last: str | None) -> Iterator[str]:
         yield "retry: 1000\n\n"
@@ -76,7 +108,7 @@ class Streams:
             for event in source(last):
                 yield str(event)
                 last, spoke = event.id, time.monotonic()
-                if event.last:
+                if event.last or self.closing.is_set():
                     return
             if time.monotonic() - spoke >= HEARTBEAT:
                 yield ": still here\n\n"

@@ -196,7 +196,7 @@ class Trainings:
             if id in self._seen and (stamp := _stamp(self.runs_dir / id / "status.json")):
                 self._read({id: stamp})
         with self.database() as session:
-            row = session.get(Run, id) if id.isprintable() else None
+            row = session.get(Run, id)
         if row is None or row.removed:
             raise Problem(404, "there is no such run; GET /api/training/runs lists them")
         return row

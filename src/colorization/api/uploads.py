@@ -7,6 +7,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+from flask import request
 from sqlalchemy import select
 from werkzeug.datastructures import FileStorage
 
@@ -85,6 +86,19 @@ def store(given: FileStorage, folder: Path, settings: Settings) -> Upload:
         raise Problem(503, f"{name}: cannot be stored ({error.strerror})", retry_after=60) from error
     finally:
         path.unlink(missing_ok=True)
+
+
+def check_form(settings: Settings, single: bool) -> None:
+    """Bound the form of the request before it is read; ``single``: it has one file.
+
+    Raises:
+        Problem: 415, it is none.
+    """
+    if request.mimetype != "multipart/form-data":
+        raise Problem(415, "the request should be a form, multipart/form-data")
+    if single:
+        request.max_content_length = (settings.upload_mb + 1) * MEGA
+        request.max_form_parts = 100
 
 
 def problem(error: Exception, upload: Upload) -> Problem:

@@ -5,31 +5,23 @@ from __future__ import annotations
 from typing import Any
 
 from apiflask import APIBlueprint, Schema
-from apiflask.fields import Boolean, File, Float, Integer, List, Nested, String
-from apiflask.validators import Length, OneOf, Range, Regexp
+from apiflask.fields import File, Float, Integer, List, Nested, String
+from apiflask.validators import Length, OneOf, Range
 from flask import Response, request, send_file
 from marshmallow import post_load
 
+from colorization.api import uploads
 from colorization.api.problems import Problem
+from colorization.api.routes.fields import BINARY, WEIGHTS_ID, WEIGHTS_IDS, flag
 from colorization.api.routes.jobs import JobOut, answer
 from colorization.api.services import services
-from colorization.api.settings import MEGA
 from colorization.api.uploads import MEDIA_TYPES
 from colorization.color import MERGES
 from colorization.pictures import TYPES
 
 blueprint = APIBlueprint("colorize", __name__, tag="Colorize")
 
-WEIGHTS_ID = Regexp(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$", error="should be an id of GET /api/checkpoints, or a stage")
-WEIGHTS_IDS = Regexp(
-    r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}(,[A-Za-z0-9][A-Za-z0-9._-]{0,127}){0,7}$",
-    error="should be ids of GET /api/checkpoints, or stages",
-)
-IMAGES = {type: {"schema": {"type": "string", "format": "binary"}} for type in sorted(set(MEDIA_TYPES.values()))}
-
-
-def _flag(description: str) -> Boolean:
-    return Boolean(load_default=False, truthy={"true"}, falsy={"false"}, metadata={"description": description})
+IMAGES = dict.fromkeys(sorted(set(MEDIA_TYPES.values())), BINARY)
 
 
 class OptionsIn(Schema):
@@ -49,10 +41,10 @@ class OptionsIn(Schema):
     )
     saturation = Float(load_default=1.0, validate=Range(0, 10), metadata={"description": "factor on the chroma"})
     strength = Float(load_default=1.0, validate=Range(0, 1), metadata={"description": "0 grey, 1 the full colours"})
-    flips = _flag("average with the answer for the mirror image")
+    flips = flag("average with the answer for the mirror image")
     format = String(load_default="same", validate=OneOf(("same", *TYPES)), metadata={"description": "of the result"})
     quality = Integer(load_default=95, validate=Range(1, 100), metadata={"description": "of JPEG and WebP"})
-    uncertainty = _flag("also a heat map of where the colours were guessed")
+    uncertainty = flag("also a heat map of where the colours were guessed")
     mode = String(
         load_default="grey",
         validate=OneOf(("grey", "color")),
@@ -139,14 +131,8 @@ ERRORS: Any = {
 @blueprint.before_request
 def limit() -> None:
     """What a form may be, before it is read."""
-    if request.method != "POST":
-        return
-    settings = services().settings
-    if request.mimetype != "multipart/form-data":
-        raise Problem(415, "the request should be a form, multipart/form-data")
-    if request.endpoint == "colorize.colorize":
-        request.max_content_length = (settings.upload_mb + 1) * MEGA
-        request.max_form_parts = 100
+    if request.method == "POST":
+        uploads.check_form(services().settings, single=request.endpoint == "colorize.colorize")
 
 
 @blueprint.post("/colorize")
@@ -188,16 +174,11 @@ def batch(form_and_files_data: dict[str, Any]) -> dict[str, Any]:
 class ResultIn(Schema):
     """How a result is sent."""
 
-    download = Boolean(
-        load_default=False,
-        truthy={"1", "true"},
-        falsy={"0", "false"},
-        metadata={"description": "as an attachment, which browsers save"},
-    )
+    download = flag("as an attachment, which browsers save")
 
 
 RESULT_RESPONSES: Any = {
-    "200": {"description": "The file", "content": {**IMAGES, "application/octet-stream": IMAGES["image/png"]}},
+    "200": {"description": "The file", "content": {**IMAGES, "application/octet-stream": BINARY}},
     "206": {"description": "The bytes that Range asks for", "content": IMAGES},
     "304": {"description": "It is what If-None-Match or If-Modified-Since say"},
     "404": {"description": "There is no such result, or it has expired"},

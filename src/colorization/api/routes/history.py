@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import yaml
 from apiflask import APIBlueprint, Schema
-from apiflask.fields import Boolean, Dict, Float, Integer, List, Nested, Raw, String
+from apiflask.fields import Dict, Float, Integer, List, Nested, Raw, String
 from apiflask.validators import Length, OneOf, Range
 from flask import Response, send_file
 
@@ -15,7 +15,8 @@ from colorization import runs
 from colorization.api import plan, streams
 from colorization.api.problems import Problem
 from colorization.api.redact import without_paths
-from colorization.api.routes.training import NOT_FOUND, PageIn, RunsIn, RunsOut, page_of
+from colorization.api.routes.fields import BINARY, PageIn, flag
+from colorization.api.routes.training import NOT_FOUND, RunsIn, RunsOut, page_of
 from colorization.api.services import services
 from colorization.api.training import UNFINISHED
 
@@ -24,7 +25,7 @@ blueprint = APIBlueprint("history", __name__, tag="History")
 ENDED = tuple(state for state in runs.STATES if state not in UNFINISHED)
 PICTURE: Any = {
     "description": "The picture.",
-    "content": {"image/png": {"schema": {"type": "string", "format": "binary"}}},
+    "content": {"image/png": BINARY},
 }
 
 
@@ -124,14 +125,7 @@ class SamplesOut(Schema):
 class DeleteIn(Schema):
     """What to delete."""
 
-    files = Boolean(
-        load_default=False,
-        truthy={"true"},
-        falsy={"false"},
-        metadata={
-            "description": "The run folder, too, with weights and checkpoints; else it is only left out of lists."
-        },
-    )
+    files = flag("The run folder, too, with weights and checkpoints; else it is only left out of lists.")
 
 
 @blueprint.get("/history/runs")
@@ -200,7 +194,7 @@ def epochs(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def curves(model_type: str, query_data: dict[str, Any]) -> dict[str, Any]:
     """The scalars of a model's runs by tag, thinned to a number of points; the first and the last are always there."""
     trainings = services().trainings
-    found, total = trainings.find(1, query_data["runs"], model=model_type) if model_type.isprintable() else ([], 0)
+    found, total = trainings.find(1, query_data["runs"], model=model_type)
     if not total and model_type not in plan.choices("model"):
         raise Problem(404, "there is no such model; GET /api/models lists them")
     tags: dict[str, list[dict[str, Any]]] = {}

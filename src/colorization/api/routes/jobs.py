@@ -6,23 +6,19 @@ from typing import Any
 
 from apiflask import APIBlueprint, Schema
 from apiflask.fields import Dict, Integer, List, Nested, String
-from apiflask.validators import OneOf, Range
-from flask import Response, request, url_for
+from apiflask.validators import OneOf
+from flask import Response, url_for
 
 from colorization.api.database import JOB_STATES, Job
 from colorization.api.jobs import ENDED, item_event
 from colorization.api.problems import Problem
+from colorization.api.routes.fields import BINARY, EVENTS, PageIn
 from colorization.api.services import services
+from colorization.api.sse import last_event_id
 
 blueprint = APIBlueprint("jobs", __name__, tag="Jobs")
 
 ITEM_STATES = ("waiting", "done", "failed")
-EVENT: dict[str, Any] = {
-    "type": "object",
-    "required": ["id", "event", "data"],
-    "properties": {k: {"type": "string"} for k in ("id", "event", "data")},
-}
-EVENT_STREAM: dict[str, Any] = {"text/event-stream": {"schema": EVENT}}
 
 
 class JobOut(Schema):
@@ -64,13 +60,6 @@ class JobsOut(Schema):
 
     jobs = List(Nested(JobOut), required=True)
     total = Integer(required=True, metadata={"description": "of all pages"})
-
-
-class PageIn(Schema):
-    """Which page."""
-
-    page = Integer(load_default=1, validate=Range(1, 1_000_000))
-    per_page = Integer(load_default=100, validate=Range(1, 1000))
 
 
 class JobsIn(PageIn):
@@ -118,7 +107,7 @@ def job(job_id: str, query_data: dict[str, Any]) -> dict[str, Any]:
 
 
 STREAM_RESPONSES: Any = {
-    "200": {"description": "Events", "content": EVENT_STREAM},
+    "200": EVENTS,
     "204": {"description": "The job has ended, and Last-Event-ID is its last event"},
     "404": {"description": "There is no such job"},
     "503": {"description": "Too many streams are open"},
@@ -131,7 +120,7 @@ DELETE_RESPONSES: Any = {
 ARCHIVE_RESPONSES: Any = {
     "200": {
         "description": "The archive",
-        "content": {"application/zip": {"schema": {"type": "string", "format": "binary"}}},
+        "content": {"application/zip": BINARY},
     },
     "404": {"description": "There is no such job, or it has no results"},
     "409": {"description": "The job has not ended"},
@@ -147,7 +136,7 @@ def stream(job_id: str) -> Response:
     `GET /api/jobs/{job_id}`). With `Last-Event-ID` (or `?last_event_id=`) those after it. Ends with the job.
     """
     found, of = find(job_id), services().jobs
-    last = request.headers.get("Last-Event-ID") or request.args.get("last_event_id")
+    last = last_event_id()
     if last and found.state in ENDED and not list(of.events(job_id, last)):
         return Response(status=204)  # tells an EventSource to stop connecting again
     return services().streams.response(lambda last: of.events(job_id, last))

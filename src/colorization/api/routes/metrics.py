@@ -6,22 +6,22 @@ import io
 from typing import Any
 
 from apiflask import APIBlueprint, Schema
-from apiflask.fields import Boolean, Dict, File, Float, Integer, List, Nested, String
+from apiflask.fields import Dict, File, Float, Integer, List, Nested, String
 from apiflask.validators import Length, OneOf, Range, Regexp
 from flask import Response, request, send_file, url_for
 from marshmallow import post_load
 
 from colorization.api import data as photographs
 from colorization.api import evaluation as evaluations
-from colorization.api import weights
+from colorization.api import uploads, weights
 from colorization.api.database import Evaluation
 from colorization.api.jobs import new_id
 from colorization.api.plan import find_folder
 from colorization.api.problems import Problem, invalid
-from colorization.api.routes.colorize import ERRORS, WEIGHTS_IDS, _flag
-from colorization.api.routes.jobs import JobOut, PageIn, answer
+from colorization.api.routes.colorize import ERRORS
+from colorization.api.routes.fields import BINARY, WEIGHTS_ID, WEIGHTS_IDS, JSONBoolean, PageIn, flag
+from colorization.api.routes.jobs import JobOut, answer
 from colorization.api.services import services
-from colorization.api.settings import MEGA
 from colorization.color import MERGES
 from colorization.pictures import TYPES
 
@@ -37,7 +37,7 @@ class EvaluationIn(Schema):
     """What to evaluate, on what, how."""
 
     weights = List(
-        String(validate=Regexp(weights.ID), metadata={"example": "shipped-unet"}),
+        String(validate=WEIGHTS_ID, metadata={"example": "shipped-unet"}),
         load_default=None,
         allow_none=True,
         validate=Length(1, 32),
@@ -57,7 +57,7 @@ class EvaluationIn(Schema):
         validate=OneOf(MERGES),
         metadata={"description": "one more row: all weights merged so"},
     )
-    uncertainty = Boolean(
+    uncertainty = JSONBoolean(
         load_default=False,
         metadata={"description": "also how well uncertainty tells the error; takes about five times as long"},
     )
@@ -90,7 +90,7 @@ class UploadsIn(FormIn):
         validate=OneOf((*MERGES, "none")),
         metadata={"description": "one more row: all weights merged so"},
     )
-    uncertainty = _flag("also how well uncertainty tells the error; takes about five times as long")
+    uncertainty = flag("also how well uncertainty tells the error; takes about five times as long")
 
 
 class CompareIn(FormIn):
@@ -106,8 +106,8 @@ class CompareIn(FormIn):
         validate=Range(32, 1024),
         metadata={"description": "short side of what the networks see, pixels; default as they were trained"},
     )
-    flips = _flag("average with the answer for the mirror image")
-    uncertainty = _flag("also heat maps of where the colours were guessed")
+    flips = flag("average with the answer for the mirror image")
+    uncertainty = flag("also heat maps of where the colours were guessed")
     format = String(load_default="same", validate=OneOf(("same", *TYPES)), metadata={"description": "of the results"})
 
 
@@ -161,7 +161,7 @@ class ImagesIn(PageIn):
 
     model = String(validate=Length(1, 300), metadata={"description": "only this row"})
     sort = String(load_default="photo", validate=OneOf(("photo", "model", *COLUMNS)))
-    descending = Boolean(load_default=False)
+    descending = flag("largest first")
 
 
 class ImageOut(Schema):
@@ -214,13 +214,8 @@ _FORM_ERRORS: Any = {k: ERRORS[k] for k in (413, 415, 422)}
 @blueprint.before_request
 def limit() -> None:
     """What a form may be, before it is read."""
-    if request.endpoint not in ("metrics.evaluate_uploads", "metrics.compare"):
-        return
-    if request.mimetype != "multipart/form-data":
-        raise Problem(415, "the request should be a form, multipart/form-data")
-    if request.endpoint == "metrics.compare":
-        request.max_content_length = (services().settings.upload_mb + 1) * MEGA
-        request.max_form_parts = 100
+    if request.endpoint in ("metrics.evaluate_uploads", "metrics.compare"):
+        uploads.check_form(services().settings, single=request.endpoint == "metrics.compare")
 
 
 @blueprint.post("/metrics/evaluate/uploads")
@@ -326,9 +321,8 @@ def images(evaluation_id: str, query_data: dict[str, Any]) -> dict[str, Any]:
     return {"images": rows[start : start + query_data["per_page"]], "total": len(rows)}
 
 
-_BINARY = {"schema": {"type": "string", "format": "binary"}}
 _FILES: Any = {
-    "200": {"description": "The file", "content": dict.fromkeys(evaluations.FILES.values(), _BINARY)},
+    "200": {"description": "The file", "content": dict.fromkeys(evaluations.FILES.values(), BINARY)},
     "404": {"description": "There is no such evaluation, or no such file of it"},
 }
 

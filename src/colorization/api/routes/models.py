@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from apiflask import APIBlueprint, Schema
-from apiflask.fields import Boolean, Dict, Integer, List, Nested, String
+from apiflask.fields import Dict, Integer, List, Nested, String
 
 from colorization.api import models as stages
 from colorization.api import weights
 from colorization.api.machine import accelerator
 from colorization.api.problems import Problem
+from colorization.api.routes.fields import flag
 from colorization.api.services import services
 
 blueprint = APIBlueprint("models", __name__, tag="Models")
@@ -58,7 +59,7 @@ class ModelsOut(Schema):
 class CheckpointsQuery(Schema):
     """What is told of each."""
 
-    sha256 = Boolean(load_default=False, metadata={"description": "with the SHA-256 of each file, read in full once"})
+    sha256 = flag("with the SHA-256 of each file, read in full once")
 
 
 class CheckpointsOut(Schema):

@@ -7,24 +7,22 @@ from typing import Any
 from apiflask import APIBlueprint, Schema
 from apiflask.fields import Boolean, Dict, Float, Integer, List, Nested, String
 from apiflask.validators import Length, OneOf, Range, Regexp
-from flask import Response, request
+from flask import Response
 
 from colorization import runs
 from colorization.api import plan, streams
 from colorization.api.database import Run
 from colorization.api.problems import invalid
 from colorization.api.redact import without_paths
+from colorization.api.routes.fields import EVENTS, NO_NUL, JSONBoolean, PageIn
 from colorization.api.services import services
+from colorization.api.sse import last_event_id
 from colorization.api.training import UNFINISHED, metrics_of
 
 blueprint = APIBlueprint("training", __name__, tag="Training")
 
 RUN_ID = r"^[A-Za-z0-9_][A-Za-z0-9_.=-]{0,199}$"
 SORTS = [f"{sign}{key}" for key in ("created", "id", "model", "state") for sign in ("-", "")]
-EVENTS: Any = {
-    "description": "Server-sent events; see the description of the route.",
-    "content": {"text/event-stream": {"schema": {"type": "string"}}},
-}
 NOT_FOUND = "There is no such run."
 
 
@@ -109,19 +107,12 @@ class StatusOut(RunOut):
     )
 
 
-class PageIn(Schema):
-    """Which part of a list."""
-
-    page = Integer(load_default=1, validate=Range(1, 1_000_000))
-    per_page = Integer(load_default=50, validate=Range(1, 200))
-
-
 class RunsIn(PageIn):
     """Which runs."""
 
     state = String(validate=OneOf(runs.STATES))
-    model = String(validate=Length(1, 100))
-    q = String(validate=Length(max=200), metadata={"description": "Part of the id or model, in any case."})
+    model = String(validate=[Length(1, 100), NO_NUL])
+    q = String(validate=[Length(max=200), NO_NUL], metadata={"description": "Part of the id or model, in any case."})
     sort = String(load_default="-created", validate=OneOf(SORTS), metadata={"description": "`-`: largest first."})
 
 
@@ -134,19 +125,10 @@ class RunsOut(Schema):
     per_page = Integer(required=True)
 
 
-class StrictBoolean(Boolean):
-    """True or false, not 1 or 0, which are equal to them."""
-
-    def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> Any:
-        if not isinstance(value, bool):
-            raise self.make_error("invalid", input=value)
-        return value
-
-
 class StopIn(Schema):
     """How to stop."""
 
-    force = StrictBoolean(
+    force = JSONBoolean(
         load_default=False,
         metadata={"description": "Kill the process if it has not ended within 10 seconds."},
     )
@@ -279,7 +261,6 @@ def stream(run_id: str) -> Response:
     """
     trainings = services().trainings
     source = streams.RunEvents(trainings, trainings.get(run_id).id, describe)
-    last = request.headers.get("Last-Event-ID") or request.args.get("last_event_id")
-    if source.is_over(last):
+    if source.is_over(last_event_id()):
         return Response(status=204)
     return services().streams.response(source)
