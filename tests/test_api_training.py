@@ -123,6 +123,10 @@ def refused(answer: Any) -> dict[str, Any]:
         "model.network.width=choice(1,2)",
         "model.network.width=glob(*)",
         "model.network.upsampling='a/b'",
+        "model.network.upsampling=a/b",
+        "experiment=cifar10/../quickstart",
+        "experiment=/etc/passwd",
+        "experiment=cifar10",
         "model@x=unet",
         "experiment=../secret",
         "datamodule=_common",
@@ -162,6 +166,7 @@ def test_overrides_reach_no_code_no_file_and_no_environment(override: str, clien
         ({"overrides": ["loss=gan_l1"]}, "overrides"),
         ({"overrides": ["trainer.nope=1"]}, "overrides"),
         ({"overrides": ["datamodule.flip=2"]}, "overrides"),
+        ({"overrides": ["trainer.precision=nonsense"]}, "overrides"),
     ],
 )
 def test_a_field_that_cannot_work_is_named_before_anything_starts(
@@ -207,6 +212,13 @@ def test_the_queue_keeps_its_order_over_restarts(
     places = [client.get(f"/api/training/status/{id}").json["position"] for id in ids]
     assert places == [1, None, 2]
     assert run_of(tmp_path, ids[1]).status()["state"] == "stopped"
+
+
+def test_an_experiment_in_a_folder_of_the_config_tree(client: Any, tmp_path: Path) -> None:
+    asked = {"overrides": ["experiment=cifar10/unet"], "accelerator": "cpu"}
+    answer = client.post("/api/training/start", json=asked)
+    assert answer.status_code == 201, answer.json
+    assert answer.json["model"] == "unet"
 
 
 def test_unknown_runs_are_404(client: Any) -> None:
@@ -405,9 +417,11 @@ def test_a_process_whose_pid_was_never_noted_is_found(make_app: Callable[..., An
 
 def test_a_run_that_cannot_start_says_why(make_app: Callable[..., Any], no_orphans: None, tmp_path: Path) -> None:
     client = make_app().test_client()
-    asked = {**SMALL, "overrides": [*SMALL["overrides"], "trainer.precision=nonsense"]}
+    asked = {**SMALL, "overrides": [*SMALL["overrides"], "trainer.val_check_interval=-2"]}
     id = client.post("/api/training/start", json=asked).json["id"]
     failed = wait_for(lambda: (now := client.get(f"/api/training/status/{id}").json)["state"] == "failed" and now)
-    assert "nonsense" in failed["error"] and not failed["resumable"] and str(tmp_path) not in json.dumps(failed)
+    assert (
+        "val_check_interval" in failed["error"] and not failed["resumable"] and str(tmp_path) not in json.dumps(failed)
+    )
     lines = client.get(f"/api/history/logs/{id}").json["lines"]
     assert lines and str(tmp_path) not in json.dumps(lines)

@@ -44,6 +44,10 @@ def channels_last_pays(kind: str) -> bool:
     return kind == "cuda" or (kind == "cpu" and "AVX512" in torch.backends.cpu.get_cpu_capability())
 
 
+# Of training: Lightning's, and ``auto``.
+PRECISIONS = ("auto", "32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true", "32", "bf16", "16", "64")
+
+
 def resolve_precision(asked: str, kind: str) -> str:
     """``auto`` to ``bf16-mixed`` where the hardware has it, else ``32-true``; any other is Lightning's."""
     if asked != "auto":

@@ -177,6 +177,9 @@ def check(cfg: DictConfig) -> None:
             raise InputError(f"trainer.{key}={value}: should be a whole number above 0, or -1 for no limit")
     if cfg.trainer.accumulate_grad_batches < 1:
         raise InputError(f"trainer.accumulate_grad_batches={cfg.trainer.accumulate_grad_batches}: should be 1 or more")
+    if str(cfg.trainer.precision) not in devices.PRECISIONS:
+        known = ", ".join(devices.PRECISIONS)
+        raise InputError(f"trainer.precision={cfg.trainer.precision}: should be one of {known}")
     if cfg.trainer.precision == "16-mixed" and kind == "cpu":
         raise InputError("trainer.precision=16-mixed: CPUs train in 32-true or bf16-mixed")
     if not is_number(cfg.checkpoint_minutes) or cfg.checkpoint_minutes < 0:

@@ -5,7 +5,8 @@ The rule for ``overrides``, each of which is ``key=value`` as on the command lin
 - the key is a choice of :data:`GROUPS`, or an existing leaf below :data:`SECTIONS` or among :data:`LEAVES`;
 - no component of it starts with ``_`` (``_target_``) or, at its end, names a file, folder or model (:data:`_CLOSED`);
 - the value is a number, a boolean, ``null``, a plain name, or a list of these: no interpolation (``${oc.env:...}``
-  reads the environment), no dictionary, no sweep, no function, nothing with a slash, a dot or a quotation mark;
+  reads the environment), no dictionary, no sweep, no function, no quotation mark, and no slash but in the name of an
+  entry of the config tree (``experiment=cifar10/unet``);
 - nothing is added (``+key``), removed (``~key``) or placed elsewhere (``@package``).
 
 Files are named by ``data`` alone, which lies below the configured roots whatever links it goes through.
@@ -49,16 +50,16 @@ FIELDS = {
     "data": "datamodule.data_dir",
 }
 # Of an override, so that the schema refuses most of what must not be.
-PATTERN = r"^[a-z][A-Za-z0-9_]*(\.[A-Za-z0-9_]+)*=[A-Za-z0-9_.,+\[\] -]*$"
+PATTERN = r"^[a-z][A-Za-z0-9_]*(\.[A-Za-z0-9_]+)*=[A-Za-z0-9_./,+\[\] -]*$"
 _CLOSED = re.compile(r"(^_|^name$|^kind$|^resume$|(dir|dirpath|path|file|filename|archive|url|monitor)$)")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 _FOLDERS = ("data_dir", "train_dir", "val_dir", "test_dir")
 
 
 def choices(group: str) -> list[str]:
-    """The entries of a group of the config tree."""
-    files = (resources.files("colorization.configs") / group).iterdir()
-    names = [f.name.removesuffix(".yaml") for f in files if f.name.endswith(".yaml")]
+    """The entries of a group of the config tree, those of folders in it as ``folder/entry``."""
+    folder = Path(str(resources.files("colorization.configs"))) / group
+    names = [f.relative_to(folder).with_suffix("").as_posix() for f in folder.rglob("*.yaml")]
     return sorted(n for n in names if not n.startswith("_"))
 
 

@@ -41,7 +41,7 @@ def lr_factor(schedule: str, progress: float, warmup: float) -> float:
         return min(1.0, 2 * (1 - progress))
     if schedule == "cosine":
         done = (progress - warmup) / (1 - warmup)
-        return float(0.5 * (1 + torch.cos(torch.tensor(done * torch.pi))))
+        return 0.5 * (1 + math.cos(math.pi * done))
     raise InputError(f"model.lr_schedule={schedule}: should be constant, linear_decay or cosine")
 
 
