@@ -67,6 +67,9 @@ def test_a_run_of_the_command_line_is_read_back(trained: Run, make_app: Callable
     )
     assert len(few["steps"]) == 3 < len(whole["steps"])
     assert (few["steps"][0], few["values"][-1]) == (whole["steps"][0], whole["values"][-1])
+    assert client.get("/api/history/tensorboard-data/baseline?run=mine").json["tags"] == tags
+    assert client.get("/api/history/tensorboard-data/unet?run=mine").json["tags"] == {}
+    assert client.get("/api/history/tensorboard-data/baseline?run=other").status_code == 404
     assert client.get("/api/history/tensorboard-data/unet").json["tags"] == {}
     assert client.get("/api/history/tensorboard-data/nope").status_code == 404
 

@@ -45,6 +45,7 @@ def test_all_stages_and_the_ensemble_are_listed_without_any_weights(make_app: An
         assert model["defaults"]["lr"] == config.model.optimizer.lr
         assert model["defaults"]["epochs"] == config.trainer.max_epochs
         assert model["defaults"]["image_size"] == config.datamodule.image_size
+        assert model["defaults"]["image_sizes"]["cifar10"] == 32
         assert model["defaults"]["l1_weight"] == config.loss.get("l1_weight")
         assert model["title"] and model["description"].startswith("Stage")
         assert model["loss"]["name"] == config.loss.name

@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from colorization import runs
 from colorization.api.composing import compose
+from colorization.api.plan import choices
 from colorization.errors import InputError
 
 ENSEMBLE = "ensemble"
@@ -100,6 +101,9 @@ def _stage(name: str) -> dict[str, Any]:
             "lr": float(config.model.optimizer.lr),
             "l1_weight": loss.get("l1_weight"),
             "image_size": config.datamodule.image_size,
+            "image_sizes": {
+                data: compose("train", [f"datamodule={data}"]).datamodule.image_size for data in choices("datamodule")
+            },
             "seed": config.seed,
             "lr_schedule": config.model.get("lr_schedule"),
             "network": {k: v for k, v in config.model.network.items() if k != "_target_"},

@@ -8,7 +8,7 @@ import numpy as np
 import yaml
 from apiflask import APIBlueprint, Schema
 from apiflask.fields import Dict, Float, Integer, List, Nested, Raw, String
-from apiflask.validators import Length, OneOf, Range
+from apiflask.validators import Length, OneOf, Range, Regexp
 from flask import Response, send_file
 
 from colorization import runs
@@ -16,7 +16,7 @@ from colorization.api import plan, streams
 from colorization.api.problems import Problem
 from colorization.api.redact import without_paths
 from colorization.api.routes.fields import BINARY, PageIn, flag
-from colorization.api.routes.training import NOT_FOUND, RunsIn, RunsOut, page_of
+from colorization.api.routes.training import NOT_FOUND, RUN_ID, RunsIn, RunsOut, page_of
 from colorization.api.services import services
 from colorization.api.training import UNFINISHED
 
@@ -76,6 +76,7 @@ class CurvesIn(Schema):
 
     points = Integer(load_default=500, validate=Range(2, 10_000), metadata={"description": "At most, of each curve."})
     runs = Integer(load_default=20, validate=Range(1, 100), metadata={"description": "The newest so many."})
+    run = String(validate=Regexp(RUN_ID), metadata={"description": "Only this run."})
 
 
 class CurveOut(Schema):
@@ -190,11 +191,13 @@ def epochs(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 @blueprint.get("/history/tensorboard-data/<model_type>")
 @blueprint.input(CurvesIn, location="query")
 @blueprint.output(CurvesOut)
-@blueprint.doc(responses={404: "There is no such model.", 422: "A parameter is wrong."})
+@blueprint.doc(responses={404: "There is no such model or run.", 422: "A parameter is wrong."})
 def curves(model_type: str, query_data: dict[str, Any]) -> dict[str, Any]:
     """The scalars of a model's runs by tag, thinned to a number of points; the first and the last are always there."""
     trainings = services().trainings
     found, total = trainings.find(1, query_data["runs"], model=model_type)
+    if "run" in query_data:
+        found = [row for row in [trainings.get(query_data["run"])] if row.model == model_type]
     if not total and model_type not in plan.choices("model"):
         raise Problem(404, "there is no such model; GET /api/models lists them")
     tags: dict[str, list[dict[str, Any]]] = {}
