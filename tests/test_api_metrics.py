@@ -91,6 +91,10 @@ def test_evaluate_and_compare_give_the_figures_of_the_command(
     assert page["total"] == 12
     assert [i["photo"] for i in page["images"]] == [x["photo"] for x in by_psnr[5:10]]
     assert page["images"][0]["psnr"] == float(by_psnr[5]["psnr"])
+    assert page["images"][0]["strip"] == f"{found['url']}/files/{by_psnr[5]['strip']}"
+    strip = Image.open(io.BytesIO(client.get(page["images"][0]["strip"]).data))
+    assert strip.size == (3 * strip.height, found["image_size"])
+    assert client.get(found["images"] + "?model=grey").json["images"][0]["strip"] is None
 
     # Its files, none of which says where the server has them.
     files = {f["name"]: client.get(f["url"]) for f in found["files"]}

@@ -75,6 +75,7 @@ class Row:
         fid: Fréchet distance to the truths as ``{"mean", "reason"}``; ``None`` if not asked for.
         answers: of an ensemble: ``L`` to the ab of each member, (K, B, 2, H, W).
         doubts: how well uncertainties tell the error; empty if not asked for.
+        strips: names of the files with the strips of the first photos.
     """
 
     name: str
@@ -84,6 +85,7 @@ class Row:
     fid: dict[str, Any] | None = None
     answers: Callable[[torch.Tensor], torch.Tensor] | None = None
     doubts: list[Measure] = field(default_factory=list)
+    strips: list[str] = field(default_factory=list)
 
 
 class Progress:
@@ -255,7 +257,7 @@ def disambiguate(rows: list[Row]) -> None:
 def score(rows: list[Row], loader: Any, folder: Path, strips: int, device: str, fid: bool, progress: Progress) -> None:
     """Fill ``values`` of every row; write the strips of the first photos and ``comparison.png``."""
     (folder / "strips").mkdir(parents=True, exist_ok=True)
-    photos = len(loader.dataset)
+    photos, names = len(loader.dataset), loader.dataset.photos.names
     compared = set(np.linspace(0, photos - 1, min(COMPARED, photos)).round().astype(int).tolist())
     side_by_side: dict[int, list[torch.Tensor]] = {}
     doubted: dict[int, dict[str, dict[str, np.ndarray]]] = {}  # photo -> row -> maps
@@ -284,9 +286,9 @@ def score(rows: list[Row], loader: Any, folder: Path, strips: int, device: str, 
                     side_by_side.setdefault(int(batch["index"][i]), []).append(color.lab_to_rgb(prediction[i]))
                 for i, index in enumerate(batch["index"].tolist()):
                     if index < strips:
-                        name = Path(loader.dataset.photos.names[index]).stem
                         picture = Image.fromarray(figures.strip(prediction[i], lab[i]))
-                        picture.save(folder / "strips" / f"{index:03d}-{_slug(name)}-{_slug(row.name)}.png")
+                        row.strips.append(f"{index:03d}-{_slug(Path(names[index]).stem)}-{_slug(row.name)}.png")
+                        picture.save(folder / "strips" / row.strips[-1])
         for i in chosen:
             grey = color.grey_of_lightness(L[i]).expand(3, -1, -1)
             side_by_side[int(batch["index"][i])] = [
@@ -458,14 +460,15 @@ def _verdict(ci95: list[float] | None) -> str:
 
 
 def write_per_image(path: Path, rows: list[Row], names: list[str]) -> None:
-    """One line for each photo and row."""
+    """One line for each photo and row; ``strip`` names the file of its strip, where there is one."""
     columns = list(rows[0].values)
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(["photo", "model", *columns])
+        writer.writerow(["photo", "model", *columns, "strip"])
         for row in rows:
             for i, name in enumerate(names):
-                writer.writerow([name, row.name, *(f"{row.values[m][i]:.5f}" for m in columns)])
+                strip = row.strips[i] if i < len(row.strips) else ""
+                writer.writerow([name, row.name, *(f"{row.values[m][i]:.5f}" for m in columns), strip])
 
 
 def table(report: dict[str, Any]) -> str:

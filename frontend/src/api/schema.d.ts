@@ -995,6 +995,8 @@ export interface components {
             photo: string;
             psnr: number;
             ssim: number;
+            /** @description url of `[grey | prediction | truth]`, where the evaluation has kept it */
+            strip: string | null;
             true_colorfulness: number;
         };
         ImagesOut: {

@@ -43,6 +43,7 @@ FILES = {
     "uncertainty.png": "image/png",
 }
 DEFAULT_DATA = "test_samples"
+STRIPS = 200  # photos of which strips are kept, a quarter of a megabyte each at 256 pixels
 PATIENCE = 30.0  # seconds that a process has to end after SIGTERM
 
 
@@ -123,6 +124,7 @@ class Evaluations:
             f"weights=[{','.join(quoted(str(f)) for f in files)}]",
             f"ensemble={asked['ensemble'] or 'null'}",
             f"uncertainty={str(asked['uncertainty']).lower()}",
+            f"strips={STRIPS}",
             f"paths.output_dir={quoted(str(self.output_dir))}",
             _argument(folder),
         ]
@@ -235,7 +237,7 @@ class Evaluations:
         return file.read_bytes()
 
     def images(self, evaluation: Evaluation) -> list[dict[str, Any]]:
-        """The figures of each photo and row, as in ``per_image.csv``."""
+        """The figures of each photo and row, as in ``per_image.csv``; ``strip`` is one of :meth:`files` or ``None``."""
         file = self.output_dir / evaluation.folder / "per_image.csv"
         return _images(file, file.stat().st_mtime_ns) if file.is_file() else []
 
@@ -244,8 +246,12 @@ class Evaluations:
 def _images(file: Path, mtime_ns: int) -> list[dict[str, Any]]:
     with file.open(newline="", encoding="utf-8") as lines:
         rows = list(csv.DictReader(lines))
-    named = ("photo", "model")
-    return [{k: row[k] for k in named} | {k: float(v) for k, v in row.items() if k not in named} for row in rows]
+    named = ("photo", "model", "strip")
+    return [
+        {"photo": row["photo"], "model": row["model"], "strip": row.get("strip") or None}
+        | {k: float(v) for k, v in row.items() if k not in named}
+        for row in rows
+    ]
 
 
 def _argument(folder: Path) -> str:

@@ -175,6 +175,11 @@ class ImageOut(Schema):
     delta_e2000 = Float(required=True)
     colorfulness = Float(required=True)
     true_colorfulness = Float(required=True)
+    strip = String(
+        required=True,
+        allow_none=True,
+        metadata={"description": "url of `[grey | prediction | truth]`, where the evaluation has kept it"},
+    )
 
 
 class ImagesOut(Schema):
@@ -310,7 +315,8 @@ def delete_evaluation(evaluation_id: str) -> str:
 @blueprint.doc(responses={404: "There is no such evaluation"})
 def images(evaluation_id: str, query_data: dict[str, Any]) -> dict[str, Any]:
     """The figures of each photo under each row."""
-    rows = services().evaluations.images(_find(evaluation_id))
+    found = _find(evaluation_id)
+    rows = services().evaluations.images(found)
     if (model := query_data.get("model")) is not None:
         rows = [r for r in rows if r["model"] == model]
     key = query_data["sort"]
@@ -318,7 +324,12 @@ def images(evaluation_id: str, query_data: dict[str, Any]) -> dict[str, Any]:
     there, missing = [r for r in rows if key in r], [r for r in rows if key not in r]
     rows = sorted(there, key=lambda r: r[key], reverse=query_data["descending"]) + missing
     start = (query_data["page"] - 1) * query_data["per_page"]
-    return {"images": rows[start : start + query_data["per_page"]], "total": len(rows)}
+    page = rows[start : start + query_data["per_page"]]
+
+    def url(strip: str | None) -> str | None:
+        return strip and url_for("metrics.file", evaluation_id=found.id, name=strip)
+
+    return {"images": [{**row, "strip": url(row["strip"])} for row in page], "total": len(rows)}
 
 
 _FILES: Any = {
