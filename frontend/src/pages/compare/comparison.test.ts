@@ -1,0 +1,46 @@
+import { describe, expect, test } from 'vitest'
+
+import { type Column, formatFor, likeness, radar } from './comparison'
+
+const column = (name: string, metrics: Partial<NonNullable<Column['metrics']>>): Column =>
+  ({
+    name,
+    metrics: {
+      size: 256,
+      psnr: 25,
+      ssim: 0.8,
+      lpips: null,
+      lpips_missing: 'no weights',
+      delta_e2000: 12.5,
+      colorfulness: 15,
+      true_colorfulness: 30,
+      ...metrics,
+    },
+  }) as Column
+
+describe('radar', () => {
+  test('0 is the worst of a fixed scale and 1 its best, whatever the others are', () => {
+    const { axes, series } = radar([column('a', {}), column('b', { psnr: 99, delta_e2000: 99 })], (it) => it)
+    expect(axes).toEqual(['ΔE2000', 'PSNR', 'SSIM', 'Colorfulness']) // no LPIPS: none has it
+    expect(series[0]?.values.map((it) => Number(it.toFixed(3)))).toEqual([0.5, 0.5, 0.5, 0.5])
+    expect(series[1]?.values.slice(0, 2)).toEqual([0, 1])
+    expect(series[0]?.shown).toEqual(['12.50', '25.00', '0.800', '15.0'])
+  })
+
+  test('columns without metrics are left out', () => {
+    expect(radar([{ ...column('a', {}), metrics: null }], (it) => it).series).toEqual([])
+  })
+})
+
+test('too colourful is as far from the truth as too pale', () => {
+  expect(likeness(30, 30)).toBe(1)
+  expect(likeness(15, 30)).toBe(likeness(45, 30))
+  expect(likeness(90, 30)).toBe(0)
+  expect(likeness(5, 0)).toBe(0)
+})
+
+test('what browsers do not show is asked for as PNG', () => {
+  expect(formatFor('image/jpeg')).toBe('same')
+  expect(formatFor('image/tiff')).toBe('png')
+  expect(formatFor('image/heic')).toBe('png')
+})
