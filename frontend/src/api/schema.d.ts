@@ -3118,7 +3118,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description Events */
+            /** @description Server-sent events; see the description of the route. */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -3722,6 +3722,7 @@ export interface operations {
     get_metrics_images: {
         parameters: {
             query?: {
+                /** @description largest first */
                 descending?: boolean;
                 /** @description only this row */
                 model?: string;
