@@ -574,3 +574,40 @@ def test_fifty_clients_at_once(server: Any, flood: Any, photo_bytes: Any) -> Non
     assert all(int(a.headers["Retry-After"]) >= 1 for a in answers if a.status_code != 200)
     assert len(health) >= 5 and {status for status, _ in health} == {200} and max(s for _, s in health) < 1
     assert max(memory) - memory[0] < 300e6
+
+
+# Previews, lists
+
+
+def test_a_preview_is_what_a_browser_shows(client: FlaskClient, photo_bytes: Any) -> None:
+    pixels = np.asarray(opened(photo_bytes(120, "PNG")).convert("RGB"))
+    deep = io.BytesIO()
+    tifffile.imwrite(deep, pixels.astype(np.uint16) * 257, photometric="rgb")
+    answer = client.post("/api/colorize/preview", data=form(deep.getvalue(), "scan.tif"))
+    assert answer.status_code == 200 and answer.content_type == "image/jpeg"
+    shown = np.asarray(opened(answer.data), int)
+    assert shown.shape == (120, 120, 3) and abs(shown - pixels).mean() < 4
+    result = client.post("/api/colorize", data=form(deep.getvalue(), "scan.tif")).json["result"]
+    small = client.get(f"{result['url']}?side=60")
+    assert small.content_type == "image/jpeg" and opened(small.data).size == (60, 60)
+    again = client.get(f"{result['url']}?side=60", headers={"If-None-Match": small.headers["ETag"]})
+    assert again.status_code == 304 and not again.data
+    assert client.post("/api/colorize/preview", data=form(b"no picture", "a.jpg")).status_code == 415
+    assert client.get(f"/api/colorize/result/{'0' * 32}?side=60").status_code == 404
+
+
+def test_the_list_has_colorized_photos_alone_and_one_can_be_deleted(client: FlaskClient, photo_bytes: Any) -> None:
+    first, second = (
+        client.post("/api/colorize", data=form(photo_bytes(), name, uncertainty="true", mode="color")).json
+        for name in ("a.jpg", "b.jpg")
+    )
+    answer = client.get("/api/colorize/results?per_page=1").json
+    assert answer["total"] == 2 and [r["id"] for r in answer["results"]] == [second["result"]["id"]]
+    assert client.delete(second["result"]["url"]).status_code == 204
+    assert client.delete(second["result"]["url"]).status_code == client.get(second["result"]["url"]).status_code == 404
+    assert [r["id"] for r in client.get("/api/colorize/results").json["results"]] == [first["result"]["id"]]
+
+
+def test_the_sample_is_a_photo(client: FlaskClient) -> None:
+    answer = client.get("/api/sample")
+    assert answer.content_type == "image/jpeg" and opened(answer.data).size == (640, 427)

@@ -82,6 +82,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/colorize/preview": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** A photo as every browser can show it, a TIFF or HEIF too: its first page as a JPEG. Nothing is kept. */
+        post: operations["post_colorize_preview"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/colorize/result/{result_id}": {
         parameters: {
             query?: never;
@@ -91,6 +108,24 @@ export interface paths {
         };
         /** A result, whole or by ranges. */
         get: operations["get_colorize_result"];
+        put?: never;
+        post?: never;
+        /** Delete a result that nobody needs any more. */
+        delete: operations["delete_colorize_delete"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/colorize/results": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Colorized photos that can still be fetched, the newest first. */
+        get: operations["get_colorize_results"];
         put?: never;
         post?: never;
         delete?: never;
@@ -535,6 +570,23 @@ export interface paths {
         };
         /** The server's figures in Prometheus' text format. */
         get: operations["get_system_prometheus"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/sample": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** A colour photo for a first try. */
+        get: operations["get_system_sample"];
         put?: never;
         post?: never;
         delete?: never;
@@ -1106,6 +1158,16 @@ export interface components {
             /** @example /api/jobs/0123456789abcdef0123456789abcdef */
             url: string;
         };
+        LimitsOut: {
+            /** @description files of one request */
+            batch_files: number;
+            /** @description of all files of one request */
+            batch_mb: number;
+            /** @description megapixels of one file */
+            pixels_mp: number;
+            /** @description of one file */
+            upload_mb: number;
+        };
         LineOut: {
             /** @description In the whole log, from 1. */
             number: number;
@@ -1126,6 +1188,25 @@ export interface components {
             url: string;
             /** @description ids */
             weights: string[];
+        };
+        ListedResultOut: {
+            bytes: number;
+            /** Format: date-time */
+            created: string;
+            /**
+             * Format: date-time
+             * @description earlier only while results take more than results_mb
+             */
+            expires: string;
+            id: string;
+            /** @description the job that made it */
+            job: string | null;
+            /** @example image/jpeg */
+            media_type: string;
+            /** @example photo-colorized.jpg */
+            name: string;
+            /** @example /api/colorize/result/0123456789abcdef0123456789abcdef */
+            url: string;
         };
         LogsOut: {
             epochs: components["schemas"]["EpochOut"][];
@@ -1177,6 +1258,18 @@ export interface components {
         ModelsOut: {
             models: components["schemas"]["ModelOut"][];
         };
+        PreviewIn: {
+            /**
+             * Format: binary
+             * @description the photo
+             */
+            file: string;
+            /**
+             * @description of its longer side, pixels at most; default all of them
+             * @default null
+             */
+            side: number | null;
+        };
         Problem: {
             /** @example size: should be 32 pixels or more */
             detail: string;
@@ -1204,6 +1297,11 @@ export interface components {
             name: string;
             /** @example /api/colorize/result/0123456789abcdef0123456789abcdef */
             url: string;
+        };
+        ResultsOut: {
+            results: components["schemas"]["ListedResultOut"][];
+            /** @description of all pages */
+            total: number;
         };
         RunOut: {
             best: (Record<string, never> | null) | components["schemas"]["BestOut"];
@@ -1370,6 +1468,7 @@ export interface components {
             jobs: {
                 [key: string]: unknown;
             };
+            limits: components["schemas"]["LimitsOut"];
             /** @description over 1, 5 and 15 minutes */
             load_average: number[] | null;
             memory: components["schemas"]["MemoryOut"];
@@ -1811,11 +1910,109 @@ export interface operations {
             };
         };
     };
+    post_colorize_preview: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "multipart/form-data": components["schemas"]["PreviewIn"];
+            };
+        };
+        responses: {
+            /** @description The preview */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "image/jpeg": string;
+                };
+            };
+            /** @description The request cannot be read. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The request comes from the page of another site. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A file has too many bytes or pixels, or the request too many bytes */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The request is no multipart form, or the file no picture of a known type */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The Host header names another server. */
+            421: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Validation error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too many requests; Retry-After has the seconds. */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too many photos wait already, or the disk is full; Retry-After has the seconds */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
     get_colorize_result: {
         parameters: {
             query?: {
                 /** @description as an attachment, which browsers save */
                 download?: boolean;
+                /** @description instead a JPEG of its first page, which every browser shows, its longer side so many pixels at most */
+                side?: number | null;
             };
             header?: never;
             path: {
@@ -1896,6 +2093,148 @@ export interface operations {
             };
             /** @description It does not have the bytes that Range asks for */
             416: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The Host header names another server. */
+            421: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Validation error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too many requests; Retry-After has the seconds. */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    delete_colorize_delete: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                result_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The result is deleted */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description The request cannot be read. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The request comes from the page of another site. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description There is no such result, or it has expired */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description It belongs to a job */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The Host header names another server. */
+            421: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too many requests; Retry-After has the seconds. */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    get_colorize_results: {
+        parameters: {
+            query?: {
+                page?: number;
+                per_page?: number;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ResultsOut"];
+                };
+            };
+            /** @description The request cannot be read. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The request comes from the page of another site. */
+            403: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -3875,6 +4214,62 @@ export interface operations {
                 };
                 content: {
                     "text/plain": string;
+                };
+            };
+            /** @description The request cannot be read. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The request comes from the page of another site. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The Host header names another server. */
+            421: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too many requests; Retry-After has the seconds. */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    get_system_sample: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The photo */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "image/jpeg": string;
                 };
             };
             /** @description The request cannot be read. */

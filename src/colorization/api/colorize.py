@@ -22,6 +22,7 @@ from colorization.api import uploads, weights
 from colorization.api.colorizers import Colorizers
 from colorization.api.database import Database, Job, JobItem
 from colorization.api.jobs import Cancelled, Context, Jobs, new_id
+from colorization.api.previews import preview
 from colorization.api.problems import Problem, invalid
 from colorization.api.results import Results
 from colorization.api.settings import Settings
@@ -79,10 +80,11 @@ class Colorize:
             for name in (f"result{suffix}", "uncertainty.png", f"truth{source.suffix}")
         )
 
-        def result(path: Path, name: str) -> dict[str, Any] | None:
+        def result(path: Path, name: str, kind: str) -> dict[str, Any] | None:
             if not path.is_file():
                 return None
-            return self.results.answer(self.results.add(path, name, uploads.MEDIA_TYPES[path.suffix], job_id))
+            media_type = uploads.MEDIA_TYPES[path.suffix]
+            return self.results.answer(self.results.add(path, name, media_type, job_id, kind))
 
         try:
             done = self.colorizers.run(
@@ -91,9 +93,9 @@ class Colorize:
             if options["mode"] == "color":
                 shutil.copyfile(source, truth)  # the upload stays until the batch has recorded its end
             return {
-                "result": result(target, f"{stem}-colorized{suffix}"),
-                "uncertainty": result(heat, f"{stem}-uncertainty.png"),
-                "truth": result(truth, f"{stem}{source.suffix}"),
+                "result": result(target, f"{stem}-colorized{suffix}", "result"),
+                "uncertainty": result(heat, f"{stem}-uncertainty.png", "uncertainty"),
+                "truth": result(truth, f"{stem}{source.suffix}", "truth"),
                 **done,
                 "weights": [{"id": id, **facts} for id, facts in zip(used, done["weights"], strict=True)],
             }
@@ -107,6 +109,14 @@ class Colorize:
                 raise
             reason = f"{upload.name}: the result cannot be stored ({error.strerror})"
             raise Problem(503, reason, retry_after=60) from error
+
+    def preview(self, given: FileStorage, side: int | None) -> bytes:
+        """An upload as :func:`~colorization.api.previews.preview` shows it; nothing of it is kept."""
+        folder = self.settings.state_dir / "uploads" / new_id()
+        try:
+            return preview(uploads.store(given, folder, self.settings), side)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
 
     # Batches
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,12 @@ from colorization.api.plan import find_folder
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 COUNTED = 100_000  # entries that are looked at for one answer; beyond them the numbers are lower bounds
 FOLDER = r"^[^\\\x00-\x1f\x7f]*$"  # of a name relative to a root; what else it must be, find_folder() says
+
+
+def sample() -> Path:
+    """A colour photo that an installed package has, a JPEG. The package, which takes seconds, is not imported."""
+    (folder,) = (Path(spec.origin).parent for spec in [find_spec("sklearn")] if spec and spec.origin)
+    return folder / "datasets" / "images" / "china.jpg"
 
 
 def folders(name: str, roots: Sequence[str]) -> list[dict[str, Any]]:

@@ -126,6 +126,7 @@ class Result(Base):
 
     Attributes:
         name: for the download; ``file``: in the folder of results.
+        kind: ``result``, or what stands beside one: ``uncertainty``, ``truth``.
     """
 
     __tablename__ = "results"
@@ -133,6 +134,7 @@ class Result(Base):
     id: Mapped[str] = mapped_column(primary_key=True)
     job_id: Mapped[str | None] = mapped_column(ForeignKey("jobs.id", ondelete="SET NULL"), index=True)
     created: Mapped[str] = mapped_column(index=True)
+    kind: Mapped[str]
     name: Mapped[str]
     file: Mapped[str]
     media_type: Mapped[str]

@@ -46,7 +46,9 @@ class Results:
         self._lock = threading.Lock()
         self._swept = _now()
 
-    def add(self, content: Path | bytes, name: str, media_type: str, job_id: str | None = None) -> Result:
+    def add(
+        self, content: Path | bytes, name: str, media_type: str, job_id: str | None = None, kind: str = "result"
+    ) -> Result:
         """A new result.
 
         Args:
@@ -54,6 +56,7 @@ class Results:
             name: for the download.
             media_type: of the content.
             job_id: whose it is.
+            kind: see :class:`~colorization.api.database.Result`.
         """
         id = new_id()
         path = self.folder / f"{id}{Path(name).suffix.lower()}"
@@ -61,7 +64,8 @@ class Results:
             path.write_bytes(content)
         else:
             shutil.move(content, path)
-        result = Result(id=id, job_id=job_id, created=_now().isoformat(), name=name, file=path.name)
+        result = Result(id=id, job_id=job_id, created=_now().isoformat(), kind=kind, name=name)
+        result.file = path.name
         result.media_type, result.bytes = media_type, path.stat().st_size
         with self.database() as session:
             session.add(result)
@@ -81,6 +85,15 @@ class Results:
         """A job's, in the order of their making."""
         with self.database() as session:
             return list(session.scalars(select(Result).where(Result.job_id == job_id).order_by(Result.created)))
+
+    def page(self, page: int, per_page: int) -> tuple[list[Result], int]:
+        """Colorized photos that have not expired, the newest first, a page; and how many they are."""
+        with self.database() as session:
+            old = (_now() - self._age).isoformat()
+            chosen = select(Result).where(Result.kind == "result", Result.created >= old)
+            total = session.scalar(select(func.count()).select_from(chosen.subquery())) or 0
+            ordered = chosen.order_by(Result.created.desc(), Result.id).limit(per_page).offset((page - 1) * per_page)
+            return list(session.scalars(ordered)), total
 
     def path(self, result: Result) -> Path:
         """Its file."""

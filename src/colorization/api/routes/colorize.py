@@ -10,12 +10,12 @@ from apiflask.validators import Length, OneOf, Range
 from flask import Response, request, send_file
 from marshmallow import post_load
 
-from colorization.api import uploads
+from colorization.api import previews, uploads
 from colorization.api.problems import Problem
-from colorization.api.routes.fields import BINARY, WEIGHTS_ID, WEIGHTS_IDS, flag
+from colorization.api.routes.fields import BINARY, WEIGHTS_ID, WEIGHTS_IDS, PageIn, flag
 from colorization.api.routes.jobs import JobOut, answer
 from colorization.api.services import services
-from colorization.api.uploads import MEDIA_TYPES
+from colorization.api.uploads import MEDIA_TYPES, Upload
 from colorization.color import MERGES
 from colorization.pictures import TYPES
 
@@ -120,6 +120,7 @@ class ColorizeOut(Schema):
     metrics = Nested(ScoresOut, required=True, allow_none=True)
 
 
+SIDE = "instead a JPEG of its first page, which every browser shows, its longer side so many pixels at most"
 ERRORS: Any = {
     413: "A file has too many bytes or pixels, or the request too many bytes",
     415: "The request is no multipart form, or the file no picture of a known type",
@@ -132,7 +133,7 @@ ERRORS: Any = {
 def limit() -> None:
     """What a form may be, before it is read."""
     if request.method == "POST":
-        uploads.check_form(services().settings, single=request.endpoint == "colorize.colorize")
+        uploads.check_form(services().settings, single=request.endpoint != "colorize.batch")
 
 
 @blueprint.post("/colorize")
@@ -171,9 +172,59 @@ def batch(form_and_files_data: dict[str, Any]) -> dict[str, Any]:
     return answer(services().colorize.submit(files, form_and_files_data))
 
 
+class PreviewIn(Schema):
+    """A photo, and how large it is shown."""
+
+    file = File(required=True, metadata={"description": "the photo"})
+    side = Integer(
+        load_default=None,
+        validate=Range(16, previews.LARGEST),
+        metadata={"description": "of its longer side, pixels at most; default all of them"},
+    )
+
+
+@blueprint.post("/colorize/preview")
+@blueprint.input(PreviewIn, location="form_and_files")
+@blueprint.doc(
+    responses={
+        "200": {"description": "The preview", "content": {"image/jpeg": IMAGES["image/jpeg"]}},
+        **{k: v for k, v in ERRORS.items() if k != 422},
+    }
+)
+def preview(form_and_files_data: dict[str, Any]) -> Response:
+    """A photo as every browser can show it, a TIFF or HEIF too: its first page as a JPEG. Nothing is kept."""
+    content = services().colorize.preview(form_and_files_data["file"], form_and_files_data["side"])
+    return Response(content, mimetype="image/jpeg")
+
+
+class ListedResultOut(ResultOut):
+    """A colorized photo as a list has it."""
+
+    created = String(required=True, metadata={"format": "date-time"})
+    job = String(required=True, allow_none=True, metadata={"description": "the job that made it"})
+
+
+class ResultsOut(Schema):
+    """A page of colorized photos."""
+
+    results = List(Nested(ListedResultOut), required=True)
+    total = Integer(required=True, metadata={"description": "of all pages"})
+
+
+@blueprint.get("/colorize/results")
+@blueprint.input(PageIn, location="query")
+@blueprint.output(ResultsOut)
+def results(query_data: dict[str, Any]) -> dict[str, Any]:
+    """Colorized photos that can still be fetched, the newest first."""
+    of = services().results
+    found, total = of.page(**query_data)
+    return {"results": [{**of.answer(r), "created": r.created, "job": r.job_id} for r in found], "total": total}
+
+
 class ResultIn(Schema):
     """How a result is sent."""
 
+    side = Integer(load_default=None, validate=Range(16, previews.LARGEST), metadata={"description": SIDE})
     download = flag("as an attachment, which browsers save")
 
 
@@ -191,7 +242,36 @@ RESULT_RESPONSES: Any = {
 @blueprint.doc(responses=RESULT_RESPONSES)
 def result(result_id: str, query_data: dict[str, Any]) -> Response:
     """A result, whole or by ranges."""
-    return _file(result_id, query_data["download"])
+    side = query_data["side"]
+    return _file(result_id, query_data["download"]) if side is None else _preview(result_id, side)
+
+
+@blueprint.delete("/colorize/result/<result_id>")
+@blueprint.output({}, status_code=204, description="The result is deleted")
+@blueprint.doc(responses={404: "There is no such result, or it has expired", 409: "It belongs to a job"})
+def delete(result_id: str) -> Any:
+    """Delete a result that nobody needs any more."""
+    of = services().results
+    if (found := of.get(result_id)) is None:
+        raise Problem(404, "there is no such result, or it has expired")
+    if found.job_id is not None:
+        raise Problem(409, "it belongs to a job; delete that")
+    of.remove([found])
+    return "", 204
+
+
+def _preview(id: str, side: int) -> Response:
+    of = services().results
+    if (found := of.get(id)) is None:
+        raise Problem(404, "there is no such result, or it has expired")
+    response = Response(mimetype="image/jpeg")
+    response.set_etag(f"{id}-{side}")
+    response.headers["Cache-Control"] = "private, max-age=86400"  # a result never changes
+    if request.if_none_match.contains(f"{id}-{side}"):
+        response.status_code = 304
+    else:
+        response.data = previews.preview(Upload(found.name, of.path(found)), side)
+    return response
 
 
 def _file(id: str, download: bool = False) -> Response:

@@ -9,7 +9,7 @@ from typing import Any
 from apiflask import APIBlueprint, Schema
 from apiflask.fields import Boolean, Dict, Float, Integer, List, Nested, String
 from apiflask.validators import Length, Regexp
-from flask import Response, g, request
+from flask import Response, g, request, send_file
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from colorization import __version__
@@ -51,6 +51,15 @@ class DiskOut(Schema):
     free_bytes = Integer(required=True)
 
 
+class LimitsOut(Schema):
+    """What the server takes."""
+
+    upload_mb = Integer(required=True, metadata={"description": "of one file"})
+    pixels_mp = Integer(required=True, metadata={"description": "megapixels of one file"})
+    batch_files = Integer(required=True, metadata={"description": "files of one request"})
+    batch_mb = Integer(required=True, metadata={"description": "of all files of one request"})
+
+
 class SystemOut(Schema):
     """The machine and what the server is doing on it."""
 
@@ -72,6 +81,7 @@ class SystemOut(Schema):
         metadata={"description": "at the models: `busy` of `slots`, `waiting`; `loaded_bytes` of weights are kept"},
     )
     trainings = Integer(required=True, metadata={"description": "how many run at a time"})
+    limits = Nested(LimitsOut, required=True)
     data_roots = List(String(), required=True, metadata={"description": "names of the folders that hold photographs"})
     tensorboard_url = String(required=True, allow_none=True)
 
@@ -103,6 +113,10 @@ class FolderQuery(Schema):
 
 _FIGURES: dict[int | str, dict[str, str | dict[str, dict[str, Any]]]] = {
     200: {"description": "Figures", "content": {"text/plain": {"schema": {"type": "string"}}}}
+}
+
+_SAMPLE: Any = {
+    200: {"description": "The photo", "content": {"image/jpeg": {"schema": {"type": "string", "format": "binary"}}}}
 }
 
 
@@ -143,6 +157,7 @@ def system() -> dict[str, Any]:
         "streams": counts["streams"],
         "photos": {**counts["photos"], "loaded_bytes": of.colorizers.loaded_bytes},
         "trainings": of.settings.trainings,
+        "limits": {k: getattr(of.settings, k) for k in ("upload_mb", "pixels_mp", "batch_files", "batch_mb")},
         "data_roots": [Path(root).resolve().name for root in of.settings.data_roots],
         "tensorboard_url": of.settings.tensorboard_url,
     }
@@ -153,6 +168,13 @@ def system() -> dict[str, Any]:
 def prometheus() -> Response:
     """The server's figures in Prometheus' text format."""
     return Response(services().telemetry.text(), content_type=CONTENT_TYPE_LATEST)
+
+
+@blueprint.get("/sample")
+@blueprint.doc(responses=_SAMPLE)
+def sample() -> Response:
+    """A colour photo for a first try."""
+    return send_file(photographs.sample(), "image/jpeg", download_name="sample.jpg", max_age=3600)
 
 
 @blueprint.get("/data")
