@@ -1,0 +1,64 @@
+/** Many photos. */
+import { readFileSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+
+import { expect, screens, test } from './fixtures'
+import { makePhotos } from './photos'
+
+const input = 'input[type=file][multiple]'
+
+test('three hundred photos, paused, left, come back to, and fetched', async ({ page, server }) => {
+  test.setTimeout(180_000)
+  const { photos } = makePhotos(server.folder, 299)
+  const damaged = join(server.folder, 'damaged.jpg')
+  writeFileSync(damaged, readFileSync(photos[0] as string).subarray(0, 900))
+  const text = join(server.folder, 'notes.txt')
+  writeFileSync(text, 'no picture')
+
+  await page.goto('/batch')
+  await screens(page, 'batch-empty')
+  await page.locator(input).setInputFiles([...photos, damaged, text])
+  await expect(page.getByRole('heading', { name: '300 photos' })).toBeVisible()
+  await expect(page.getByText('1 file left out: no picture')).toBeVisible()
+  await screens(page, 'batch-chosen')
+  await page.getByRole('button', { name: 'Colorize 300 photos' }).click()
+
+  const progress = page.getByRole('progressbar', { name: 'Colorizing' })
+  await expect(progress).toBeVisible()
+  await page.getByRole('button', { name: 'Pause' }).click()
+  await expect(page.getByRole('button', { name: 'Go on' })).toBeVisible()
+  await expect(page.getByRole('radio', { name: /^Waiting [1-9]/ })).toBeVisible()
+  await screens(page, 'batch')
+
+  await page.getByRole('navigation').getByRole('link', { name: 'Colorize' }).click()
+  await page.getByRole('navigation').getByRole('link', { name: 'Batch' }).click()
+  await page.reload()
+  await page.getByRole('button', { name: 'Go on' }).click()
+  // A page that is frozen paints no frames.
+  const longest = await page.evaluate(async () => {
+    let [worst, last] = [0, performance.now()]
+    for (let i = 0; i < 60; i++) {
+      const now = await new Promise<number>((done) => requestAnimationFrame(done))
+      worst = Math.max(worst, now - last)
+      last = now
+    }
+    return worst
+  })
+  expect(longest).toBeLessThan(1000)
+
+  await expect(page.getByRole('link', { name: 'All as ZIP' })).toBeVisible({ timeout: 150_000 })
+  await expect(page.getByRole('radio', { name: 'Done 299' })).toBeVisible()
+  await page.getByRole('radio', { name: 'Failed 1' }).click()
+  await expect(page.getByText(/damaged\.jpg: .*damaged or cut short/)).toBeVisible()
+  await page.getByRole('button', { name: 'Retry 1' }).click()
+  await expect(page.getByRole('radio', { name: 'Failed 1' })).toBeVisible()
+  const [file] = await Promise.all([
+    page.waitForEvent('download'),
+    page.getByRole('link', { name: 'All as ZIP' }).click(),
+  ])
+  expect(
+    readFileSync(await file.path())
+      .subarray(0, 2)
+      .toString(),
+  ).toBe('PK')
+})

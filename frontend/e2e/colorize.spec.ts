@@ -1,0 +1,83 @@
+/** One photo. */
+import { readFileSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+
+import { expect, screens, test } from './fixtures'
+import { makePhotos } from './photos'
+
+const input = 'input[type=file][aria-label]'
+
+test('a photo is picked, colorized, compared, changed and downloaded', async ({ page, server }) => {
+  test.slow()
+  const { photos } = makePhotos(server.folder, 1)
+  await page.goto('/colorize')
+  await screens(page, 'colorize-empty')
+  await page.locator(input).setInputFiles(photos[0] as string)
+  const download = page.getByRole('link', { name: 'Download' })
+  await expect(download).toBeVisible()
+  const divider = page.getByRole('slider', { name: 'Divider' })
+  await divider.focus()
+  await page.keyboard.press('End')
+  await expect(divider).toHaveAttribute('aria-valuenow', '100')
+  await page.keyboard.press('Home')
+  await page.keyboard.down(' ')
+  await expect(divider).toBeHidden()
+  await page.keyboard.up(' ')
+  await expect(divider).toBeVisible()
+
+  const first = await download.getAttribute('href')
+  await page.getByLabel('File format').selectOption('png')
+  await expect(download).not.toHaveAttribute('href', first as string)
+  const [file] = await Promise.all([page.waitForEvent('download'), download.click()])
+  expect(file.suggestedFilename()).toBe('photo-000-colorized.png')
+  expect(
+    readFileSync(await file.path())
+      .subarray(1, 4)
+      .toString(),
+  ).toBe('PNG')
+  // What has been replaced is gone from the server, and the photo in hand outlives a look at another page.
+  await expect.poll(async () => (await page.request.get(first as string)).status()).toBe(404)
+  await page.getByRole('navigation').getByRole('link', { name: 'Batch' }).click()
+  await page.goBack()
+  await expect(download).toBeVisible()
+})
+
+test('a colour photo is measured, and where the model was guessing is shown', async ({ page }) => {
+  test.slow()
+  await page.goto('/colorize?sample')
+  const metrics = page.getByRole('group', { name: 'Metrics' })
+  await expect(metrics).toContainText('PSNR', { timeout: 45_000 })
+  await expect(metrics).toContainText('ΔE2000')
+  await page.getByRole('switch', { name: 'Uncertainty' }).click()
+  await expect(page.locator('[data-photo] img')).toHaveCount(3)
+  await page.getByRole('switch', { name: 'Uncertainty' }).click()
+  await expect(page.locator('[data-photo] img')).toHaveCount(2)
+  await expect(page.getByRole('progressbar')).toBeHidden()
+  await page.getByLabel('True colours').click()
+  await expect(page.locator('[data-photo] img').first()).toHaveAttribute('alt', /true colours/)
+  await screens(page, 'colorize')
+})
+
+test('a TIFF, which the browser does not know, is shown; a file that is no photo is refused', async ({
+  page,
+  server,
+  faults,
+}) => {
+  const { tiff } = makePhotos(server.folder, 0)
+  await page.goto('/colorize')
+  await page.locator(input).setInputFiles(tiff)
+  await expect(page.getByRole('slider', { name: 'Divider' })).toBeVisible()
+  await expect(page.getByText('640 × 427')).toBeVisible()
+  await expect(page.getByRole('alert')).toHaveCount(0)
+  const natural = () =>
+    page.locator('[data-photo] img').evaluateAll((all) => all.map((it) => (it as HTMLImageElement).naturalWidth))
+  await expect.poll(natural).toEqual([640, 640])
+
+  const bad = join(server.folder, 'letter.jpg')
+  writeFileSync(bad, 'Dear archive,')
+  await page.locator(input).setInputFiles(bad)
+  await expect(page.getByRole('alert')).toContainText('letter.jpg: is no picture of a known type')
+  expect(faults.splice(0)).toHaveLength(1) // the browser's own line about the 415
+  await page.getByRole('button', { name: 'Choose another photo' }).click()
+  await expect(page.getByText('Drop a photo here')).toBeVisible()
+})
