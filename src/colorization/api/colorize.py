@@ -141,9 +141,7 @@ class Colorize:
             self.weights(context.request)
         except Problem as error:
             raise InputError(str(error.message)) from error
-        done = {answer["id"] for item in context.items("done") for answer in _results(item)}
-        # A killed server may have made results that it did not come to tell.
-        self.results.remove([r for r in self.results.of_job(context.id) if r.id not in done])
+        self.forget_untold(context)
         self._each(context, self._item)
         items = {state: context.items(state) for state in ("done", "failed")}
         again = {item.upload for item in items["failed"]}
@@ -151,6 +149,12 @@ class Colorize:
             if path.name not in again:
                 path.unlink()
         return {**{state: len(found) for state, found in items.items()}, "archive": f"/api/jobs/{context.id}/archive"}
+
+    def forget_untold(self, context: Context) -> None:
+        """Remove the results of a job that a killed server made and did not come to tell."""
+        answers = [item.facts for item in context.items("done") if item.facts]
+        told = {answer[k]["id"] for answer in answers for k in ("result", "uncertainty", "truth") if answer[k]}
+        self.results.remove([r for r in self.results.of_job(context.id) if r.id not in told])
 
     def _each(self, context: Context, function: Callable[[Context, JobItem], None]) -> None:
         slots = self.colorizers.turns.slots
@@ -207,10 +211,6 @@ def _colorize(
         raise uploads.problem(error, upload) from error  # the type cannot hold this picture
     used = [{"stage": b.description["stage"], "sha256": b.digest} for b in colorizer.backends]
     return {**facts, "weights": used, "metrics": scores}
-
-
-def _results(item: JobItem) -> list[dict[str, Any]]:
-    return [item.facts[k] for k in ("result", "uncertainty", "truth") if item.facts and item.facts[k]]
 
 
 @cache

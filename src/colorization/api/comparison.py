@@ -64,11 +64,7 @@ class Comparisons:
         Raises:
             InputError: no column could be made.
         """
-        done = context.items("done")
-        kept = {r["id"] for item in done for r in _results(item)}
-        results = self.colorize.results
-        # A killed server may have made results that it did not come to tell.
-        results.remove([r for r in results.of_job(context.id) if r.id not in kept])
+        self.colorize.forget_untold(context)
         for item in context.items("waiting"):
             context.check()
             try:
@@ -118,7 +114,3 @@ def best(columns: Sequence[Mapping[str, Any]]) -> dict[str, str]:
         if scored:
             found[metric] = (max if higher else min)(scored, key=lambda s: s[0])[1]
     return found
-
-
-def _results(item: JobItem) -> list[dict[str, Any]]:
-    return [item.facts[k] for k in ("result", "uncertainty", "truth") if item.facts and item.facts.get(k)]

@@ -22,7 +22,7 @@ import psutil
 from sqlalchemy import func, select
 from werkzeug.datastructures import FileStorage
 
-from colorization.api import data, uploads, weights
+from colorization.api import data, processes, uploads, weights
 from colorization.api.database import Database, Evaluation
 from colorization.api.jobs import Cancelled, Context
 from colorization.api.plan import find_folder, quoted
@@ -91,7 +91,7 @@ class Evaluations:
             InputError: it failed.
         """
         folder = self.folder / context.id
-        process, adopted = _find(folder), True
+        process, adopted = processes.find([_argument(folder)]), True
         while True:
             if process is None and _state(folder) not in ("finished", "failed"):
                 process, adopted = self._start(context, folder), False
@@ -258,13 +258,6 @@ def _argument(folder: Path) -> str:
     return f"eval_dir={quoted(str(folder))}"
 
 
-def _find(folder: Path) -> psutil.Process | None:
-    """The process that evaluates into ``folder``; its workers, started later, have the same command line."""
-    processes = psutil.process_iter(["cmdline", "create_time"])
-    found = [p for p in processes if _argument(folder) in (p.info["cmdline"] or ())]
-    return min(found, key=lambda p: p.info["create_time"], default=None)
-
-
 def _wait(process: psutil.Process, seconds: float) -> tuple[bool, int | None]:
     """Whether it ends within that time, and its exit code if it is a child of this process."""
     try:
@@ -279,17 +272,10 @@ def _wait(process: psutil.Process, seconds: float) -> tuple[bool, int | None]:
 
 def _end(process: psutil.Process) -> None:
     """SIGTERM, and SIGKILL with all that it started if it does not end."""
-    try:
-        family = [process, *process.children(recursive=True)]
-        process.terminate()
-    except psutil.NoSuchProcess:  # it has just ended
-        return
+    started = process.create_time()
+    processes.terminate(process.pid, started)
     if not _wait(process, PATIENCE)[0]:
-        for member in family:
-            try:
-                member.kill()
-            except psutil.NoSuchProcess:
-                continue
+        processes.kill(process.pid, started)
         _wait(process, PATIENCE)
 
 

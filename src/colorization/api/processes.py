@@ -1,4 +1,4 @@
-"""Training processes, which outlive the server: the same one again by pid and start time."""
+"""Processes that outlive the server (trainings, evaluations): the same one again by pid and start time."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import platform
 import signal
 from collections.abc import Collection
+from contextlib import suppress
 
 import psutil
 
@@ -36,17 +37,18 @@ def _get(pid: int | None, started: float | None) -> psutil.Process | None:
 
 
 def find(arguments: Collection[str]) -> psutil.Process | None:
-    """The process of this machine whose command line has all of ``arguments``."""
-    for process in psutil.process_iter(["cmdline"]):
-        if set(arguments) <= set(process.info["cmdline"] or ()):
-            return process
-    return None
+    """The process of this machine whose command line has all of ``arguments``: the oldest, for its workers have them,
+    too."""
+    processes = psutil.process_iter(["cmdline", "create_time"])
+    found = [p for p in processes if set(arguments) <= set(p.info["cmdline"] or ())]
+    return min(found, key=lambda p: p.info["create_time"], default=None)
 
 
 def terminate(pid: int | None, started: float | None) -> None:
     """Ask a process to end, with SIGTERM, if it is still there."""
     if (process := _get(pid, started)) is not None:
-        process.terminate()
+        with suppress(psutil.NoSuchProcess):  # it has just ended
+            process.terminate()
 
 
 def kill(pid: int | None, started: float | None) -> None:
@@ -54,7 +56,9 @@ def kill(pid: int | None, started: float | None) -> None:
     if (process := _get(pid, started)) is None:
         return
     if hasattr(os, "killpg") and os.getpgid(process.pid) == process.pid:
-        os.killpg(process.pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
         return
     for one in [*process.children(recursive=True), process]:
-        one.kill()
+        with suppress(psutil.NoSuchProcess):
+            one.kill()

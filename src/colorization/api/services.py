@@ -30,17 +30,17 @@ class Services:
     """The services of an app; get them in a request with :func:`services`."""
 
     settings: Settings
+    lock: FileLock
     database: Database
     streams: Streams
     jobs: Jobs
-    colorizers: Colorizers
     results: Results
+    colorizers: Colorizers
     colorize: Colorize
     trainings: Trainings
     evaluations: Evaluations
     comparisons: Comparisons
     telemetry: Telemetry
-    lock: FileLock
 
     def close(self) -> None:
         """End the threads; training processes go on, unfinished jobs with the next start."""
@@ -57,6 +57,42 @@ def build(settings: Settings) -> Services:
     Raises:
         InputError: another server has this ``output_dir``, or the database cannot be opened.
     """
+    lock = _hold(settings)
+    database = Database(settings.database_url)
+    streams = Streams(settings.streams)
+    functions: dict[str, Function] = {}
+    jobs = Jobs(database, functions)
+    results = Results(settings, database)
+    colorizers = Colorizers(settings)
+    colorize = Colorize(settings, database, jobs, colorizers, results)
+    trainings = Trainings(settings, database)
+    evaluations = Evaluations(settings, database)
+    comparisons = Comparisons(colorize)
+    functions |= {"batch": colorize.batch, "evaluate": evaluations.run, "compare": comparisons.run}
+    telemetry = Telemetry(database, streams, colorizers)
+
+    uploads.sweep(settings, database)
+    results.recover()
+    jobs.recover()
+    trainings.start()
+    return Services(
+        settings=settings,
+        lock=lock,
+        database=database,
+        streams=streams,
+        jobs=jobs,
+        results=results,
+        colorizers=colorizers,
+        colorize=colorize,
+        trainings=trainings,
+        evaluations=evaluations,
+        comparisons=comparisons,
+        telemetry=telemetry,
+    )
+
+
+def _hold(settings: Settings) -> FileLock:
+    """The lock of ``output_dir``, in which one server runs at a time. Raises ``InputError``."""
     settings.state_dir.mkdir(parents=True, exist_ok=True)
     lock = FileLock(settings.state_dir / "lock")
     try:
@@ -65,22 +101,7 @@ def build(settings: Settings) -> Services:
         raise InputError(
             f"output_dir={settings.output_dir}: another server runs there; stop it, or choose another"
         ) from error
-    database = Database(settings.database_url)
-    functions: dict[str, Function] = {}
-    jobs, results, colorizers = Jobs(database, functions), Results(settings, database), Colorizers(settings)
-    colorize = Colorize(settings, database, jobs, colorizers, results)
-    evaluations = Evaluations(settings, database)
-    comparisons = Comparisons(colorize)
-    functions |= {"batch": colorize.batch, "evaluate": evaluations.run, "compare": comparisons.run}
-    trainings, streams = Trainings(settings, database), Streams(settings.streams)
-    telemetry = Telemetry(database, streams, colorizers)
-    measuring = (evaluations, comparisons, telemetry)
-    services = Services(settings, database, streams, jobs, colorizers, results, colorize, trainings, *measuring, lock)
-    uploads.sweep(settings, database)
-    results.recover()
-    services.jobs.recover()
-    services.trainings.start()
-    return services
+    return lock
 
 
 def services() -> Services:
