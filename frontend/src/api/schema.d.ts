@@ -2843,6 +2843,8 @@ export interface operations {
             query?: {
                 /** @description At most, of each curve. */
                 points?: number;
+                /** @description Only this run. */
+                run?: string;
                 /** @description The newest so many. */
                 runs?: number;
             };
@@ -2881,7 +2883,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description There is no such model. */
+            /** @description There is no such model or run. */
             404: {
                 headers: {
                     [name: string]: unknown;

@@ -79,7 +79,9 @@ export function along(points: readonly Point[], by: 'step' | 'epoch'): [number, 
     const one = epochs.get(epoch) ?? { sum: 0, count: 0 }
     epochs.set(epoch, { sum: one.sum + value, count: one.count + 1 })
   }
-  return [...epochs].map(([epoch, { sum, count }]): [number, number] => [epoch + 1, sum / count]).sort((a, b) => a[0] - b[0])
+  return [...epochs]
+    .map(([epoch, { sum, count }]): [number, number] => [epoch + 1, sum / count])
+    .sort((a, b) => a[0] - b[0])
 }
 
 export interface Measure {

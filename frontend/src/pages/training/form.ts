@@ -42,8 +42,14 @@ export interface Choice {
 }
 
 export const DATA: Record<Given<'datamodule'>, { label: string; hint: string }> = {
-  sample: { label: 'Sample photos', hint: 'A few photos that are always there. Shows that all works; little is learnt.' },
-  folder: { label: 'Your photos', hint: 'A folder below a data root of the server, split by itself for validation and test.' },
+  sample: {
+    label: 'Sample photos',
+    hint: 'A few photos that are always there. Shows that all works; little is learnt.',
+  },
+  folder: {
+    label: 'Your photos',
+    hint: 'A folder below a data root of the server, split by itself for validation and test.',
+  },
   coco: { label: 'COCO val2017', hint: '5,000 photos; `make data` downloads them.' },
   cifar10: { label: 'CIFAR-10', hint: '60,000 tiny pictures of 32 × 32; downloaded at the first run.' },
 }
