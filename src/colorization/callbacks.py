@@ -459,7 +459,7 @@ class SampleGrid(Callback):
         if batch_idx > 0 or trainer.sanity_checking or trainer.fast_dev_run or not trainer.is_global_zero:  # type: ignore[attr-defined]
             return
         assert isinstance(pl_module, ColorizationStage)
-        if self._batch is None:
+        if self._batch is None and self.photos:
             dataset = trainer.datamodule.val_dataloader().dataset  # type: ignore[attr-defined]
             self._batch = dataset.__getitems__([(0, i) for i in range(min(self.photos, len(dataset)))])
         if self._batch is None:  # all of them have become unreadable
@@ -502,7 +502,7 @@ class PlainProgress(Callback):
     def _say(self, trainer: pl.Trainer, where: str, prefix: str) -> None:
         self._said = time.monotonic()
         eta = self._clock.eta(trainer)
-        shown = ("train/loss", "val/delta_e2000", "val/psnr")
+        shown = ("train/loss", "val/delta_e2000", "val/psnr", "val/error")
         values = trainer.callback_metrics
         said = ", ".join(f"{k} {float(values[k]):.4g}" for k in shown if k.startswith(prefix) and k in values)
         left = "" if eta is None else f", {int(eta) // 3600}:{int(eta) % 3600 // 60:02d}:{int(eta) % 60:02d} left"

@@ -109,6 +109,14 @@ def read_description(path: Path) -> dict[str, Any]:
 
 
 def load_weights(path: str | Path) -> tuple[nn.Module, dict[str, Any]]:
+    """As :func:`load_network`, and ``InputError`` for a network that does not colorize."""
+    network, description = load_network(path)
+    if description["network"].get("classes") is not None:
+        raise InputError(f"{path}: a classifier, which gives no colours; it is for model.resnet_weights")
+    return network, description
+
+
+def load_network(path: str | Path) -> tuple[nn.Module, dict[str, Any]]:
     """The network in a ``.safetensors`` or ``.ckpt`` file, in eval mode, float32 on the CPU, and its description.
 
     Raises:

@@ -217,8 +217,8 @@ def trivial_rows(models: list[Row], datamodule: PhotoDataModule) -> list[Row]:
 def model_row(file: Path, device: str) -> Row:
     """The row of a weights file."""
     network, description = checkpoint.load_weights(file)
-    random = [part for part, source in description["pretrained"].items() if source == "random"]
-    name = description["stage"] + "".join(f" (random {part})" for part in random)
+    parts = {part: source for part, source in description["pretrained"].items() if part != "network"}  # that is G itself
+    name = description["stage"] + "".join(f" ({source} {part})" for part, source in parts.items())
     keys = ("stage", "network", "pretrained", "training_data", "loss", "version", "git")
     row = Row(name, network.to(device), {"weights": str(file), **{k: description.get(k) for k in keys}})
     row.answers = network.answers if isinstance(network, Ensemble) else None

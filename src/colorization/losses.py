@@ -33,6 +33,19 @@ class PixelLoss(nn.Module):
         return F.huber_loss(ab, truth, delta=self.delta)
 
 
+class ClassLoss(nn.CrossEntropyLoss):
+    """Cross-entropy of logits (B, classes) with class numbers (B,).
+
+    Args:
+        name: as in the config.
+        label_smoothing: share of the target that is spread over all classes.
+    """
+
+    def __init__(self, name: str = "cross_entropy", label_smoothing: float = 0.0) -> None:
+        super().__init__(label_smoothing=label_smoothing)
+        self.name = name
+
+
 class AdversarialLoss(nn.Module):
     """The pix2pix objective (Isola et al. 2017): adversarial + ``l1_weight`` · L1.
 

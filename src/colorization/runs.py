@@ -201,6 +201,18 @@ class Run:
                 rows[row["step"], row["split"], row["name"]] = row
         return list(rows.values())
 
+    def best_validation(self, monitor: str, mode: str = "min") -> dict[str, float]:
+        """The ``val/...`` figures of the validation in which ``monitor`` (``val/<name>``) was lowest (``max``: highest).
+
+        That is the one of ``best.ckpt``, whose weights the run exports; ``{}`` where it was never measured.
+        """
+        rows = [r for r in self.metrics() if r["split"] == "val" and r["value"] is not None]
+        measured = [r for r in rows if f"val/{r['name']}" == monitor]
+        if not measured:
+            return {}
+        step = (max if mode == "max" else min)(measured, key=lambda r: r["value"])["step"]
+        return {f"val/{r['name']}": r["value"] for r in rows if r["step"] == step}
+
 
 def find_runs(output_dir: Path) -> list[Run]:
     """Every run below ``<output_dir>/runs``, oldest first."""

@@ -30,12 +30,8 @@ def collect(run: Run) -> dict[str, Any]:
     file = run.path / "overrides.yaml"
     overrides = OmegaConf.to_container(OmegaConf.load(file)) if file.is_file() else []
     row |= {k.lstrip("+"): v for k, _, v in (str(o).partition("=") for o in overrides or [])}
-    metrics = [r for r in run.metrics() if r["value"] is not None]
-    monitored = [r for r in metrics if r["split"] == "val" and r["name"] == MONITOR]
-    if monitored:
-        best = min(monitored, key=lambda r: r["value"])["step"]
-        row |= {f"val/{r['name']}": r["value"] for r in metrics if r["split"] == "val" and r["step"] == best}
-    return row | {f"test/{r['name']}": r["value"] for r in metrics if r["split"] == "test"}
+    row |= run.best_validation((status.get("best") or {}).get("name", f"val/{MONITOR}"))
+    return row | {f"test/{r['name']}": r["value"] for r in run.metrics() if r["split"] == "test" and r["value"] is not None}
 
 
 def columns(rows: Sequence[dict[str, Any]]) -> list[str]:

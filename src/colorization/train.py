@@ -22,6 +22,7 @@ from filelock import FileLock, Timeout
 from hydra import compose
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import TQDMProgressBar
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
@@ -29,6 +30,7 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from colorization import callbacks, checkpoint, descriptions, devices, hydra_main, machine, runs
 from colorization.data.datamodules import PhotoDataModule, is_number
 from colorization.errors import InputError
+from colorization.networks.resnet import GreyResNet18
 from colorization.stages.base import ColorizationStage
 
 log = logging.getLogger(__name__)
@@ -45,7 +47,7 @@ def train(cfg: DictConfig, overrides: list[str] | None = None) -> dict[str, floa
         overrides: what was asked on the command line, for the record and for resuming.
 
     Returns:
-        The last value of every validation and test metric.
+        Every validation metric of the epoch whose weights the run exports, and every test metric.
 
     Raises:
         InputError: something in the config cannot work; nothing has been trained.
@@ -53,6 +55,8 @@ def train(cfg: DictConfig, overrides: list[str] | None = None) -> dict[str, floa
     """
     check(cfg)
     cfg.trainer.precision = devices.resolve_precision(cfg.trainer.precision, cfg.accelerator.kind)
+    if cfg.callbacks.best.monitor == "auto":
+        cfg.callbacks.best.monitor = get_class(cfg.model._target_).monitor()
     run = runs.Run(Path(cfg.paths.run_dir))
     resume_from, parent = find_checkpoint(cfg, run)
 
@@ -102,11 +106,11 @@ def _fit(
         prepare(cfg, stage)
         trainer = build_trainer(cfg, stage, run, stop, len(datamodule.train_dataloader()))
         trainer.fit(stage, datamodule=datamodule, ckpt_path=resume_from, weights_only=True)
-        metrics = dict(trainer.callback_metrics)
+        best = cfg.callbacks.best
+        metrics = dict(trainer.callback_metrics) | run.best_validation(best.monitor, best.mode)
         if cfg.test and "test" in datamodule.photos and not cfg.trainer.fast_dev_run:
-            best = run.best_checkpoint if run.best_checkpoint.is_file() else None
-            if best is not None:
-                stage.load_state_dict(checkpoint.read_checkpoint(best)["state_dict"], strict=True)
+            if run.best_checkpoint.is_file():
+                stage.load_state_dict(checkpoint.read_checkpoint(run.best_checkpoint)["state_dict"], strict=True)
             trainer.test(stage, datamodule=datamodule, verbose=False)
             metrics |= trainer.callback_metrics
     return {k: float(v) for k, v in metrics.items() if k.startswith(("val/", "test/"))}
@@ -306,12 +310,17 @@ def explain(error: BaseException, cfg: DictConfig, run: runs.Run) -> BaseExcepti
 
 
 def export_weights(run: runs.Run) -> str | None:
-    """Write ``weights.safetensors`` from the best checkpoint, else the last; its name, or ``None`` without either."""
+    """Write ``weights.safetensors`` from the best checkpoint, else the last; its name, or ``None`` without either.
+
+    What does not colorize (a classifier) is written as ``<stage>.safetensors``, where nobody takes it for a colorizer.
+    """
     for source in (run.best_checkpoint, run.last_checkpoint):
         if source.is_file():
-            network, description = checkpoint.load_weights(source)
-            checkpoint.save_weights(run.weights_file, network, description)
-            return run.weights_file.name
+            network, description = checkpoint.load_network(source)
+            classifies = isinstance(network, GreyResNet18)
+            file = run.path / f"{description['stage']}.safetensors" if classifies else run.weights_file
+            checkpoint.save_weights(file, network, description)
+            return file.name
     return None
 
 

@@ -42,6 +42,12 @@ class CIFAR10DataModule(PhotoDataModule):
             raise InputError(f"datamodule.val_photos={val_photos}: should be between 1 and 49999")
         self.data_dir, self.val_photos = Path(data_dir), val_photos
         self.archive = Path(archive) if archive else None
+        self.classes: list[str] = []  # known after setup
+        self._class_of: dict[str, int] = {}  # photo -> its place in classes
+
+    def class_numbers(self, split: str) -> list[int]:
+        """The class of each photo of a split, in the order of its photos, as a place in ``classes``."""
+        return [self._class_of[name] for name in self.photos[split].names]
 
     def load_splits(self) -> dict[str, PhotoSet]:
         training, test = self._from_archive() if self.archive else self._from_torchvision()
@@ -67,6 +73,8 @@ class CIFAR10DataModule(PhotoDataModule):
                 ) from error
             prefix = "train" if train else "test"
             sets.append(ArrayPhotos([f"{prefix}/{i:05d}" for i in range(len(data.data))], data.data))
+            self.classes = list(data.classes)
+            self._class_of |= dict(zip(sets[-1].names, data.targets, strict=True))
         return sets[0], sets[1]
 
     def _from_archive(self) -> tuple[ArrayPhotos, ArrayPhotos]:
@@ -88,6 +96,9 @@ class CIFAR10DataModule(PhotoDataModule):
             if not chosen.any():
                 raise InputError(f"datamodule.archive={self.archive}: no {prefix}<class>/*.jpg in it")
             sets.append(ArrayPhotos(names[chosen].tolist(), arrays[chosen]))
+        folders = {name: name.split("/")[-2] for photos in sets for name in photos.names}
+        self.classes = sorted(set(folders.values()))
+        self._class_of = {name: self.classes.index(folder) for name, folder in folders.items()}
         return sets[0], sets[1]
 
     def _unpack(self, cache: Path) -> None:

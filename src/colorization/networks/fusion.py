@@ -6,50 +6,29 @@ from pathlib import Path
 from urllib.error import URLError
 
 import torch
-import torch.nn.functional as F
 from torch import nn
-from torchvision.models import ResNet18_Weights, resnet18
+from torchvision.models import ResNet18_Weights
 
-from colorization.checkpoint import load_tensors
-from colorization.color import grey_of_lightness
+from colorization.checkpoint import load_network, load_tensors
 from colorization.errors import InputError
+from colorization.networks.resnet import GreyResNet18
 from colorization.networks.unet import UNet, Upsampling
 
 FEATURES = 512
 
 
-def _antialiasing(inputs: int, outputs: int) -> torch.Tensor:
-    """(outputs, inputs): what ``F.interpolate(mode="bilinear", antialias=True)`` does to one axis, as a matrix.
-
-    A triangle about each output's centre, as wide as the reduction and at least two inputs.
-    """
-    scale = torch.as_tensor(inputs) / outputs  # a tensor when tracing, too
-    centres = (torch.arange(outputs) + 0.5) * scale
-    distances = (torch.arange(inputs) + 0.5 - centres[:, None]) / scale.clamp(min=1)
-    weights = (1 - distances.abs()).clamp(min=0)
-    return weights / weights.sum(1, keepdim=True)
-
-
-class FrozenResNet18(nn.Module):
+class FrozenResNet18(GreyResNet18):
     """The 512 globally pooled features of a ResNet-18 that never trains: no gradient, always in eval mode.
 
     They are computed anew for each picture: training crops and flips at random, so no picture comes twice.
 
-    It gets what it was trained on: the picture as grey RGB with ImageNet's mean and deviation, not raw L.
-
     Args:
-        size: side to which the picture is resized first (bilinear), so that the features do not depend on the
-            working size, as in Iizuka et al. 2016; ``None`` leaves it as it is.
+        size: as in :class:`GreyResNet18`.
     """
 
     def __init__(self, size: int | None = 224) -> None:
-        super().__init__()
-        self.size = size
-        self.resnet = resnet18(weights=None)
-        self.resnet.fc = nn.Identity()
+        super().__init__(size)
         self.requires_grad_(False)
-        self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1))
-        self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1))
         self.train(False)
 
     def train(self, mode: bool = True) -> FrozenResNet18:
@@ -59,15 +38,7 @@ class FrozenResNet18(nn.Module):
     @torch.no_grad()
     def forward(self, L: torch.Tensor) -> torch.Tensor:
         """(B, 1, H, W) in [0, 1] to (B, 512)."""
-        grey = grey_of_lightness(L)
-        if (
-            self.size is not None and torch.onnx.is_in_onnx_export()
-        ):  # there every runtime has an antialiasing of its own
-            rows, columns = (_antialiasing(grey.size(d), self.size) for d in (-2, -1))
-            grey = rows @ grey @ columns.T
-        elif self.size is not None:
-            grey = F.interpolate(grey, size=(self.size, self.size), mode="bilinear", antialias=True)
-        return self.resnet((grey.expand(-1, 3, -1, -1) - self.mean) / self.std)
+        return super().forward(L)
 
 
 class FusionUNet(UNet):
@@ -104,12 +75,13 @@ class FusionUNet(UNet):
         """Fill the ResNet before training starts; called once, by the stage, never when a checkpoint is loaded.
 
         Args:
-            resnet_weights: ``imagenet`` (torchvision's, downloaded once into torch's hub folder), a file with a
-                ResNet-18 state dict, or ``None`` for random ones.
+            resnet_weights: ``imagenet`` (torchvision's, downloaded once into torch's hub folder), the
+                ``*.safetensors`` of a run of ``model=classifier/resnet18``, another file with a ResNet-18 state dict,
+                or ``None`` for random ones.
 
         Returns:
-            What the ResNet now is, for the checkpoint and every table: ``{"resnet": "imagenet"}``, the file's name, or
-            ``"random"``.
+            What the ResNet now is, for the checkpoint and every table: ``{"resnet": "imagenet"}``, ``"<data>-grey"`` of
+            our own classifier, the name of another file, or ``"random"``.
 
         Raises:
             InputError: the weights cannot be had or do not fit.
@@ -125,7 +97,11 @@ class FusionUNet(UNet):
                     f"({getattr(error, 'reason', error)}); give a local file (model.resnet_weights=<file>) or ask for "
                     "random ones (model.resnet_weights=null)"
                 ) from error
+            said = resnet_weights
+        elif resnet_weights.endswith(".safetensors"):
+            state, said = self._of_classifier(Path(resnet_weights))
         else:
+            said = Path(resnet_weights).name
             try:
                 state = load_tensors(Path(resnet_weights))
             except InputError as error:
@@ -137,4 +113,19 @@ class FusionUNet(UNet):
             self.resnet.resnet.load_state_dict(state, strict=True)
         except (RuntimeError, AttributeError) as error:
             raise InputError(f"model.resnet_weights={resnet_weights}: these are not a ResNet-18's weights") from error
-        return {"resnet": "imagenet" if resnet_weights == "imagenet" else Path(resnet_weights).name}
+        return {"resnet": said}
+
+    def _of_classifier(self, file: Path) -> tuple[dict[str, torch.Tensor], str]:
+        """The state of the ResNet in a run's ``resnet18.safetensors``, and what to call it."""
+        try:
+            network, description = load_network(file)
+        except InputError as error:
+            raise InputError(f"model.resnet_weights={error}") from error
+        if not isinstance(network, GreyResNet18):
+            raise InputError(f"model.resnet_weights={file}: these weights of a {description['stage']} hold no ResNet-18")
+        if network.size != self.resnet.size:
+            raise InputError(
+                f"model.network.resnet_size={self.resnet.size}: the ResNet in {file} has learnt from pictures of "
+                f"{network.size}; give model.network.resnet_size={network.size}"
+            )
+        return network.resnet.state_dict(), f"{description['training_data']['name']}-grey"

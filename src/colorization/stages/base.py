@@ -94,6 +94,11 @@ class ColorizationStage(pl.LightningModule):
         self.pretrained_sources, self.pretrained = pretrained, dict[str, str]()
         self.val_metrics, self.test_metrics = ColorizationMetrics(), ColorizationMetrics()
 
+    @classmethod
+    def monitor(cls) -> str:
+        """The validation metric by whose lowest value the best checkpoint is chosen (``callbacks.best.monitor=auto``)."""
+        return "val/delta_e2000"
+
     def load_pretrained(self) -> None:
         """Fill the network's pretrained parts; for a run that starts from nothing."""
         if self.pretrained_sources:
@@ -236,7 +241,9 @@ class ColorizationStage(pl.LightningModule):
         self._log_metrics("test", self.test_metrics)
 
     def _log_metrics(self, split: str, metrics: ColorizationMetrics) -> None:
-        for name, value in metrics.compute().items():
+        values = metrics.compute()
+        values["delta_e2000_cf"] = values["delta_e2000"] + values["delta_colorfulness"]
+        for name, value in values.items():
             self.log(f"{split}/{name}", value, prog_bar=name == "delta_e2000")
         metrics.reset()
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from colorization import checkpoint
+from colorization import checkpoint, metrics
 from colorization.errors import InputError
 from colorization.losses import AdversarialLoss
 from colorization.networks.layers import running_averages_kept
@@ -55,6 +55,11 @@ class GANStage(ColorizationStage):
         self.d_lr_factor, self.warmup_epochs = d_lr_factor, warmup_epochs
         self.gradient_clip_val: float | None = None
         self._held: list[tuple[torch.Tensor, torch.Tensor]] = []  # L and ab of the batches accumulated so far
+
+    @classmethod
+    def monitor(cls) -> str:
+        """LPIPS where its weights can be had, else ΔE2000 + ΔCF: the lowest ΔE2000 alone is that of the dullest epoch."""
+        return "val/lpips" if metrics.lpips_network()[0] is not None else "val/delta_e2000_cf"
 
     def configure_optimizers(self) -> tuple[list[Any], list[Any]]:
         g = self.build_optimizer(self.network.parameters())

@@ -1,0 +1,62 @@
+"""The classifier whose features fusion uses: no stage of colorization, but a run like any other."""
+
+from __future__ import annotations
+
+import torch
+
+from colorization.errors import InputError
+from colorization.losses import ClassLoss
+from colorization.stages.base import Batch
+from colorization.stages.regression import RegressionStage
+
+
+class ClassifierStage(RegressionStage):
+    """Trains a network to tell the class of a photo from its L. Its metric is ``error``, the share of wrong answers.
+
+    The labels are those of the data module (``class_numbers``, see :class:`colorization.data.cifar10.CIFAR10DataModule`).
+    """
+
+    loss_type = ClassLoss  # type: ignore[assignment]
+    fitting_losses = "cross_entropy"
+
+    @classmethod
+    def monitor(cls) -> str:
+        return "val/error"
+
+    def setup(self, stage: str) -> None:
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        if not hasattr(data, "class_numbers"):
+            raise InputError(f"model={self.name}: the photos of {data.name} have no labels; use datamodule=cifar10")
+        self._labels = {split: torch.tensor(data.class_numbers(split)) for split in data.photos}
+        if len(data.classes) != self.hparams["network"]["classes"]:
+            raise InputError(
+                f"model.network.classes={self.hparams['network']['classes']}: {data.name} has {len(data.classes)}"
+            )
+
+    def _answer(self, batch: Batch, split: str) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Loss and error of a batch, and its Lab."""
+        L, _, lab = self.read(batch)
+        logits = self(L)
+        labels = self._labels[split][batch["index"].cpu()].to(logits.device)
+        return self.loss(logits.float(), labels), (logits.argmax(1) != labels).float().mean(), lab
+
+    def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
+        loss, error, lab = self._answer(batch, "train")
+        rate = self.trainer.optimizers[0].param_groups[0]["lr"]
+        self.log_train({"loss": loss.detach(), "error": error, "lr": rate}, None, lab)
+        return loss
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        self._log("val", batch)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        self._log("test", batch)
+
+    def _log(self, split: str, batch: Batch) -> None:
+        loss, error, lab = self._answer(batch, split)
+        self.log_dict({f"{split}/loss": loss, f"{split}/error": error}, batch_size=len(lab))
+
+    def on_validation_epoch_end(self) -> None:
+        """Lightning has averaged the figures."""
+
+    on_test_epoch_end = on_validation_epoch_end
