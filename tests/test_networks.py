@@ -18,9 +18,9 @@ from torch import nn
 from colorization import checkpoint, color, descriptions, hydra_main
 from colorization.errors import InputError
 from colorization.networks.fusion import FrozenResNet18, FusionUNet
-from colorization.networks.resnet import _antialiasing
 from colorization.networks.layers import BatchNorm2d, UpConv2d
 from colorization.networks.patchgan import PatchGAN
+from colorization.networks.resnet import _antialiasing
 
 # The four shipped configs, and what else a config can ask of their networks.
 SMALL = {

@@ -217,7 +217,9 @@ def trivial_rows(models: list[Row], datamodule: PhotoDataModule) -> list[Row]:
 def model_row(file: Path, device: str) -> Row:
     """The row of a weights file."""
     network, description = checkpoint.load_weights(file)
-    parts = {part: source for part, source in description["pretrained"].items() if part != "network"}  # that is G itself
+    parts = {
+        part: source for part, source in description["pretrained"].items() if part != "network"
+    }  # that is G itself
     name = description["stage"] + "".join(f" ({source} {part})" for part, source in parts.items())
     keys = ("stage", "network", "pretrained", "training_data", "loss", "version", "git")
     row = Row(name, network.to(device), {"weights": str(file), **{k: description.get(k) for k in keys}})

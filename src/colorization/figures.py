@@ -97,6 +97,17 @@ def distributions(values: Mapping[str, Mapping[str, Sequence[float]]], labels: M
     figure.savefig(path, dpi=120)
 
 
+def importance(shares: Mapping[str, float], path: Path) -> None:
+    """Bars of how much of a sweep's differences each setting explains, the largest at the top; ``path``: the PNG."""
+    figure = _figure(5, 0.8 + 0.35 * len(shares))
+    ax = figure.subplots()
+    names = sorted(shares, key=lambda name: shares[name])
+    ax.barh(names, [shares[name] for name in names])
+    ax.set_xlabel("share of the variance between trials (fANOVA)")
+    ax.grid(axis="x", alpha=0.3)
+    figure.savefig(path, dpi=120)
+
+
 def sparsification(
     curves: Mapping[str, Mapping[str, np.ndarray]], shares: np.ndarray, limits: Sequence[str], path: Path
 ) -> None:

@@ -202,7 +202,7 @@ class Run:
         return list(rows.values())
 
     def best_validation(self, monitor: str, mode: str = "min") -> dict[str, float]:
-        """The ``val/...`` figures of the validation in which ``monitor`` (``val/<name>``) was lowest (``max``: highest).
+        """The ``val/...`` figures of the validation with the lowest (``max``: highest) ``monitor``, a ``val/<name>``.
 
         That is the one of ``best.ckpt``, whose weights the run exports; ``{}`` where it was never measured.
         """

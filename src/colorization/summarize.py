@@ -31,7 +31,9 @@ def collect(run: Run) -> dict[str, Any]:
     overrides = OmegaConf.to_container(OmegaConf.load(file)) if file.is_file() else []
     row |= {k.lstrip("+"): v for k, _, v in (str(o).partition("=") for o in overrides or [])}
     row |= run.best_validation((status.get("best") or {}).get("name", f"val/{MONITOR}"))
-    return row | {f"test/{r['name']}": r["value"] for r in run.metrics() if r["split"] == "test" and r["value"] is not None}
+    return row | {
+        f"test/{r['name']}": r["value"] for r in run.metrics() if r["split"] == "test" and r["value"] is not None
+    }
 
 
 def columns(rows: Sequence[dict[str, Any]]) -> list[str]:

@@ -122,7 +122,9 @@ class FusionUNet(UNet):
         except InputError as error:
             raise InputError(f"model.resnet_weights={error}") from error
         if not isinstance(network, GreyResNet18):
-            raise InputError(f"model.resnet_weights={file}: these weights of a {description['stage']} hold no ResNet-18")
+            raise InputError(
+                f"model.resnet_weights={file}: these weights of a {description['stage']} hold no ResNet-18"
+            )
         if network.size != self.resnet.size:
             raise InputError(
                 f"model.network.resnet_size={self.resnet.size}: the ResNet in {file} has learnt from pictures of "

@@ -96,7 +96,7 @@ class ColorizationStage(pl.LightningModule):
 
     @classmethod
     def monitor(cls) -> str:
-        """The validation metric by whose lowest value the best checkpoint is chosen (``callbacks.best.monitor=auto``)."""
+        """The metric whose lowest value makes a checkpoint the best (``callbacks.best.monitor=auto``)."""
         return "val/delta_e2000"
 
     def load_pretrained(self) -> None:

@@ -13,7 +13,7 @@ from colorization.stages.regression import RegressionStage
 class ClassifierStage(RegressionStage):
     """Trains a network to tell the class of a photo from its L. Its metric is ``error``, the share of wrong answers.
 
-    The labels are those of the data module (``class_numbers``, see :class:`colorization.data.cifar10.CIFAR10DataModule`).
+    The labels are those of the data module: ``class_numbers`` of :class:`colorization.data.cifar10.CIFAR10DataModule`.
     """
 
     loss_type = ClassLoss  # type: ignore[assignment]

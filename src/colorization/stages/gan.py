@@ -58,7 +58,7 @@ class GANStage(ColorizationStage):
 
     @classmethod
     def monitor(cls) -> str:
-        """LPIPS where its weights can be had, else ΔE2000 + ΔCF: the lowest ΔE2000 alone is that of the dullest epoch."""
+        """LPIPS where its weights can be had, else ΔE2000 + ΔCF. (ΔE2000 alone would choose the dullest epoch.)"""
         return "val/lpips" if metrics.lpips_network()[0] is not None else "val/delta_e2000_cf"
 
     def configure_optimizers(self) -> tuple[list[Any], list[Any]]:
