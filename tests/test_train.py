@@ -205,7 +205,7 @@ def test_the_run_folder_is_complete(finished: Run) -> None:
     assert status["schema"] == 1
     assert (status["state"], status["model"], status["epoch"], status["max_epochs"]) == ("finished", "gan", 2, 2)
     assert status["step"] == 8  # 8 photos, batches of 2, 2 epochs: batches, not optimizer steps
-    assert status["best"]["name"] == "val/delta_e2000"
+    assert status["best"]["name"] == "val/delta_e2000_cf"  # without LPIPS
     assert status["error"] is None
     assert status["weights"] == "weights.safetensors"
     assert yaml.safe_load((finished.path / "config.yaml").read_text())["datamodule"]["batch_size"] == 2
@@ -234,7 +234,7 @@ def test_metrics_are_rows_of_step_epoch_split_name_value(finished: Run) -> None:
     lpips = [r for r in rows if r["name"] == "lpips"]  # AlexNet cannot be had in tests
     assert {r["split"] for r in lpips} == {"train", "val", "test"}
     assert all(r["value"] is None and "AlexNet" in r["reason"] for r in lpips)
-    best = min(r["value"] for r in rows if (r["split"], r["name"]) == ("val", "delta_e2000"))
+    best = min(r["value"] for r in rows if (r["split"], r["name"]) == ("val", "delta_e2000_cf"))
     assert finished.status()["best"]["value"] == pytest.approx(best)
 
 

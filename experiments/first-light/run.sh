@@ -35,10 +35,11 @@ train first-light-unet 8 experiment=first-light model=unet $unet $adamw $cosine 
 train first-light-baseline 8 experiment=first-light model=baseline model.network.width=16 $adamw $cosine $ema \
   model.optimizer.lr=2e-3
 
-train first-light-gan 4 experiment=first-light model=gan $unet model.discriminator.width=32 $ema \
+monitor=callbacks.best.monitor=val/delta_e2000
+train first-light-gan 4 experiment=first-light model=gan $monitor $unet model.discriminator.width=32 $ema \
   init_weights=first-light-unet model.d_lr_factor=0.5
 
-train first-light-fusion 6 experiment=first-light model=fusion $unet model.discriminator.width=32 $ema \
+train first-light-fusion 6 experiment=first-light model=fusion $monitor $unet model.discriminator.width=32 $ema \
   model.resnet_weights=null model.network.resnet_size=128 model.warmup_epochs=2
 
 pale=$out/runs/first-light-unet/pale.safetensors
