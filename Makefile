@@ -96,6 +96,9 @@ bench-accelerator: $(INSTALLED)
 	  $(BIN)/python benchmarks/bench_train.py --save --device cuda --seconds 30 --overrides "trainer.precision=$$setting" $(ARGS) || exit; \
 	done
 
+study-%: $(INSTALLED) # repeat a study of experiments/: DATA=<folder with its data>
+	PYTHON=$(abspath $(BIN)/python) OUT=$(OUT) experiments/$*/run.sh $(DATA) $(ARGS)
+
 wheel: $(INSTALLED) $(if $(NPM),$(WEB)) ## build the wheel, install it in a clean environment and run it from another folder
 	VENV_BIN=$(abspath $(BIN)) tests/check_wheel.sh
 

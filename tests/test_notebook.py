@@ -1,4 +1,4 @@
-"""The notebook runs from top to bottom."""
+"""The notebooks run from top to bottom."""
 
 from __future__ import annotations
 
@@ -10,29 +10,61 @@ import pytest
 
 from colorization.inference import DEFAULT_WEIGHTS, shipped_weights
 
-NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "look_and_colorize.ipynb"
+NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
 
 
-def test_no_outputs_are_kept() -> None:
-    cells = nbformat.read(NOTEBOOK, 4).cells
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_no_outputs_are_kept(path: Path) -> None:
+    cells = nbformat.read(path, 4).cells
     assert all(not c.outputs and c.execution_count is None for c in cells if c.cell_type == "code")
 
 
-@pytest.mark.slow
-def test_it_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def run(path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[int, str]:
+    """How many pictures a notebook shows and what it prints, run in a folder."""
     from nbclient import NotebookClient
 
-    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
-    monkeypatch.delenv("COLORIZATION_WEIGHTS", raising=False)
-    monkeypatch.delenv("MPLBACKEND", raising=False)  # the notebook shows its figures inline
-    notebook = nbformat.read(NOTEBOOK, 4)
+    monkeypatch.setenv("IPYTHONDIR", str(folder / "ipython"))
+    for name in ("COLORIZATION_WEIGHTS", "COLORIZATION_SWEEP", "COLORIZATION_PHOTO"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.delenv("MPLBACKEND", raising=False)  # the notebooks show their figures inline
+    notebook = nbformat.read(path, 4)
     NotebookClient(
-        notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": os.fspath(tmp_path)}}
+        notebook, timeout=500, kernel_name="python3", resources={"metadata": {"path": os.fspath(folder)}}
     ).execute()  # raises where a cell fails
     outputs = [o for c in notebook.cells if c.cell_type == "code" for o in c.outputs]
     assert not [o for o in outputs if o.output_type == "error"]
-    assert len([o for o in outputs if "image/png" in o.get("data", {})]) >= 3
     printed = "".join(o.text for o in outputs if o.output_type == "stream" and o.name == "stdout")
+    return len([o for o in outputs if "image/png" in o.get("data", {})]), printed
+
+
+def notebook(name: str) -> Path:
+    (path,) = (p for p in NOTEBOOKS if p.stem == name)
+    return path
+
+
+@pytest.mark.slow
+def test_look_and_colorize(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pictures, printed = run(notebook("look_and_colorize"), tmp_path, monkeypatch)
+    assert pictures >= 3
     assert "grey       ΔE2000" in printed
     if DEFAULT_WEIGHTS in [f.name for f in shipped_weights()]:
         assert "colorized  ΔE2000" in printed
+
+
+@pytest.mark.slow
+def test_compare_stages(trained_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "outputs" / "runs").mkdir(parents=True)
+    (tmp_path / "outputs" / "runs" / "trained").symlink_to(trained_run, target_is_directory=True)
+    pictures, printed = run(notebook("compare_stages"), tmp_path, monkeypatch)
+    assert pictures == 2
+    assert {"grey", "baseline", "photo"} <= {line.split()[0] for line in printed.splitlines() if "ΔE2000" in line}
+    (own,) = (line for line in printed.splitlines() if line.startswith("photo"))
+    assert "ΔE2000   0.00" in own
+
+
+@pytest.mark.slow
+def test_read_a_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pictures, printed = run(notebook("read_a_sweep"), tmp_path, monkeypatch)
+    assert pictures == 3
+    assert "3 trials of tiny" in printed
+    assert sum("tiny-00" in line and "width" in line for line in printed.splitlines()) == 3
