@@ -56,7 +56,8 @@ def train(cfg: DictConfig, overrides: list[str] | None = None) -> dict[str, floa
     check(cfg)
     cfg.trainer.precision = devices.resolve_precision(cfg.trainer.precision, cfg.accelerator.kind)
     if cfg.callbacks.best.monitor == "auto":
-        cfg.callbacks.best.monitor = get_class(cfg.model._target_).monitor()
+        stage: type[ColorizationStage] = get_class(cfg.model._target_)
+        cfg.callbacks.best.monitor = stage.monitor()
     run = runs.Run(Path(cfg.paths.run_dir))
     resume_from, parent = find_checkpoint(cfg, run)
 
