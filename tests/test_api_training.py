@@ -125,6 +125,7 @@ def refused(answer: Any) -> dict[str, Any]:
         "model.network.upsampling='a/b'",
         "model.network.upsampling=a/b",
         "experiment=cifar10/../quickstart",
+        "model=classifier/resnet18",
         "experiment=/etc/passwd",
         "experiment=cifar10",
         "model@x=unet",

@@ -57,9 +57,13 @@ _FOLDERS = ("data_dir", "train_dir", "val_dir", "test_dir")
 
 
 def choices(group: str) -> list[str]:
-    """The entries of a group of the config tree, those of folders in it as ``folder/entry``."""
+    """The entries of a group of the config tree.
+
+    A folder in it is a group of its own, but that of experiments, which are ``folder/experiment``.
+    """
     folder = Path(str(resources.files("colorization.configs"))) / group
-    names = [f.relative_to(folder).with_suffix("").as_posix() for f in folder.rglob("*.yaml")]
+    pattern = "**/*.yaml" if group == "experiment" else "*.yaml"
+    names = [f.relative_to(folder).with_suffix("").as_posix() for f in folder.glob(pattern)]
     return sorted(n for n in names if not n.startswith("_"))
 
 
