@@ -27,7 +27,7 @@ from sqlalchemy import update
 
 from colorization import backends
 from colorization import eval as evaluation
-from colorization.api.colorizers import Colorizers, Gathered, Turns
+from colorization.api.colorizers import Colorizers, Gathered, Turns, memory
 from colorization.api.database import Result
 from colorization.api.problems import Problem
 from colorization.api.results import Results
@@ -428,7 +428,7 @@ def test_models_are_kept_by_a_budget_and_the_least_used_go(tmp_path: Path) -> No
     for i in range(3):
         files.append(tmp_path / f"{i}.onnx")
         files[-1].write_bytes(shipped_weights()[0].with_suffix(".onnx").read_bytes())
-    megabytes = files[0].stat().st_size / 1e6
+    megabytes = memory(files[0].stat().st_size) / 1e6
     colorizers = Colorizers(load(output_dir=tmp_path, models_mb=int(megabytes * 2.5)))
     kept: dict[Path, Any] = {}
 
