@@ -71,7 +71,6 @@ test('runs are found, compared and deleted', async ({ page, server, request }) =
   await page.getByRole('tab', { name: 'Log' }).click()
   await page.getByLabel('Search the log').fill('EPOCH 2/3 done')
   await expect(page.getByText('1 line', { exact: true })).toBeVisible()
-  await screens(page, 'history-log')
 
   await page.getByLabel('Search runs').fill(first)
   await expect(list.getByRole('listitem')).toHaveCount(1)
@@ -90,5 +89,4 @@ test('runs are found, compared and deleted', async ({ page, server, request }) =
   await expect(page.getByTestId('command')).toHaveText(
     `python -m colorization.train run_id=${second} ckpt_path=last trainer.max_epochs=6`,
   )
-  await screens(page, 'training-resume')
 })

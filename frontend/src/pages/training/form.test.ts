@@ -44,7 +44,10 @@ describe('the form of a training', () => {
   })
 
   it('sends settings without a field of their own as overrides', () => {
-    const asked = request(choice({ changed: { width: 16 }, more: ' callbacks=ema\n test=false ' }), initial(GAN, 'sample'))
+    const asked = request(
+      choice({ changed: { width: 16 }, more: ' callbacks=ema\n test=false ' }),
+      initial(GAN, 'sample'),
+    )
     expect(asked.overrides).toEqual(['model.network.width=16', 'callbacks=ema', 'test=false'])
   })
 })
