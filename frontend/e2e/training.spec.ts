@@ -8,7 +8,7 @@ test('a run is started, watched through a crash of the server, stopped and gone 
   server,
   faults,
 }) => {
-  test.slow()
+  test.setTimeout(300_000) // a training with its own start of Python, twice, and a server's
   await page.goto('/training')
   await expect(page.getByText('Nothing has been trained yet')).toBeVisible()
   await page.getByRole('button', { name: 'Fill in a quick trial' }).click()
@@ -23,24 +23,24 @@ test('a run is started, watched through a crash of the server, stopped and gone 
   await screens(page, 'training-form')
   await page.getByRole('button', { name: 'Start training' }).click()
 
-  await expect(page).toHaveURL(/\/training\?run=unet-/, { timeout: 40_000 })
+  await expect(page).toHaveURL(/\/training\?run=unet-/, { timeout: 60_000 })
   const id = new URL(page.url()).searchParams.get('run') ?? ''
   await expect(page.getByRole('heading', { level: 1 })).toHaveText(id)
-  await expect(page.getByRole('img', { name: /^Samples/ }).first()).toBeVisible({ timeout: 60_000 })
+  await expect(page.getByRole('img', { name: /^Samples/ }).first()).toBeVisible({ timeout: 120_000 })
   await expect(page.getByText('ΔE2000, validation', { exact: true })).toBeVisible()
   const newest = async () => {
     const text = await page.getByRole('region', { name: 'Log of the run' }).innerText()
     return Math.max(...[...text.matchAll(/epoch (\d+)\/300 done/g)].map((it) => Number(it[1])))
   }
-  await expect.poll(newest, { timeout: 30_000 }).toBeGreaterThanOrEqual(2)
+  await expect.poll(newest, { timeout: 60_000 }).toBeGreaterThanOrEqual(2)
 
   // The server dies in the middle, the run does not; the page takes it up where it was.
   await server.stop('SIGKILL')
   await expect(page.getByText('Connection lost; it is taken up again by itself')).toBeVisible()
   const before = await newest()
   await server.start()
-  await expect(page.getByText('Live', { exact: true })).toBeVisible({ timeout: 40_000 })
-  await expect.poll(newest, { timeout: 30_000 }).toBeGreaterThan(before)
+  await expect(page.getByText('Live', { exact: true })).toBeVisible({ timeout: 60_000 })
+  await expect.poll(newest, { timeout: 60_000 }).toBeGreaterThan(before)
   const log = await page.getByRole('region', { name: 'Log of the run' }).innerText()
   const done = [...log.matchAll(/epoch (\d+)\/300 done/g)].map((it) => Number(it[1]))
   expect(done).toEqual(done.map((_, at) => at + 1)) // nothing twice, nothing missed
@@ -58,15 +58,15 @@ test('a run is started, watched through a crash of the server, stopped and gone 
   await expect(page.getByText('Running', { exact: true }).first()).toBeVisible()
   await page.getByRole('button', { name: 'Stop', exact: true }).click()
   await page.getByRole('dialog').getByRole('button', { name: 'Stop the run' }).click()
-  await expect(page.getByText('Stopped', { exact: true })).toBeVisible({ timeout: 40_000 })
+  await expect(page.getByText('Stopped', { exact: true })).toBeVisible({ timeout: 60_000 })
   await screens(page, 'training-run')
 
   // And it goes on from there.
   await page.getByRole('button', { name: 'Go on' }).click()
-  await expect(page.getByText('Running', { exact: true }).first()).toBeVisible({ timeout: 40_000 })
+  await expect(page.getByText('Running', { exact: true }).first()).toBeVisible({ timeout: 60_000 })
   await page.getByRole('button', { name: 'Stop', exact: true }).click()
   await page.getByRole('dialog').getByRole('button').last().click()
-  await expect(page.getByText('Stopped', { exact: true })).toBeVisible({ timeout: 40_000 })
+  await expect(page.getByText('Stopped', { exact: true })).toBeVisible({ timeout: 60_000 })
 })
 
 test('the fields follow the model, and what cannot work is said at its field', async ({ page, faults }) => {
