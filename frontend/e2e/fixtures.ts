@@ -8,7 +8,7 @@ import { join, resolve } from 'node:path'
 import { AxeBuilder } from '@axe-core/playwright'
 import { expect, type Page, test as base } from '@playwright/test'
 
-const PYTHON = process.env.COLORIZATION_PYTHON ?? resolve('../.venv/bin/python')
+export const PYTHON = process.env.COLORIZATION_PYTHON ?? resolve('../.venv/bin/python')
 const START = 60_000 // ms that a server may take to answer
 export const SCREENS = resolve('test-results/screens')
 export const SIZES = { desktop: { width: 1440, height: 900 }, phone: { width: 390, height: 844 } }
