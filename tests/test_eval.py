@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
+import cv2
 import numpy as np
+import onnx
 import pytest
 import scipy.stats
 import torch
@@ -17,6 +21,7 @@ from skimage.metrics import peak_signal_noise_ratio
 
 from colorization import checkpoint, descriptions, statistics
 from colorization import eval as evaluation
+from colorization.export import export
 from colorization.networks.baseline import BaselineCNN
 from colorization.runs import Run
 
@@ -225,3 +230,164 @@ def test_a_mistake_is_one_sentence(overrides, words, command, capsys, tmp_path) 
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert error.startswith("error: ")
     assert all(w in error for w in words), error
+
+
+CROP = ["datamodule.image_size=64", "eval_dir=out"]
+
+
+def outputs_of(file: Path, photos: Path, folder: Path, size: int) -> None:
+    """What the network in ``file`` makes of the centre crops, written as PNG with scikit-image."""
+    network, _ = checkpoint.load_weights(file)
+    for photo in sorted(photos.rglob("*.jpg")):
+        lab = rgb2lab(cut(photo, size) / 255)
+        with torch.inference_mode():
+            ab = network(torch.from_numpy(lab[..., 0] / 100).float()[None, None])[0].permute(1, 2, 0).double().numpy()
+        rgb = lab2rgb(np.dstack((lab[..., :1], 110 * ab)))
+        target = (folder / photo.relative_to(photos)).with_suffix(".png")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray((rgb * 255).round().astype(np.uint8)).save(target)
+
+
+def cut(file: Path, size: int) -> np.ndarray:
+    """The crop to the pixel: area averaging by OpenCV."""
+    photo = np.asarray(Image.open(file).convert("RGB"))
+    scale = size / min(photo.shape[:2])
+    height, width = (round(n * scale) for n in photo.shape[:2])
+    photo = cv2.resize(photo, (width, height), interpolation=cv2.INTER_AREA)
+    top, left = (height - size) // 2, (width - size) // 2
+    return photo[top : top + size, left : left + size]
+
+
+def test_pictures_in_a_folder_score_as_the_model_that_made_them(command, tmp_path, photo_folder) -> None:
+    """Within 8-bit rounding, also in the paired comparison; and so does the model in ONNX."""
+    file = weights(tmp_path / "w.safetensors")
+    export(file, tmp_path / "w.onnx")
+    outputs_of(file, photo_folder, tmp_path / "theirs", 64)
+    given = [f"weights=[{file},{tmp_path}/w.onnx]", f"predictions={{other system:{tmp_path}/theirs}}"]
+    assert command(*given, f"datamodule.test_dir={photo_folder}", *CROP, "ensemble=mean") == 0
+    content = report(tmp_path)
+    rows = {r["name"]: r for r in content["rows"]}
+    assert rows["other system"]["predictions"] == f"{tmp_path}/theirs" and rows["other system"]["remarks"] == []
+    own, onnx = (r for name, r in rows.items() if name.startswith("baseline"))
+    tolerance = {"psnr": 0.1, "ssim": 1e-3, "delta_e2000": 0.05, "colorfulness": 0.1, "mae": 0.05, "bleeding": 1.0}
+    for metric, by in {**tolerance, "accuracy_2": 1.0, "accuracy_5": 1.0}.items():
+        for subset in ("all", "without_near_grey"):
+            a, b, c = (r if subset == "all" else r[subset] for r in (own, onnx, rows["other system"]))
+            assert b[metric]["mean"] == pytest.approx(a[metric]["mean"], abs=1e-3)
+            assert c[metric]["mean"] == pytest.approx(a[metric]["mean"], abs=by), metric
+    pair = next(
+        c for c in content["comparisons"]
+        if c["a"] == "other system" and c["b"].endswith("w") and c["metric"] == "delta_e2000"
+    )  # fmt: skip
+    assert abs(pair["mean"]) < 0.05
+    table = (tmp_path / "out" / "table.md").read_text()
+    assert table.count("| other system |") == 2 and "bleeding (%)" in table and "ε5" not in table
+
+
+def test_pictures_of_the_photos_shape_are_cropped_as_the_photos(command, tmp_path, photo_folder) -> None:
+    """The photos themselves, enlarged: no error is left but that of the resizing. Grey ones are counted."""
+    for i, photo in enumerate(sorted(photo_folder.rglob("*.jpg"))):
+        image = Image.open(photo).convert("L" if i < 2 else "RGB")
+        target = tmp_path / "large" / photo.relative_to(photo_folder)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        image.resize([2 * n + i % 2 for n in image.size], Image.Resampling.BICUBIC).save(target, quality=98)
+    given = ["weights=[]", f"predictions=[{tmp_path}/large]", f"datamodule.test_dir={photo_folder}"]
+    assert command(*given, *CROP, "columns=[mae,accuracy_2,accuracy_5]") == 0
+    grey, row = report(tmp_path)["rows"]
+    assert row["name"] == "large" and row["remarks"] == ["2 of 12 pictures are grey"]
+    with (tmp_path / "out" / "per_image.csv").open() as file:
+        lines = [x for x in csv.DictReader(file) if x["model"] == "large"]
+    assert all(float(x["delta_e2000"]) < 2 for x in lines[2:])
+    assert float(lines[0]["delta_e2000"]) > 5 and row["delta_e2000"]["mean"] < grey["delta_e2000"]["mean"]
+    table = (tmp_path / "out" / "table.md").read_text()
+    assert "ε5 %" in table and "PSNR ↑" not in table and "large: 2 of 12 pictures are grey." in table
+
+
+def test_pictures_that_do_not_fit_are_refused_in_a_sentence(command, tmp_path, photo_folder, capsys) -> None:
+    theirs = tmp_path / "theirs"
+    shutil.copytree(photo_folder, theirs)
+    given = ["weights=[]", f"predictions={theirs}", f"datamodule.test_dir={photo_folder}", *CROP]
+
+    def said() -> str:
+        assert command(*given) == 2
+        return capsys.readouterr().err.strip().splitlines()[-1]
+
+    Image.open(theirs / "03.jpg").resize((64, 40)).save(theirs / "03.jpg")
+    assert f"error: predictions={theirs}: another shape than the photo in 1 of 12 (03.jpg 64x40, not " in said()
+    (theirs / "03.jpg").write_bytes(b"torn")
+    assert "unreadable 1 of 12 (03.jpg)" in said()
+    (theirs / "03.jpg").unlink()
+    (theirs / "more" / "10.jpg").unlink()
+    assert "no picture for 2 of 12 (03.jpg, more/10.jpg)" in said()
+
+
+def test_lightness_of_other_systems_is_not_scored_but_told(command, tmp_path, photo_folder) -> None:
+    for photo in photo_folder.rglob("*.jpg"):
+        target = (tmp_path / "dark" / photo.relative_to(photo_folder)).with_suffix(".png")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray((np.asarray(Image.open(photo)) * 0.7).astype(np.uint8)).save(target)
+    assert command("weights=[]", f"predictions={tmp_path}/dark", f"datamodule.test_dir={photo_folder}", *CROP) == 0
+    (remark,) = report(tmp_path)["rows"][1]["remarks"]
+    assert "their L* differs from the photos' by 1" in remark and "was not used" in remark
+
+
+def foreign_onnx(path: Path, channels: int = 2) -> Path:
+    """A model that nothing here made: a* = b* = L*, for one photo at a time."""
+    node = onnx.helper.make_node("Concat", ["grey"] * channels, ["colours"], axis=1)
+    values = [
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1, c, "h", "w"])
+        for name, c in (("grey", 1), ("colours", channels))
+    ]
+    graph = onnx.helper.make_graph([node], "g", values[:1], values[1:])
+    opset = onnx.helper.make_opsetid("", 18)
+    onnx.save(onnx.helper.make_model(graph, opset_imports=[opset], ir_version=9), path)
+    return path
+
+
+def test_an_onnx_model_of_another_system_is_a_row(command, tmp_path, photo_folder, capsys) -> None:
+    given = [f"datamodule.test_dir={photo_folder}", *CROP]
+    assert command(f"weights={foreign_onnx(tmp_path / 'theirs.onnx')}", *given) == 0
+    row = report(tmp_path)["rows"][-1]
+    assert row["name"] == "theirs"
+    photo = sorted(photo_folder.rglob("*.jpg"))[0]
+    lab = rgb2lab(cut(photo, 64) / 255)
+    lab[..., 1:] = lab[..., :1] * 1.1
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of colours that do not exist
+        expected = deltaE_ciede2000(rgb2lab(lab2rgb(lab)), rgb2lab(cut(photo, 64) / 255)).mean()
+    with (tmp_path / "out" / "per_image.csv").open() as file:
+        line = next(x for x in csv.DictReader(file) if x["model"] == "theirs")
+    assert float(line["delta_e2000"]) == pytest.approx(expected, abs=0.02)
+    assert command(f"weights={foreign_onnx(tmp_path / 'rgb.onnx', 3)}", *given) == 2
+    assert "rgb.onnx: answers [1, 3, 64, 64], should answer a*b*/110 as [1, 2, 64, 64]" in capsys.readouterr().err
+
+
+def test_the_curve_of_chroma(command, tmp_path, photo_folder) -> None:
+    """At factor 0 it is the grey row, at 1 the model's, and the interval is that of the paired comparison."""
+    file = weights(tmp_path / "w.safetensors")
+    assert command(f"weights={file}", f"datamodule.test_dir={photo_folder}", *CROP, "curve=true") == 0
+    grey, row = report(tmp_path)["rows"]
+    with (tmp_path / "out" / "curve.csv").open() as lines:
+        points = {float(x["factor"]): x for x in csv.DictReader(lines)}
+    assert sorted(points) == pytest.approx([0, 0.2, 0.4, 0.6, 0.8, 1, 1.2, 1.4, 1.6])
+    for factor, expected in ((0.0, grey), (1.0, row)):
+        for metric in ("delta_e2000", "colorfulness"):
+            assert float(points[factor][metric]) == pytest.approx(expected[metric]["mean"], abs=2e-3)
+    pair = next(c for c in report(tmp_path)["comparisons"] if c["metric"] == "delta_e2000" and c["subset"] == "all")
+    found = [-float(points[1.0][k]) for k in ("gain_high", "gain", "gain_low")]
+    assert found == pytest.approx([pair["ci95"][0], pair["mean"], pair["ci95"][1]], abs=1e-3)
+    assert float(points[1.6]["colorfulness"]) > float(points[1.0]["colorfulness"])
+    assert Image.open(tmp_path / "out" / "curve.png").size[0] > 300
+
+
+def test_stability_is_measured_where_it_is_asked_for(command, tmp_path, photo_folder) -> None:
+    file = weights(tmp_path / "w.safetensors")
+    shutil.copytree(photo_folder, tmp_path / "theirs")
+    given = [f"weights={file}", f"datamodule.test_dir={photo_folder}", *CROP, f"predictions={tmp_path}/theirs"]
+    assert command(*given, "stability=[48,64]") == 0
+    grey, row, pictures = report(tmp_path)["rows"]
+    assert grey["stability"]["mean"] == 0 and 0 < row["stability"]["mean"] < 10
+    assert pictures["stability"] == {"mean": None, "ci95": None, "reason": "pictures, not a model"}
+    assert "size ΔE" in (tmp_path / "out" / "table.md").read_text()
+    assert command(*given, "stability=[48]") == 2
+    assert command(*given, "columns=[psnr,nonsense]") == 2

@@ -255,6 +255,91 @@ def test_lpips_is_that_of_the_lpips_package() -> None:
     assert float(metric.compute()["lpips"]) == pytest.approx(np.mean(expected), abs=1e-4)
 
 
+def in_lab(L: torch.Tensor, a: torch.Tensor, b: torch.Tensor | float = 0.0) -> torch.Tensor:
+    """One picture (1, 3, 96, 96) from rows of 96 values, Lab units."""
+    b = b if isinstance(b, torch.Tensor) else torch.full((96,), b)
+    return torch.stack([x.expand(96, 96) for x in (L, a, b)])[None]
+
+
+X = torch.arange(96.0)
+
+
+def step(at: int, low: float, high: float) -> torch.Tensor:
+    return torch.where(at > X, torch.tensor(low), torch.tensor(high))
+
+
+def test_accuracy_and_mae_of_known_colours() -> None:
+    """Each pixel another error: one channel beyond its limit makes it wrong, and rounding comes first."""
+    truth = torch.zeros(1, 3, 1, 8)
+    errors = [
+        (2, 4.4, -4.4),
+        (2.4, 0, 0),
+        (2.6, 0, 0),
+        (0, 4.6, 0),
+        (0, 0, -4.6),
+        (5, 11.4, -11.4),
+        (5.6, 0, 0),
+        (0, 0, 12),
+    ]
+    lab = truth + 50
+    other = lab + torch.tensor(errors).T.view(1, 3, 1, 8)
+    assert metrics.accuracy(other, lab, 2).item() == pytest.approx(100 * 2 / 8)
+    assert metrics.accuracy(other, lab, 5).item() == pytest.approx(100 * 6 / 8)
+    assert metrics.mae(other, lab).item() == pytest.approx(np.abs(errors).mean(), rel=1e-5)
+    # 0.4 and 2.6 round to 0 and 3.
+    assert metrics.accuracy(lab + 2.6, lab + 0.4, 2).item() == 0
+
+
+@pytest.mark.parametrize("height", [20.0, 40.0])
+def test_a_sharp_step_has_its_height(height: float) -> None:
+    found = metrics.step_heights(in_lab(step(48, 30, 30 + height), X * 0)[:, :1])[0, 48]
+    assert found[47:49].tolist() == pytest.approx([height] * 2, rel=1e-5)
+    assert found[:40].max() < 1e-3
+    both = metrics.step_heights(in_lab(X * 0, step(48, 0, 30), step(48, 0, -40))[:, 1:])[0, 48, 48]
+    assert both.item() == pytest.approx(50, rel=1e-5)
+
+
+def bled(a: torch.Tensor, L: torch.Tensor) -> float:
+    return metrics.bleeding(in_lab(L, a), metrics.near_light_edges(in_lab(L, X * 0))).item()
+
+
+def test_bleeding_of_known_pictures() -> None:
+    edge = step(48, 30, 70)
+    reach = 3  # columns on each side of an edge of 40 in L*, from which colours are near it
+    assert bled(step(48, -20, 20), edge) < 1
+    assert bled(step(48, -5, 5), edge) == pytest.approx(bled(step(48, -20, 20), edge), abs=0.01)  # pale is not tidy
+    assert bled(step(70, -20, 20), edge) > 99.9  # a border of colour on an even surface
+    assert bled(step(70, -20, 20), edge * 0 + 50) > 99.9
+    assert bled(step(48, -10, 10) + step(70, 0, 40), edge) == pytest.approx(100 * 40 / 60, abs=1)
+    ramp = (X - 47.5).clamp(-20, 20)  # a border 40 wide, of which 6 are near the edge
+    assert bled(ramp, edge) == pytest.approx(100 * (40 - 2 * reach) / 40, abs=2.5)
+    assert bled(step(48, -20, 20), step(48, 30, 35)) > 99.9  # an edge that hardly anybody sees
+    assert bled(X * 0, edge) == bled(X * 0 + 30, edge) == 0
+
+
+def test_size_stability_of_known_models() -> None:
+    rgb = (pictures(2, size=(64, 64))[1] * 255).byte()
+
+    def by_size(L: torch.Tensor) -> torch.Tensor:
+        """a* = 11, 22 or 33 for 32, 64 or 128 pixels."""
+        return torch.full((1, 2, *L.shape[2:]), {32: 0.1, 64: 0.2, 128: 0.3}[L.shape[-1]]) * torch.tensor([1, 0]).view(
+            2, 1, 1
+        )
+
+    found = metrics.size_stability(rgb, by_size, [32, 64, 128])
+    for photo, value in zip(rgb, found.tolist(), strict=True):
+        lab = rgb2lab(photo.permute(1, 2, 0).numpy())
+        shown = [
+            rgb2lab(lab2rgb(np.dstack((lab[..., :1], 0 * lab[..., :1] + a, 0 * lab[..., :1])))) for a in (11, 22, 33)
+        ]
+        pairs = [deltaE_ciede2000(shown[i], shown[j]).mean() for i, j in ((0, 1), (0, 2), (1, 2))]
+        assert value == pytest.approx(np.mean(pairs), abs=0.02)
+    constant = metrics.size_stability(rgb, lambda L: torch.full((1, 2, *L.shape[2:]), 0.2), [32, 64, 128])
+    assert constant.max() < 1e-3
+    of_pixels = metrics.size_stability(rgb, lambda L: torch.cat((L - 0.5, 0.5 - L), 1) / 4, [64, 128])
+    assert of_pixels.max() < 1  # colours that follow from each pixel alone hardly depend on the size
+
+
 def test_a_broken_alexnet_file_is_a_reason_not_a_crash(tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     file = tmp_path / "hub" / "checkpoints" / "alexnet-owt-7be5be79.pth"

@@ -102,6 +102,40 @@ class OnnxBackend:
         return self._session.run(None, {"L": L})[0]
 
 
+class ForeignOnnx:
+    """Somebody else's ONNX model, which does not say what it is, in onnxruntime, on the CPU.
+
+    One input, (N, 1, h, w) float32 L*/100, and as first output (N, 2, h, w) a*b*/110; it may insist on a batch or size.
+
+    Raises:
+        InputError: no such model; when it is called, it does not take this or answers something else.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._session = path, _onnx_session(path)
+        self._input = self._session.get_inputs()[0]
+
+    def __call__(self, L: np.ndarray) -> np.ndarray:
+        """(N, 1, h, w) to (N, 2, h, w), photo by photo."""
+        try:
+            parts = [self._session.run(None, {self._input.name: photo})[0] for photo in np.split(L, len(L))]
+        except Exception as error:  # onnxruntime's have no other class in common
+            wants = f"{self._input.type} {self._input.shape}"
+            raise InputError(
+                f"{self._path}: takes {wants}, should take L*/100 as float32 {[1, *L.shape[1:]]}"
+            ) from error
+        ab = np.concatenate(parts)
+        if ab.shape != (len(L), 2, *L.shape[2:]):
+            shape = list(parts[0].shape)
+            raise InputError(f"{self._path}: answers {shape}, should answer a*b*/110 as {[1, 2, *L.shape[2:]]}")
+        return ab
+
+
+def is_foreign(path: Path) -> bool:
+    """Whether a model file (``*.onnx``) was made by something else than :mod:`colorization.export`."""
+    return descriptions.KEY not in _onnx_session(path, 1, optimize=False).get_modelmeta().custom_metadata_map
+
+
 def _onnx_session(path: Path, threads: int | None = None, optimize: bool = True) -> Any:
     import onnxruntime
 

@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +28,8 @@ from tqdm import tqdm
 
 from colorization import (
     __version__,
+    arena,
+    backends,
     callbacks,
     checkpoint,
     color,
@@ -51,7 +53,16 @@ log = logging.getLogger(__name__)
 
 GREY, MEAN = "grey", "mean colour"
 COMPARED = 6  # photos in comparison.png, spread over the split
-COLUMNS = ("psnr", "ssim", "lpips", "delta_e2000", "colorfulness", "delta_colorfulness")
+# What metrics.json has of each row, in this order.
+FIGURES = (
+    *("psnr", "ssim", "lpips", "delta_e2000", "colorfulness", "delta_colorfulness"),
+    *("mae", "accuracy_2", "accuracy_5", "bleeding", "stability"),
+)
+# Of these table.md shows, where there are any.
+COLUMNS = (
+    *("psnr", "ssim", "lpips", "delta_e2000", "colorfulness", "delta_colorfulness"),
+    *("bleeding", "stability"),
+)
 LABELS = {
     "psnr": "PSNR ↑ (dB)",
     "ssim": "SSIM ↑",
@@ -59,8 +70,19 @@ LABELS = {
     "delta_e2000": "ΔE2000 ↓",
     "colorfulness": "CF",
     "delta_colorfulness": "ΔCF ↓",
+    "mae": "MAE ↓ (Lab)",
+    "accuracy_2": "ε2 % ↑",
+    "accuracy_5": "ε5 % ↑",
+    "bleeding": "bleeding (%)",
+    "stability": "size ΔE ↓",
 }
-DIGITS = {"psnr": 2, "ssim": 4, "lpips": 4, "delta_e2000": 2, "colorfulness": 1, "delta_colorfulness": 1}
+DIGITS = (
+    dict.fromkeys(FIGURES, 2)
+    | {"ssim": 4, "lpips": 4}
+    | dict.fromkeys(("colorfulness", "delta_colorfulness", "accuracy_2", "accuracy_5", "bleeding"), 1)
+)
+COMPARISONS = (*metrics.HIGHER_IS_BETTER, *metrics.FURTHER, "stability")  # what is compared pair by pair
+CHROMA_FACTORS = tuple(i / 5 for i in range(9))  # of the curve: 0 to 1.6
 
 
 @dataclass
@@ -76,6 +98,8 @@ class Row:
         answers: of an ensemble: ``L`` to the ab of each member, (K, B, 2, H, W).
         doubts: how well uncertainties tell the error; empty if not asked for.
         strips: names of the files with the strips of the first photos.
+        pictures: of another system's row what it made; ``predict`` is of no use then.
+        curve: chroma factor -> metric -> one value a photo; empty if not asked for.
     """
 
     name: str
@@ -86,6 +110,8 @@ class Row:
     answers: Callable[[torch.Tensor], torch.Tensor] | None = None
     doubts: list[Measure] = field(default_factory=list)
     strips: list[str] = field(default_factory=list)
+    pictures: arena.Pictures | None = None
+    curve: dict[float, dict[str, list[float]]] = field(default_factory=dict)
 
 
 class Progress:
@@ -139,6 +165,7 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
 
 def _evaluate(cfg: DictConfig, progress: Progress) -> dict[str, Any]:
     device = devices.choose(cfg.trainer.accelerator, "trainer.accelerator")
+    check(cfg)
     files = find_weights(cfg)
     models = [model_row(f, device) for f in files]
     disambiguate(models)
@@ -147,37 +174,58 @@ def _evaluate(cfg: DictConfig, progress: Progress) -> dict[str, Any]:
     datamodule: PhotoDataModule = hydra_main.instantiate(cfg.datamodule)
     datamodule.setup("test")
     loader = datamodule.loader("test", train=False)
-    rows = trivial_rows(models, datamodule) + models
+    rows = trivial_rows(models, datamodule) + models + picture_rows(cfg.predictions, datamodule)
+    if len({row.name for row in rows}) < len(rows):
+        raise InputError(
+            f"predictions={cfg.predictions}: a name that another row has; give predictions={{name:folder}}"
+        )
     if cfg.uncertainty:
         for row in models:
             row.doubts = [Measure(row.name, m) for m in sparsification.MEASURES if m != "members" or row.answers]
     folder = Path(cfg.eval_dir)
     with closing(datamodule):
-        score(rows, loader, folder, cfg.strips, device, cfg.fid, progress)
+        score(rows, loader, folder, cfg.strips, device, cfg.fid, progress, cfg.stability or (), cfg.curve)
 
     names = [datamodule.photos["test"].names[i] for i in range(len(loader.dataset))]  # type: ignore[arg-type]
     report = {
         "schema": 1,
         "protocol": protocol(datamodule, len(rows[0].values["psnr"]), cfg),
         **summarize(rows, datamodule.intervals, cfg.bootstrap, cfg.seed),
+        "true_bleeding": float(np.mean(rows[0].values["true_bleeding"])),
         "uncertainty": [m.summary(datamodule.intervals, cfg.bootstrap, cfg.seed) for row in models for m in row.doubts],
     }
     runs.write_json(folder / "metrics.json", report, indent=1)
     write_per_image(folder / "per_image.csv", rows, names)
     shown = {m: {r.name: r.values[m] for r in rows} for m in ("delta_e2000", "psnr")}
     figures.distributions(shown, LABELS, folder / "distributions.png")
-    if cfg.uncertainty:
+    if cfg.curve:
+        points = curve(rows, datamodule.intervals, cfg.bootstrap, cfg.seed)
+        write_curve(folder / "curve.csv", points)
+        grey, truth = report["rows"][0]["delta_e2000"]["mean"], float(np.mean(rows[0].values["true_colorfulness"]))
+        figures.chroma_curve(points, grey, truth, folder / "curve.png")
+    if cfg.uncertainty and models:
         figures.sparsification(
             {r.name: _curves(r) for r in models},
             sparsification.SHARES,
             ("error itself", "random order"),
             folder / "sparsification.png",
         )
-    text = table(report)
+    text = table(report, cfg.columns or COLUMNS)
     (folder / "table.md").write_text(text, encoding="utf-8")
     print(text)
     log.info("table, strips, per-image figures: %s", folder)
     return report
+
+
+def check(cfg: DictConfig) -> None:
+    """Refuse what would only fail when all is measured. Raises ``InputError``."""
+    if unknown := [c for c in cfg.columns or () if c not in FIGURES]:
+        raise InputError(f"columns={list(cfg.columns)}: {unknown[0]} is none of {', '.join(FIGURES)}")
+    sizes = cfg.stability
+    if sizes is not None and not (
+        isinstance(sizes, ListConfig) and len(set(sizes)) > 1 and all(isinstance(s, int) and s >= 32 for s in sizes)
+    ):
+        raise InputError(f"stability={sizes}: should be null or two sizes or more, 32 pixels or more each")
 
 
 def find_weights(cfg: DictConfig) -> list[Path]:
@@ -215,16 +263,51 @@ def trivial_rows(models: list[Row], datamodule: PhotoDataModule) -> list[Row]:
 
 
 def model_row(file: Path, device: str) -> Row:
-    """The row of a weights file."""
+    """The row of a weights file or an ONNX model, which runs on the CPU."""
+    if file.suffix == ".onnx":
+        return onnx_row(file)
     network, description = checkpoint.load_weights(file)
-    parts = {
-        part: source for part, source in description["pretrained"].items() if part != "network"
-    }  # that is G itself
-    name = description["stage"] + "".join(f" ({source} {part})" for part, source in parts.items())
-    keys = ("stage", "network", "pretrained", "training_data", "loss", "version", "git")
-    row = Row(name, network.to(device), {"weights": str(file), **{k: description.get(k) for k in keys}})
+    row = Row(row_name(description), network.to(device), facts_of(file, description))
     row.answers = network.answers if isinstance(network, Ensemble) else None
     return row
+
+
+def row_name(description: dict[str, Any]) -> str:
+    """The stage, and of its pretrained parts what they are (``network`` is G itself)."""
+    parts = {part: source for part, source in description["pretrained"].items() if part != "network"}
+    return description["stage"] + "".join(f" ({source} {part})" for part, source in parts.items())
+
+
+def facts_of(file: Path, description: dict[str, Any]) -> dict[str, Any]:
+    """What a row tells of its weights."""
+    keys = ("stage", "network", "pretrained", "training_data", "loss", "version", "git")
+    return {"weights": str(file), **{k: description.get(k) for k in keys}}
+
+
+def onnx_row(file: Path) -> Row:
+    """The row of an ONNX model: an exported one, or another system's (:class:`colorization.backends.ForeignOnnx`)."""
+
+    def on_tensors(model: Callable[[np.ndarray], np.ndarray]) -> Callable[[torch.Tensor], torch.Tensor]:
+        return lambda L: torch.from_numpy(model(np.ascontiguousarray(L.cpu().numpy()))).to(L.device)
+
+    if backends.is_foreign(file):
+        return Row(file.stem, on_tensors(backends.ForeignOnnx(file)), {"weights": str(file), "training_data": {}})
+    model = backends.OnnxBackend(file)
+    answers, merge = on_tensors(model), model.description["network"].get("merge", "mean")
+    name, facts = row_name(model.description), facts_of(file, model.description)
+    row = Row(name, lambda L: color.merge_ab(answers(L), merge), facts)
+    row.answers = answers if "merge" in model.description["network"] else None
+    return row
+
+
+def picture_rows(predictions: object, datamodule: PhotoDataModule) -> list[Row]:
+    """A row for each folder of pictures that other systems made, see :class:`colorization.arena.Pictures`."""
+    names, sizes = datamodule.photos["test"].names, [f.size for f in datamodule.facts["test"]]
+    rows = []
+    for name, folder in arena.named_folders(predictions).items():
+        pictures = arena.Pictures(folder, names, sizes, datamodule.image_size)  # type: ignore[arg-type]
+        rows.append(Row(name, torch.zeros_like, {"predictions": str(folder)}, pictures=pictures))
+    return rows
 
 
 def ensemble_row(models: list[Row], how: str) -> Row:
@@ -252,12 +335,25 @@ def disambiguate(rows: list[Row]) -> None:
     for row in rows:
         if names.count(row.name) > 1:
             file = Path(row.facts["weights"])
-            row.name = f"{row.name} {file.parent.name}/{file.stem}"
+            row.name = f"{row.name} {file.parent.name}/{file.name if file.suffix == '.onnx' else file.stem}"
 
 
 @torch.inference_mode()
-def score(rows: list[Row], loader: Any, folder: Path, strips: int, device: str, fid: bool, progress: Progress) -> None:
-    """Fill ``values`` of every row; write the strips of the first photos and ``comparison.png``."""
+def score(
+    rows: list[Row],
+    loader: Any,
+    folder: Path,
+    strips: int,
+    device: str,
+    fid: bool,
+    progress: Progress,
+    stability: Sequence[int] = (),
+    with_curve: bool = False,
+) -> None:
+    """Fill ``values`` of every row, and ``curve``; write the strips of the first photos and ``comparison.png``.
+
+    ``stability``: working sizes for :func:`colorization.metrics.size_stability`; none: it is not measured.
+    """
     (folder / "strips").mkdir(parents=True, exist_ok=True)
     photos, names = len(loader.dataset), loader.dataset.photos.names
     compared = set(np.linspace(0, photos - 1, min(COMPARED, photos)).round().astype(int).tolist())
@@ -269,13 +365,15 @@ def score(rows: list[Row], loader: Any, folder: Path, strips: int, device: str, 
     progress.count(done, photos)
     for batch in tqdm(loader, "evaluating", unit="batch", disable=None):
         rgb = batch["rgb"].to(device, non_blocking=True)
-        lab, predictions, values_of_rows = metrics.score(rgb, [row.predict for row in rows])
+        predictors = [_predictor(row, batch["index"].tolist(), rgb) for row in rows]
+        lab, predictions, values_of_rows = metrics.score(rgb, predictors, further=True)
         L, _ = color.split(lab)
         chosen = [i for i, index in enumerate(batch["index"].tolist()) if index in compared]
-        for of_row, of_batch in zip(scores, values_of_rows, strict=True):
-            for metric, values in of_batch.items():  # kept on the device: nothing here waits for it
-                of_row.setdefault(metric, []).append(values)
-        for row, prediction in zip(rows, predictions, strict=True):
+        for row, prediction, of_batch in zip(rows, predictions, values_of_rows, strict=True):
+            if stability and row.pictures is None:
+                of_batch["stability"] = metrics.size_stability(rgb, row.predict, stability)
+            if with_curve and row.name not in (GREY, MEAN):
+                add_to_curve(row, prediction, lab)
             if (distance := distances.get(row.name)) is not None:
                 distance.update(color.lab_to_rgb(prediction), real=False)
                 distance.update(color.lab_to_rgb(lab), real=True)
@@ -291,6 +389,9 @@ def score(rows: list[Row], loader: Any, folder: Path, strips: int, device: str, 
                         picture = Image.fromarray(figures.strip(prediction[i], lab[i]))
                         row.strips.append(f"{index:03d}-{_slug(Path(names[index]).stem)}-{_slug(row.name)}.png")
                         picture.save(folder / "strips" / row.strips[-1])
+        for of_row, of_batch in zip(scores, values_of_rows, strict=True):
+            for metric, values in of_batch.items():  # kept on the device: nothing here waits for it
+                of_row.setdefault(metric, []).append(values)
         for i in chosen:
             grey = color.grey_of_lightness(L[i]).expand(3, -1, -1)
             side_by_side[int(batch["index"][i])] = [
@@ -305,8 +406,9 @@ def score(rows: list[Row], loader: Any, folder: Path, strips: int, device: str, 
     titles = ["input", *(r.name for r in rows if r.name not in (GREY, MEAN)), "truth"]
     figures.comparison(list(side_by_side.values()), titles, folder / "comparison.png")
     if doubted:
-        # Of the last row, which is the ensemble where there is one: what it made of the photos, and its maps.
-        column, name = len(titles) - 2, rows[-1].name
+        # Of the last model, which is the ensemble where there is one: what it made of the photos, and its maps.
+        name = next(r.name for r in reversed(rows) if r.doubts)
+        column = titles.index(name)
         lines = [
             [
                 *(side_by_side[index][c] for c in (0, column)),
@@ -321,6 +423,52 @@ def score(rows: list[Row], loader: Any, folder: Path, strips: int, device: str, 
         for row in rows:
             distance = distances.get(row.name)
             row.fid = {"mean": None, "reason": reason} if distance is None else {"mean": float(distance.compute())}
+
+
+def _predictor(row: Row, indices: list[int], rgb: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
+    """What answers for a row in this batch."""
+    if (pictures := row.pictures) is None:
+        return row.predict
+    return lambda L: pictures.ab(indices, color.rgb_to_lab(rgb))
+
+
+def add_to_curve(row: Row, prediction: torch.Tensor, lab: torch.Tensor) -> None:
+    """Fill ``row.curve`` from a batch: the prediction with its chroma times each factor; (B, 3, H, W) Lab both."""
+    for factor in CHROMA_FACTORS:
+        rgb, shown = color.as_shown(torch.cat((prediction[:, :1], prediction[:, 1:] * factor), 1))
+        values = {"delta_e2000": color.delta_e2000(shown, lab).mean((-2, -1)), "colorfulness": color.colorfulness(rgb)}
+        for metric, of_batch in values.items():
+            row.curve.setdefault(factor, {}).setdefault(metric, []).extend(of_batch.tolist())
+
+
+def curve(rows: list[Row], intervals: bool, resamples: int, seed: int) -> list[dict[str, Any]]:
+    """ΔE2000 against colorfulness, as the chroma of each row is scaled.
+
+    Returns:
+        For each row and factor ``model``, ``factor``, the mean ``colorfulness`` and ``delta_e2000``, and ``gain``, how
+        much smaller the latter is than grey's, with its paired interval ``gain_low`` and ``gain_high`` (``None`` if
+        there is none to claim).
+    """
+    grey = np.array(rows[0].values["delta_e2000"])
+    points = []
+    for row in rows:
+        for factor, values in row.curve.items():
+            gains = grey - np.array(values["delta_e2000"])
+            ci = bootstrap(lambda i, g=gains: g[i].mean(1), len(gains), resamples, seed) if intervals else None  # type: ignore[misc]
+            means = {m: float(np.mean(values[m])) for m in ("colorfulness", "delta_e2000")}
+            low, high = ci or (None, None)
+            gain = {"gain": float(gains.mean()), "gain_low": low, "gain_high": high}
+            points.append({"model": row.name, "factor": factor, **means, **gain})
+    return points
+
+
+def write_curve(path: Path, points: list[dict[str, Any]]) -> None:
+    """One line for each point of :func:`curve`."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(points[0] if points else ["model"])
+        for point in points:
+            writer.writerow(f"{v:.5f}" if isinstance(v, float) else v for v in point.values())
 
 
 def doubt(row: Row, L: torch.Tensor, prediction: torch.Tensor, lab: torch.Tensor) -> dict[str, np.ndarray]:
@@ -389,6 +537,11 @@ def protocol(datamodule: PhotoDataModule, photos: int, cfg: DictConfig) -> dict[
         "lpips": "AlexNet, v0.1",
         "colorfulness": metrics.COLORFULNESS_FORM,
         "delta_colorfulness": metrics.DELTA_COLORFULNESS_FORM,
+        "mae": metrics.MAE_FORM,
+        "accuracy": metrics.ACCURACY_FORM,
+        "bleeding": metrics.BLEEDING_FORM,
+        "stability": f"{metrics.STABILITY_FORM}; {list(cfg.stability)}" if cfg.stability else None,
+        "predictions": "pictures go the photos' way to the crop; a*b* of 8-bit RGB, with the true L*",
         "near_grey": f"true colorfulness below {color.NEAR_GREY:g}",
         "intervals": f"95 %, percentile bootstrap over photos, {cfg.bootstrap} resamples, seed {cfg.seed}",
         "uncertainty": "standard deviation in ab of answers, Lab units, against ΔE2000 of pixels; means over photos",
@@ -416,7 +569,7 @@ def summarize(rows: list[Row], intervals: bool, resamples: int, seed: int) -> di
 
     def figures_of(row: Row, chosen: np.ndarray) -> dict[str, Any]:
         result: dict[str, Any] = {"n": len(chosen)}
-        for metric in COLUMNS:
+        for metric in FIGURES:
             if metric == "delta_colorfulness":
                 predicted, true = np.array(row.values["colorfulness"])[chosen], truth[chosen]
                 mean = abs(predicted.mean() - true.mean()) if len(chosen) else None
@@ -425,8 +578,13 @@ def summarize(rows: list[Row], intervals: bool, resamples: int, seed: int) -> di
                 values = np.array(row.values[metric])[chosen]
                 mean = values.mean() if len(chosen) else None
                 ci = interval(lambda i, v=values: v[i].mean(1), len(chosen))  # type: ignore[misc]
-            else:
+            elif metric == "lpips":
                 result[metric] = {"mean": None, "ci95": None, "reason": metrics.lpips_network()[1]}
+                continue
+            elif metric == "stability" and row.pictures is not None:
+                result[metric] = {"mean": None, "ci95": None, "reason": "pictures, not a model"}
+                continue
+            else:
                 continue
             result[metric] = {"mean": None if mean is None else float(mean), "ci95": ci}
         if len(chosen):
@@ -441,14 +599,16 @@ def summarize(rows: list[Row], intervals: bool, resamples: int, seed: int) -> di
         {"a": a.name, "b": b.name, "metric": m, "subset": s, **difference(a, b, m, chosen)}
         for k, a in enumerate(rows)
         for b in rows[:k]
-        for m in metrics.HIGHER_IS_BETTER
-        if m in a.values
+        for m in COMPARISONS
+        if m in a.values and m in b.values
         for s, chosen in subsets.items()
     ]
     result = []
     for row in rows:
         entry = {"name": row.name, **figures_of(row, subsets["all"]), "fid": row.fid, **row.facts}
         entry["without_near_grey"] = figures_of(row, coloured)
+        if row.pictures is not None:
+            entry["remarks"] = row.pictures.remarks()
         if row.name != GREY:
             entry["beats_grey"] = _verdict(difference(row, rows[0], "delta_e2000", subsets["all"])["ci95"])
         result.append(entry)
@@ -470,18 +630,27 @@ def write_per_image(path: Path, rows: list[Row], names: list[str]) -> None:
         for row in rows:
             for i, name in enumerate(names):
                 strip = row.strips[i] if i < len(row.strips) else ""
-                writer.writerow([name, row.name, *(f"{row.values[m][i]:.5f}" for m in columns), strip])
+                values = (f"{row.values[m][i]:.5f}" if m in row.values else "" for m in columns)
+                writer.writerow([name, row.name, *values, strip])
 
 
-def table(report: dict[str, Any]) -> str:
+def table(report: dict[str, Any], columns: Sequence[str] = COLUMNS) -> str:
     """The report as Markdown: all photos, then without the near-grey ones, then what does not beat grey."""
+    columns = [c for c in columns if any(c in row for row in report["rows"])]
     p = report["protocol"]
     lines = [f"{p['data']}, {p['n']} photos at {p['size']}x{p['size']}, {p['crop']}.", ""]
-    lines += _one_table(report["rows"])
+    lines += _one_table(report["rows"], columns)
     coloured = [{"name": r["name"], **r["without_near_grey"]} for r in report["rows"]]
     lines += ["", f"Without the near-grey photos (colorfulness < {color.NEAR_GREY:g}), n = {coloured[0]['n']}:", ""]
-    lines += _one_table(coloured)
+    lines += _one_table(coloured, columns)
     lines += ["", "CF: colorfulness; ΔCF: distance of the mean CF to the truths'."]
+    if "bleeding" in columns:
+        lines.append(
+            "bleeding: share of the change in colour that is beside no edge in lightness; of the truths "
+            f"{report['true_bleeding']:.1f} %."
+        )
+    if "stability" in columns:
+        lines.append("size ΔE: ΔE2000 between the colours at different working sizes.")
     if all(r["delta_e2000"]["ci95"] is None for r in report["rows"]):
         lines.append(f"No intervals: fewer than {FEWEST_PHOTOS} photos, or crops of so few.")
     else:
@@ -490,6 +659,7 @@ def table(report: dict[str, Any]) -> str:
             lines.append(f"Not better than grey in paired ΔE2000 (interval not below zero): {', '.join(losers)}.")
     if report["rows"][0]["lpips"]["mean"] is None:
         lines.append(f"No LPIPS: {report['rows'][0]['lpips']['reason']}.")
+    lines += [f"{r['name']}: {remark}." for r in report["rows"] for remark in r.get("remarks", ())]
     if report["uncertainty"]:
         lines += [
             "",
@@ -500,7 +670,7 @@ def table(report: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _one_table(rows: list[dict[str, Any]]) -> list[str]:
+def _one_table(rows: list[dict[str, Any]], columns: Sequence[str]) -> list[str]:
     def cell(row: dict[str, Any], metric: str) -> str:
         value, digits = row[metric], DIGITS[metric]
         if value["mean"] is None:
@@ -509,11 +679,11 @@ def _one_table(rows: list[dict[str, Any]]) -> list[str]:
         return text if value["ci95"] is None else text + " [{:.{d}f}, {:.{d}f}]".format(*value["ci95"], d=digits)
 
     fid = any(row.get("fid") and row["fid"]["mean"] is not None for row in rows)
-    head = ["model", *(LABELS[m] for m in COLUMNS), "PSNR median", *(["FID ↓"] if fid else [])]
+    head = ["model", *(LABELS[m] for m in columns), "PSNR median", *(["FID ↓"] if fid else [])]
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for row in rows:
         median = row["psnr"].get("median")
-        cells = [row["name"], *(cell(row, m) for m in COLUMNS), "–" if median is None else f"{median:.2f}"]
+        cells = [row["name"], *(cell(row, m) for m in columns), "–" if median is None else f"{median:.2f}"]
         lines.append("| " + " | ".join(cells + ([f"{row['fid']['mean']:.2f}"] if fid else [])) + " |")
     return lines
 

@@ -136,3 +136,28 @@ def sparsification(
     for ax in axes[-columns:]:
         ax.set_xlabel("share of pixels left out")
     figure.savefig(path, dpi=120)
+
+
+def chroma_curve(points: Sequence[Mapping[str, Any]], grey: float, truth: float, path: Path) -> None:
+    """ΔE2000 against colorfulness, a line a model; a ring marks its colours as they are (factor 1).
+
+    Args:
+        points: of :func:`colorization.eval.curve`.
+        grey: ΔE2000 of no colour at all.
+        truth: mean colorfulness of the truths.
+        path: the PNG to write.
+    """
+    figure = _figure(5.5, 4)
+    ax = figure.subplots()
+    for name in dict.fromkeys(p["model"] for p in points):
+        of_model = [p for p in points if p["model"] == name]
+        (line,) = ax.plot(*([p[k] for p in of_model] for k in ("colorfulness", "delta_e2000")), marker=".", label=name)
+        asis = next(p for p in of_model if p["factor"] == 1)
+        ax.plot(asis["colorfulness"], asis["delta_e2000"], "o", color=line.get_color(), fillstyle="none", markersize=9)
+    ax.axhline(grey, color="grey", linestyle="--", linewidth=1, label="grey")
+    ax.axvline(truth, color="grey", linestyle=":", linewidth=1, label="truth")
+    ax.set_xlabel("colorfulness")
+    ax.set_ylabel("ΔE2000")
+    ax.grid(alpha=0.3)
+    ax.legend(fontsize=7)
+    figure.savefig(path, dpi=120)

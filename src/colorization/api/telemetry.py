@@ -64,9 +64,7 @@ class Telemetry:
                 family.add_metric((label,), value)
             yield family
         loaded = self._colorizers.loaded_bytes
-        yield GaugeMetricFamily(
-            "colorization_models_bytes", "Memory of models that are kept, about", value=loaded
-        )
+        yield GaugeMetricFamily("colorization_models_bytes", "Memory of models that are kept, about", value=loaded)
 
     def describe(self) -> list[GaugeMetricFamily]:
         """Nothing is known before the first scrape."""
