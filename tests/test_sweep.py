@@ -40,7 +40,7 @@ def arguments(name: str, trials: int, overrides: list[str] = SMALL) -> list[str]
         f"name={name}",
         f"trials={trials}",
         "startup_trials=2",
-        f"overrides=[{','.join(overrides)}]",
+        f"overrides={overrides}",
         "~space",
         f"+{SPACE}",
     ]

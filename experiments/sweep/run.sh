@@ -6,6 +6,6 @@ set -eu
 data=$1; shift
 out=${OUT:-outputs}
 python=${PYTHON:-python}
-trial="experiment=cifar10/sweep,datamodule.archive='$data/cifar10-jpeg.tar.xz',datamodule.data_dir='$out/cache'"
+trial="'experiment=cifar10/sweep','datamodule.archive=$data/cifar10-jpeg.tar.xz','datamodule.data_dir=$out/cache'"
 $python -m colorization.sweep name=unet-knobs paths.output_dir="$out" overrides="[$trial]" "$@"
 cp "$out/sweeps/unet-knobs/trials.csv" "$out/sweeps/unet-knobs/importance.csv" "$out/sweeps/unet-knobs/importance.png" "$(dirname "$0")"

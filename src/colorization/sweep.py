@@ -1,4 +1,4 @@
-"""Search settings: ``python -m colorization.sweep name=first overrides=[model=unet,datamodule.data_dir=photos]``.
+"""Search settings: ``python -m colorization.sweep name=first "overrides=['experiment=cifar10/sweep']"``.
 
 Optuna proposes, Hydra composes, :func:`colorization.train.train` trains; each trial is an ordinary run. Hydra's own
 plugin for Optuna is not used: its release (hydra-optuna-sweeper 1.3) holds Optuna at 2.10, which predates SQLAlchemy 2,
