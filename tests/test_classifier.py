@@ -135,6 +135,16 @@ def test_it_learns_stops_and_goes_on_as_a_run_and_fusion_takes_its_file(
     assert fusion.load_pretrained(str(file)) == {"resnet": "cifar10-grey"}
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("experiment", ["baseline", "unet", "sweep", "gan", "fusion-unet", "fusion"])
+def test_the_experiments_that_use_it_and_their_like_run(
+    experiment: str, archive: Path, run_main: Callable[..., int]
+) -> None:
+    given = [o for o in overrides(archive) if not o.startswith(("experiment", "model"))]
+    resnet = ["model.resnet_weights=null"] if experiment.startswith("fusion") else []
+    assert run_main(train.main, f"experiment=cifar10/{experiment}", *given, *resnet, "debug=fast") == 0
+
+
 def test_fusion_has_the_classifiers_features(classifier: Path) -> None:
     fusion = FusionUNet(width=4, depth=2, resnet_size=32)
     assert fusion.load_pretrained(str(classifier)) == {"resnet": "cifar10-grey"}

@@ -108,10 +108,15 @@ def read_description(path: Path) -> dict[str, Any]:
     return read_checkpoint(path)[KEY] if path.suffix == ".ckpt" else descriptions.read(path)
 
 
+def colorizes(description: Mapping[str, Any]) -> bool:
+    """Whether weights give colours; the ResNet-18 of :mod:`colorization.stages.classifier` tells classes."""
+    return description["network"].get("classes") is None
+
+
 def load_weights(path: str | Path) -> tuple[nn.Module, dict[str, Any]]:
     """As :func:`load_network`, and ``InputError`` for a network that does not colorize."""
     network, description = load_network(path)
-    if description["network"].get("classes") is not None:
+    if not colorizes(description):
         raise InputError(f"{path}: a classifier, which gives no colours; it is for model.resnet_weights")
     return network, description
 

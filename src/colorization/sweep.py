@@ -88,16 +88,17 @@ def sweep(cfg: DictConfig) -> optuna.Study:
         storage = JournalStorage(JournalFileBackend(str(folder / "journal.log")))
         study = optuna.create_study(storage=storage, study_name=cfg.name, direction="minimize", load_if_exists=True)
         asked = {"space": {str(k): str(v) for k, v in cfg.space.items()}, "overrides": list(cfg.overrides)}
-        for key, now in asked.items():
-            if study.user_attrs.setdefault(key, now) != now:
+        for key, value in asked.items():
+            if study.user_attrs.setdefault(key, value) != value:
                 raise InputError(
                     f"name={cfg.name}: this sweep has another {key}: {study.user_attrs[key]}; choose another"
                 )
-            study.set_user_attr(key, now)
-        while (trial := next_trial(study, space, cfg)) is not None:
+            study.set_user_attr(key, value)
+        while (found := next_trial(study, space, cfg)) is not None:
+            trial, interrupted = found
             log.info("trial %d of %d: %s", trial.number + 1, cfg.trials, trial.params)
             try:
-                value = train_once(cfg, trial)
+                value = train_once(cfg, trial, interrupted)
             except Exception as error:  # noqa: BLE001 (a sweep goes on with its other trials; the run says what it was)
                 log.error("trial %d failed: %s", trial.number + 1, hydra_main.sentence(error))
                 study.tell(trial.number, state=TrialState.FAIL)
@@ -121,18 +122,23 @@ def _alone(folder: Path) -> Iterator[None]:
         yield
 
 
-def next_trial(study: optuna.Study, space: Mapping[str, BaseDistribution], cfg: DictConfig) -> FrozenTrial | None:
-    """The trial that was interrupted, else a new one, else (``cfg.trials`` are done) ``None``."""
+def next_trial(
+    study: optuna.Study, space: Mapping[str, BaseDistribution], cfg: DictConfig
+) -> tuple[FrozenTrial, bool] | None:
+    """The trial that was interrupted (and true), else a new one, else (``cfg.trials`` are done) ``None``."""
     trials = study.get_trials(deepcopy=False)
     for trial in trials:
-        if trial.state == TrialState.RUNNING:
-            return trial
+        if trial.state == TrialState.RUNNING and trial.params.keys() == space.keys():
+            return trial, True
+        if trial.state == TrialState.RUNNING:  # killed while it was proposed
+            study.tell(trial.number, state=TrialState.FAIL)
     if len(trials) >= cfg.trials:
         return None
     # Anew for each trial, else its random numbers would depend on whether the sweep was interrupted.
     seed = cfg.seed + len(trials)
     study.sampler = optuna.samplers.TPESampler(n_startup_trials=cfg.startup_trials, multivariate=True, seed=seed)
-    return study.get_trials(deepcopy=False)[study.ask(dict(space)).number]
+    number = study.ask(dict(space)).number
+    return study.get_trials(deepcopy=False)[number], False
 
 
 def run_id(cfg: DictConfig, number: int) -> str:
@@ -140,8 +146,8 @@ def run_id(cfg: DictConfig, number: int) -> str:
     return f"{cfg.name}-{number:03d}"
 
 
-def train_once(cfg: DictConfig, trial: FrozenTrial) -> float:
-    """Train a trial, or go on with it; the best epoch's ``optimized_metric``."""
+def train_once(cfg: DictConfig, trial: FrozenTrial, interrupted: bool) -> float:
+    """Train a trial, or go on with an interrupted one; the best epoch's ``optimized_metric``."""
     paths = OmegaConf.to_container(cfg.paths, resolve=True)
     assert isinstance(paths, dict)
     run = Run(Path(paths["output_dir"]) / "runs" / run_id(cfg, trial.number))
@@ -152,7 +158,7 @@ def train_once(cfg: DictConfig, trial: FrozenTrial) -> float:
         *(f"{key}={_written(value)}" for key, value in trial.params.items()),
         f"run_id={run.id}",
     ]
-    going_on = ["ckpt_path=last"] if run.status() else []
+    going_on = ["ckpt_path=last"] if interrupted and run.status() else []
     config = compose("train", overrides=[*overrides, *going_on])
     metrics = train(config, overrides)
     if config.optimized_metric not in metrics:

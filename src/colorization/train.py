@@ -30,7 +30,6 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from colorization import callbacks, checkpoint, descriptions, devices, hydra_main, machine, runs
 from colorization.data.datamodules import PhotoDataModule, is_number
 from colorization.errors import InputError
-from colorization.networks.resnet import GreyResNet18
 from colorization.stages.base import ColorizationStage
 
 log = logging.getLogger(__name__)
@@ -318,8 +317,8 @@ def export_weights(run: runs.Run) -> str | None:
     for source in (run.best_checkpoint, run.last_checkpoint):
         if source.is_file():
             network, description = checkpoint.load_network(source)
-            classifies = isinstance(network, GreyResNet18)
-            file = run.path / f"{description['stage']}.safetensors" if classifies else run.weights_file
+            other = run.path / f"{description['stage']}.safetensors"
+            file = run.weights_file if checkpoint.colorizes(description) else other
             checkpoint.save_weights(file, network, description)
             return file.name
     return None

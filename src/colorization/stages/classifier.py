@@ -37,7 +37,8 @@ class ClassifierStage(RegressionStage):
         """Loss and error of a batch, and its Lab."""
         L, _, lab = self.read(batch)
         logits = self(L)
-        labels = self._labels[split][batch["index"].cpu()].to(logits.device)
+        self._labels[split] = self._labels[split].to(logits.device)
+        labels = self._labels[split][batch["index"]]
         return self.loss(logits.float(), labels), (logits.argmax(1) != labels).float().mean(), lab
 
     def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
