@@ -27,7 +27,7 @@ from filelock import FileLock, Timeout
 from hydra import compose
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Quote, QuotedString, RangeSweep
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from optuna.distributions import (
     BaseDistribution,
     CategoricalDistribution,
@@ -148,13 +148,11 @@ def run_id(cfg: DictConfig, number: int) -> str:
 
 def train_once(cfg: DictConfig, trial: FrozenTrial, interrupted: bool) -> float:
     """Train a trial, or go on with an interrupted one; the best epoch's ``optimized_metric``."""
-    paths = OmegaConf.to_container(cfg.paths, resolve=True)
-    assert isinstance(paths, dict)
+    paths = {key: str(cfg.paths[key]) for key in ("output_dir", "data_dir")}
     run = Run(Path(paths["output_dir"]) / "runs" / run_id(cfg, trial.number))
     overrides = [
         *cfg.overrides,
-        f"paths.output_dir={_written(paths['output_dir'])}",
-        f"paths.data_dir={_written(paths['data_dir'])}",
+        *(f"paths.{key}={_written(value)}" for key, value in paths.items()),
         *(f"{key}={_written(value)}" for key, value in trial.params.items()),
         f"run_id={run.id}",
     ]
