@@ -88,12 +88,12 @@ def sweep(cfg: DictConfig) -> optuna.Study:
         storage = JournalStorage(JournalFileBackend(str(folder / "journal.log")))
         study = optuna.create_study(storage=storage, study_name=cfg.name, direction="minimize", load_if_exists=True)
         asked = {"space": {str(k): str(v) for k, v in cfg.space.items()}, "overrides": list(cfg.overrides)}
-        for key, value in asked.items():
-            if study.user_attrs.setdefault(key, value) != value:
+        for key, now in asked.items():
+            if study.user_attrs.setdefault(key, now) != now:
                 raise InputError(
                     f"name={cfg.name}: this sweep has another {key}: {study.user_attrs[key]}; choose another"
                 )
-            study.set_user_attr(key, value)
+            study.set_user_attr(key, now)
         while (found := next_trial(study, space, cfg)) is not None:
             trial, interrupted = found
             log.info("trial %d of %d: %s", trial.number + 1, cfg.trials, trial.params)
