@@ -1399,7 +1399,7 @@ export interface components {
              * @example unet
              * @enum {string}
              */
-            model?: "baseline" | "classifier/resnet18" | "fusion" | "gan" | "unet";
+            model?: "baseline" | "fusion" | "gan" | "unet";
             /**
              * @description Further settings of the config tree, as on the command line. No files, no interpolations.
              * @example [
