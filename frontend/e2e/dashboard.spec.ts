@@ -5,7 +5,7 @@ test('a new user is led to a first picture and a first run', async ({ page }) =>
   test.slow()
   await page.goto('/')
   await expect(page.getByRole('heading', { name: 'First steps' })).toBeVisible()
-  await expect(page.getByText('U-Net', { exact: true })).toBeVisible()
+  await expect(page.getByRole('heading', { name: 'U-Net', exact: true })).toBeVisible({ timeout: 45_000 })
   await screens(page, 'dashboard-empty')
 
   await page.getByRole('link', { name: 'Colorize it' }).click()

@@ -27,14 +27,12 @@ async function decoded(url: string): Promise<HTMLImageElement> {
 
 /** An object URL of a photo of this machine; `null` where the browser does not know its type. */
 export async function local(file: File): Promise<string | null> {
-  const url = URL.createObjectURL(file)
   try {
-    await decoded(url)
-    return url
+    ;(await createImageBitmap(file)).close()
   } catch {
-    URL.revokeObjectURL(url)
     return null
   }
+  return URL.createObjectURL(file)
 }
 
 /** An object URL of such a photo as the server shows it. @throws Problem */
