@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest'
 
-import { type Column, formatFor, likeness, radar } from './comparison'
+import { type Column, likeness, radar } from './comparison'
 
 const column = (name: string, metrics: Partial<NonNullable<Column['metrics']>>): Column =>
   ({
@@ -37,10 +37,4 @@ test('too colourful is as far from the truth as too pale', () => {
   expect(likeness(15, 30)).toBe(likeness(45, 30))
   expect(likeness(90, 30)).toBe(0)
   expect(likeness(5, 0)).toBe(0)
-})
-
-test('what browsers do not show is asked for as PNG', () => {
-  expect(formatFor('image/jpeg')).toBe('same')
-  expect(formatFor('image/tiff')).toBe('png')
-  expect(formatFor('image/heic')).toBe('png')
 })

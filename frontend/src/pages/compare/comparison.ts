@@ -65,13 +65,3 @@ export function radar(columns: readonly Column[], names: (name: string) => strin
 
 /** Below this true colorfulness a photo is near grey: there is hardly a truth to measure against. */
 export const NEAR_GREY = 15
-
-const SHOWN = ['image/jpeg', 'image/png', 'image/webp', 'image/gif', 'image/bmp', 'image/avif']
-
-/** Whether every browser shows it. */
-export const showable = (mediaType: string) => SHOWN.includes(mediaType)
-
-/** The format to ask results in: that of the photo, where it and a browser know it. */
-export function formatFor(type: string): 'same' | 'png' {
-  return type === '' || showable(type) ? 'same' : 'png'
-}
