@@ -1,5 +1,5 @@
 #!/bin/sh
-# Five knobs of the U-Net on CIFAR-10, 40 trials of six epochs; see README.md beside this file.
+# Five knobs of the U-Net on CIFAR-10, 40 trials of four half epochs; see README.md beside this file.
 #   experiments/sweep/run.sh DATA [override ...]        (DATA holds cifar10-jpeg.tar.xz)
 # Interrupted, the same command goes on with the trial in hand.
 set -eu
