@@ -581,7 +581,7 @@ def summarize(rows: list[Row], intervals: bool, resamples: int, seed: int) -> di
             elif metric == "lpips":
                 result[metric] = {"mean": None, "ci95": None, "reason": metrics.lpips_network()[1]}
                 continue
-            elif metric == "stability" and row.pictures is not None:
+            elif metric == "stability" and metric in rows[0].values:
                 result[metric] = {"mean": None, "ci95": None, "reason": "pictures, not a model"}
                 continue
             else:

@@ -39,6 +39,8 @@ FILES = {
     "per_image.csv": "text/csv",
     "distributions.png": "image/png",
     "comparison.png": "image/png",
+    "curve.csv": "text/csv",
+    "curve.png": "image/png",
     "sparsification.png": "image/png",
     "uncertainty.png": "image/png",
 }
