@@ -3,6 +3,12 @@ import { expect, screens, test } from './fixtures'
 
 const SMALL = 'model.network.depth=5 trainer.log_every_n_steps=1 samples=4'
 
+// A run outlives the server that started it: none is left behind.
+test.afterEach(async ({ request }) => {
+  const { runs } = (await (await request.get('/api/training/runs?state=running')).json()) as { runs: { id: string }[] }
+  for (const { id } of runs) await request.post(`/api/training/stop/${id}`, { data: { force: true } })
+})
+
 test('a run is started, watched through a crash of the server, stopped and gone on with', async ({
   page,
   server,
@@ -54,10 +60,10 @@ test('a run is started, watched through a crash of the server, stopped and gone 
 
   // Stop is asked first.
   await page.getByRole('button', { name: 'Stop', exact: true }).click()
-  await page.getByRole('dialog').getByRole('button', { name: 'Cancel' }).click()
+  await page.getByRole('alertdialog').getByRole('button', { name: 'Cancel' }).click()
   await expect(page.getByText('Running', { exact: true }).first()).toBeVisible()
   await page.getByRole('button', { name: 'Stop', exact: true }).click()
-  await page.getByRole('dialog').getByRole('button', { name: 'Stop the run' }).click()
+  await page.getByRole('alertdialog').getByRole('button', { name: 'Stop the run' }).click()
   await expect(page.getByText('Stopped', { exact: true })).toBeVisible({ timeout: 60_000 })
   await screens(page, 'training-run')
 
@@ -65,7 +71,7 @@ test('a run is started, watched through a crash of the server, stopped and gone 
   await page.getByRole('button', { name: 'Go on' }).click()
   await expect(page.getByText('Running', { exact: true }).first()).toBeVisible({ timeout: 60_000 })
   await page.getByRole('button', { name: 'Stop', exact: true }).click()
-  await page.getByRole('dialog').getByRole('button').last().click()
+  await page.getByRole('alertdialog').getByRole('button').last().click()
   await expect(page.getByText('Stopped', { exact: true })).toBeVisible({ timeout: 60_000 })
 })
 
