@@ -36,8 +36,9 @@ class Pictures:
     """A folder with one picture for each photo, of the photo's name (with any ending) and shape.
 
     A picture that has the photo's shape, at whatever size, goes the photo's way: short side to the size, centre crop.
-    One that is exactly the size of the crop is taken for the crop. Only its a* and b* are scored, with the true L*. (Of a model that answers colours that sRGB does not
-    have, the pictures score up to a tenth of a dB better: they were clipped, and get the true L* again.)
+    One that is exactly the size of the crop is taken for the crop. Only its a* and b* are scored, with the true L*.
+    (Colours that sRGB does not have were clipped in a picture; with the true L* it may then score a tenth of a dB
+    better than the model that made it.)
 
     Args:
         folder: where they are.

@@ -251,7 +251,7 @@ def _images(file: Path, mtime_ns: int) -> list[dict[str, Any]]:
     named = ("photo", "model", "strip")
     return [
         {"photo": row["photo"], "model": row["model"], "strip": row.get("strip") or None}
-        | {k: float(v) for k, v in row.items() if k not in named}
+        | {k: float(v) for k, v in row.items() if v and k not in named}
         for row in rows
     ]
 
