@@ -27,7 +27,7 @@ test('three hundred photos, paused, left, come back to, and fetched', async ({ p
   await expect(progress).toBeVisible()
   await page.getByRole('button', { name: 'Pause' }).click()
   await expect(page.getByRole('button', { name: 'Go on' })).toBeVisible()
-  await expect(page.getByRole('radio', { name: /^Waiting [1-9]/ })).toBeVisible()
+  await expect(page.getByRole('button', { name: /^Waiting [1-9]/ })).toBeVisible()
   await screens(page, 'batch')
 
   await page.getByRole('navigation').getByRole('link', { name: 'Colorize' }).click()
@@ -47,11 +47,11 @@ test('three hundred photos, paused, left, come back to, and fetched', async ({ p
   expect(longest).toBeLessThan(1000)
 
   await expect(page.getByRole('link', { name: 'All as ZIP' })).toBeVisible({ timeout: 150_000 })
-  await expect(page.getByRole('radio', { name: 'Done 299' })).toBeVisible()
-  await page.getByRole('radio', { name: 'Failed 1' }).click()
+  await expect(page.getByRole('button', { name: 'Done 299' })).toBeVisible()
+  await page.getByRole('button', { name: 'Failed 1' }).click()
   await expect(page.getByText(/damaged\.jpg: .*damaged or cut short/)).toBeVisible()
   await page.getByRole('button', { name: 'Retry 1' }).click()
-  await expect(page.getByRole('radio', { name: 'Failed 1' })).toBeVisible()
+  await expect(page.getByRole('button', { name: 'Failed 1' })).toBeVisible()
   const [file] = await Promise.all([
     page.waitForEvent('download'),
     page.getByRole('link', { name: 'All as ZIP' }).click(),

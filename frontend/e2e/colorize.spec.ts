@@ -53,7 +53,7 @@ test('a colour photo is measured, and where the model was guessing is shown', as
   await page.getByRole('switch', { name: 'Uncertainty' }).click()
   await expect(page.locator('[data-photo] img')).toHaveCount(2)
   await expect(page.getByRole('progressbar')).toBeHidden()
-  await page.getByRole('radio', { name: 'True colours' }).click()
+  await page.getByRole('button', { name: 'True colours' }).click()
   await expect(page.locator('[data-photo] img').first()).toHaveAttribute('alt', /true colours/)
   await screens(page, 'colorize')
 })
