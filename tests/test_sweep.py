@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 from conftest import SMALL_STAGES
+from hydra import compose
+from omegaconf import DictConfig
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from colorization import sweep
@@ -73,6 +75,14 @@ def test_hydras_grammar_is_understood(text, expected) -> None:
 def test_what_is_no_range_is_refused_by_its_key(text) -> None:
     with pytest.raises(InputError, match=r"space: model\.width="):
         sweep.distribution("model.width", text)
+
+
+def test_the_shipped_space_fits_the_trials_that_the_study_runs(compose_train: Callable[..., DictConfig]) -> None:
+    space = {str(k): sweep.distribution(str(k), str(v)) for k, v in compose("sweep", ["name=s"]).space.items()}
+    lowest = {k: d.choices[0] if isinstance(d, CategoricalDistribution) else d.low for k, d in space.items()}
+    trial = [f"{k}={v}" for k, v in lowest.items()]
+    config = compose_train("experiment=cifar10/sweep", *trial)  # refuses a key that is not there
+    assert len(space) == 5 and config.trainer.max_epochs == 4
 
 
 @pytest.mark.slow
