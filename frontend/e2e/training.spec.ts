@@ -14,7 +14,7 @@ test('a run is started, watched through a crash of the server, stopped and gone 
   server,
   faults,
 }) => {
-  test.setTimeout(300_000) // a training with its own start of Python, twice, and a server's
+  test.setTimeout(420_000) // a training with its own start of Python, twice, and a server's
   await page.goto('/training')
   await expect(page.getByText('Nothing has been trained yet')).toBeVisible()
   await page.getByRole('button', { name: 'Fill in a quick trial' }).click()
@@ -69,7 +69,7 @@ test('a run is started, watched through a crash of the server, stopped and gone 
 
   // And it goes on from there.
   await page.getByRole('button', { name: 'Go on' }).click()
-  await expect(page.getByText('Running', { exact: true }).first()).toBeVisible({ timeout: 60_000 })
+  await expect(page.getByText('Running', { exact: true }).first()).toBeVisible({ timeout: 120_000 })
   await page.getByRole('button', { name: 'Stop', exact: true }).click()
   await page.getByRole('alertdialog').getByRole('button').last().click()
   await expect(page.getByText('Stopped', { exact: true })).toBeVisible({ timeout: 60_000 })
