@@ -26,7 +26,6 @@ test('a run is started, watched through a crash of the server, stopped and gone 
   await expect(page.getByTestId('command')).toHaveText(
     `python -m colorization.train model=unet datamodule=sample trainer.max_epochs=300 datamodule.batch_size=8 datamodule.image_size=32 model.network.width=8 ${SMALL}`,
   )
-  await screens(page, 'training-form')
   await page.getByRole('button', { name: 'Start training' }).click()
 
   await expect(page).toHaveURL(/\/training\?run=unet-/, { timeout: 60_000 })
@@ -89,6 +88,7 @@ test('the fields follow the model, and what cannot work is said at its field', a
   await page.getByLabel('Photos').selectOption('sample')
   await page.getByText('More settings').click()
   await page.getByLabel('Further settings').fill('model.network.nonsense=3')
+  await screens(page, 'training-form')
   await page.getByRole('button', { name: 'Start training' }).click()
   await expect(page.getByLabel('Further settings')).toHaveAttribute('aria-invalid', 'true')
   await expect(page.getByText('there is no model.network.nonsense').first()).toBeVisible()
