@@ -16,11 +16,9 @@ test('three hundred photos, paused, left, come back to, and fetched', async ({ p
   writeFileSync(text, 'no picture')
 
   await page.goto('/batch')
-  await screens(page, 'batch-empty')
   await page.locator(input).setInputFiles([...photos, damaged, text])
   await expect(page.getByRole('heading', { name: '300 photos' })).toBeVisible()
   await expect(page.getByText('1 file left out: no picture')).toBeVisible()
-  await screens(page, 'batch-chosen')
   await page.getByRole('button', { name: 'Colorize 300 photos' }).click()
 
   const progress = page.getByRole('progressbar', { name: 'Colorizing' })
@@ -28,7 +26,6 @@ test('three hundred photos, paused, left, come back to, and fetched', async ({ p
   await page.getByRole('button', { name: 'Pause' }).click()
   await expect(page.getByRole('button', { name: 'Go on' })).toBeVisible()
   await expect(page.getByRole('button', { name: /^Waiting [1-9]/ })).toBeVisible()
-  await screens(page, 'batch')
 
   await page.getByRole('navigation').getByRole('link', { name: 'Colorize' }).click()
   await page.getByRole('navigation').getByRole('link', { name: 'Batch' }).click()
@@ -61,4 +58,20 @@ test('three hundred photos, paused, left, come back to, and fetched', async ({ p
       .subarray(0, 2)
       .toString(),
   ).toBe('PK')
+})
+
+test('a batch in all of its states can be looked at', async ({ page, server }) => {
+  test.slow()
+  const { photos, tiff } = makePhotos(server.folder, 6)
+  const damaged = join(server.folder, 'damaged.jpg')
+  writeFileSync(damaged, readFileSync(photos[0] as string).subarray(0, 900))
+  await page.goto('/batch')
+  await screens(page, 'batch-empty')
+  await page.locator(input).setInputFiles([...photos, tiff, damaged])
+  await expect(page.getByRole('heading', { name: '8 photos' })).toBeVisible()
+  await screens(page, 'batch-chosen')
+  await page.getByRole('button', { name: 'Colorize 8 photos' }).click()
+  await expect(page.getByRole('link', { name: 'All as ZIP' })).toBeVisible({ timeout: 60_000 })
+  await expect(page.getByRole('img', { name: 'scan.tif' })).toBeVisible() // which the browser itself cannot show
+  await screens(page, 'batch')
 })

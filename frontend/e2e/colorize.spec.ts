@@ -38,6 +38,7 @@ test('a photo is picked, colorized, compared, changed and downloaded', async ({ 
   // What has been replaced is gone from the server, and the photo in hand outlives a look at another page.
   await expect.poll(async () => (await page.request.get(first as string)).status()).toBe(404)
   await page.getByRole('navigation').getByRole('link', { name: 'Batch' }).click()
+  await expect(page.getByRole('heading', { level: 1, name: 'Batch' })).toBeVisible()
   await page.goBack()
   await expect(download).toBeVisible()
 })
@@ -46,7 +47,7 @@ test('a colour photo is measured, and where the model was guessing is shown', as
   test.slow()
   await page.goto('/colorize?sample')
   const metrics = page.getByRole('group', { name: 'Metrics' })
-  await expect(metrics).toContainText('PSNR', { timeout: 45_000 })
+  await expect(metrics).toContainText('PSNR', { timeout: 120_000 }) // torch is imported
   await expect(metrics).toContainText('ΔE2000')
   await page.getByRole('switch', { name: 'Uncertainty' }).click()
   await expect(page.locator('[data-photo] img')).toHaveCount(3)
