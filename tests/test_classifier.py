@@ -71,22 +71,6 @@ def test_labels_are_the_class_folders_and_follow_the_photos_into_each_split(arch
         assert module.class_numbers(split) == lightness
 
 
-def test_labels_of_torchvision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Downloaded:
-        classes = ("cat", "dog", "ship")
-
-        def __init__(self, root: str, train: bool, download: bool) -> None:
-            count = 20 if train else 5
-            self.targets = [i % 3 for i in range(count)]
-            self.data = np.stack([np.full((32, 32, 3), 80 * t, np.uint8) for t in self.targets])
-
-    monkeypatch.setattr("torchvision.datasets.CIFAR10", Downloaded)
-    module = CIFAR10DataModule(str(tmp_path), val_photos=4, image_size=32, num_workers=0)
-    module.setup()
-    for split, photos in module.photos.items():
-        assert module.class_numbers(split) == [int(photos.read(i)[0, 0, 0] // 80) for i in range(len(photos.names))]
-
-
 def test_the_loss_is_cross_entropy_with_smoothed_labels() -> None:
     logits, labels = torch.randn(5, 3), torch.tensor([0, 2, 1, 1, 0])
     target = 0.9 * nn.functional.one_hot(labels, 3) + 0.1 / 3

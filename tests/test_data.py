@@ -922,8 +922,11 @@ def test_cifar_without_a_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 def test_cifar_of_torchvision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Downloaded:
+        classes = ("cat", "dog")
+
         def __init__(self, root: str, train: bool, download: bool) -> None:
             assert root == str(tmp_path) and download
+            self.targets = [i % 2 for i in range(20 if train else 5)]
             self.data = np.stack([np.asarray(colourful(32, 32, i)) for i in range(20 if train else 5)])
 
     monkeypatch.setattr("torchvision.datasets.CIFAR10", Downloaded)
@@ -932,3 +935,4 @@ def test_cifar_of_torchvision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert {s: len(p.names) for s, p in module.photos.items()} == {"train": 16, "val": 4, "test": 5}
     index = int(module.photos["val"].names[0].removeprefix("train/"))
     assert np.array_equal(module.photos["val"].read(0), np.asarray(colourful(32, 32, index)))
+    assert module.class_numbers("val")[0] == index % 2
