@@ -144,7 +144,7 @@ def build_trainer(
     own = [
         callbacks.RunStatus(run, cfg.callbacks.best.monitor),
         callbacks.Throughput(),
-        callbacks.SampleGrid(run.path / "samples", cfg.samples),
+        callbacks.SampleGrid(run.path / "samples", cfg.samples if stage.colorizes else 0),
         callbacks.FiniteCheck(run),
         callbacks.LastCheckpoint(run.last_checkpoint, stop, cfg.checkpoint_minutes, cfg.checkpoint_steps),
         *([progress] if settings["enable_progress_bar"] else []),

@@ -60,6 +60,7 @@ class ColorizationStage(pl.LightningModule):
     All arguments are plain scalars, lists and dictionaries: they are the hyper-parameters of the checkpoint.
     """
 
+    colorizes = True  # else the network's answer is no ab, and there are no samples to show
     loss_type: type[nn.Module]
     fitting_losses: str  # for the message when loss and stage do not go together
     loss: Any

@@ -16,6 +16,7 @@ class ClassifierStage(RegressionStage):
     The labels are those of the data module: ``class_numbers`` of :class:`colorization.data.cifar10.CIFAR10DataModule`.
     """
 
+    colorizes = False
     loss_type = ClassLoss  # type: ignore[assignment]
     fitting_losses = "cross_entropy"
 
