@@ -310,9 +310,8 @@ def _image_metrics(
         if further:
             values["mae"] = mae(lab, true_lab)
             values |= {f"accuracy_{t}": accuracy(lab, true_lab, t) for t in (2, 5)}
-            codes = (
-                (rgb * 255).round().to(torch.uint8)
-            )  # rounding counts among pale colours; a picture file has it, too
+            # Rounding counts among pale colours, and a picture file has it, too.
+            codes = (rgb * 255).round().to(torch.uint8)
             values |= {"bleeding": bleeding(color.rgb_to_lab(codes), near_edges), "true_bleeding": true_bleeding}
         result.append({k: v for k, v in values.items() if v is not None})
     return result
