@@ -58,9 +58,11 @@ def train(cfg: DictConfig, overrides: list[str] | None = None) -> dict[str, floa
         stage: type[ColorizationStage] = get_class(cfg.model._target_)
         cfg.callbacks.best.monitor = stage.monitor()
     run = runs.Run(Path(cfg.paths.run_dir))
-    resume_from, parent = find_checkpoint(cfg, run)
+    going_on = cfg.ckpt_path == "last"
+    given = None if going_on else find_checkpoint(cfg, run)  # one that cannot be used leaves no folder behind
 
-    with claim(run, going_on=cfg.ckpt_path == "last"), callbacks.StopSignals() as stop:
+    with claim(run, going_on), callbacks.StopSignals() as stop:
+        resume_from, parent = given or find_checkpoint(cfg, run)  # its own, which nobody writes from here on
         started = run.status().get("started", runs.utc_now())  # a resumed run began when it first did
         # A pid alone does not name a process: it is given anew after a time, and to others on other machines.
         process = {"pid": os.getpid(), "process_started": psutil.Process().create_time(), "host": platform.node()}
@@ -240,8 +242,6 @@ def whole_checkpoint(run: runs.Run) -> Path | None:
     """``last.ckpt``, or if that is damaged (then it becomes ``damaged.ckpt``) ``previous.ckpt``; ``None`` before the
     first save."""
     last, previous = run.last_checkpoint, run.previous_checkpoint
-    if not run.status():
-        raise InputError(f"ckpt_path=last: no run_id={run.id} in {run.path.parent}; start it without ckpt_path")
     if not last.is_file() and not previous.is_file():
         return None
     try:
@@ -262,6 +262,8 @@ def whole_checkpoint(run: runs.Run) -> Path | None:
 @contextmanager
 def claim(run: runs.Run, going_on: bool) -> Iterator[None]:
     """Make the run folder and hold it; refuse one that holds another run, or that another process holds."""
+    if going_on and not run.status():
+        raise InputError(f"ckpt_path=last: no run_id={run.id} in {run.path.parent}; start it without ckpt_path")
     (run.path / "checkpoints").mkdir(parents=True, exist_ok=True)
     # The system lets go of it however the process ends; a killed one's loader processes hold it some seconds longer.
     lock = FileLock(run.path / ".lock", timeout=10)

@@ -6,8 +6,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-# An absolute path, of POSIX or Windows; not a slash within a word (val/psnr), nor a URL.
-_PATH = re.compile(r"(?<![\w.:/\\])(?:[A-Za-z]:)?[/\\](?:[^\s:'\",;()\[\]/\\]+[/\\])*([^\s:'\",;()\[\]/\\]*)")
+# An absolute path, of POSIX or Windows; not a slash within a word (val/psnr) or alone (side / 128), nor a URL.
+_PATH = re.compile(r"(?<![\w.:/\\])(?:[A-Za-z]:)?[/\\](?=\S)(?:[^\s:'\",;()\[\]/\\]+[/\\])*([^\s:'\",;()\[\]/\\]*)")
 
 
 def without_paths(value: Any, *folders: str | Path) -> Any:
