@@ -9,7 +9,7 @@ CHROMIUM := $(shell command -v chromium)
 WEB := src/colorization/web/index.html
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test test-web test-browser web client lint format train eval serve data tensorboard bench bench-data bench-train bench-infer bench-colorize bench-eval bench-api bench-memory bench-accelerator wheel archive container openapi clean
+.PHONY: help install quickstart test test-web test-browser web client lint format train eval serve data tensorboard bench bench-data bench-train bench-infer bench-colorize bench-eval bench-api bench-memory bench-accelerator wheel archive container clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -34,7 +34,7 @@ quickstart: $(INSTALLED) ## install, train all four stages briefly, evaluate the
 	@echo "runs     $(OUT)/quickstart/runs/"
 
 test: $(INSTALLED) $(if $(NPM),$(WEB)) ## run all tests (ARGS="-k name" for some of Python's)
-	$(BIN)/python -m pytest --numprocesses auto --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest --numprocesses auto --dist worksteal $(ARGS)
 	$(if $(ARGS),,$(MAKE) test-web test-browser)
 
 test-web: $(if $(NPM),frontend/node_modules/.installed) ## the web app's unit tests
@@ -65,9 +65,6 @@ frontend/node_modules/.installed: frontend/package.json frontend/package-lock.js
 
 $(WEB): frontend/node_modules/.installed $(shell find frontend/src frontend/public frontend/scripts -type f) frontend/index.html frontend/vite.config.ts frontend/tsconfig.json
 	cd frontend && npm run build
-	rm -rf $(@D)
-	mkdir $(@D)
-	cp -R frontend/dist/* $(@D)
 
 web: $(WEB) ## build the web app into the package (needs Node.js 20 or newer)
 
@@ -108,9 +105,6 @@ archive: $(INSTALLED) ## the same with requirements/archive.txt alone, without t
 container: $(INSTALLED) ## lint the Dockerfile and run its steps without Docker, with a server under a token
 	VENV_BIN=$(abspath $(BIN)) tests/check_container.sh
 
-openapi: $(INSTALLED) ## write the description of the REST API to openapi.json
-	$(BIN)/python -m colorization.api.openapi > openapi.json
-
 clean: ## remove caches and builds; runs, data and .venv stay
-	rm -rf build dist src/*.egg-info src/colorization/web frontend/dist frontend/test-results .pytest_cache .mypy_cache .ruff_cache
+	rm -rf build dist src/*.egg-info src/colorization/web frontend/test-results .pytest_cache .mypy_cache .ruff_cache
 	find src configs tests weights -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -3,7 +3,7 @@ import prettier from 'eslint-config-prettier'
 import vue from 'eslint-plugin-vue'
 
 export default defineConfigWithVueTs(
-  { ignores: ['dist', 'test-results', 'src/api/schema.d.ts', 'public'] },
+  { ignores: ['test-results', 'src/api/schema.d.ts', 'public'] },
   vue.configs['flat/recommended'],
   vueTsConfigs.strict,
   prettier,

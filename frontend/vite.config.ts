@@ -17,6 +17,8 @@ export default defineConfig({
     proxy: { '/api': { target: server, changeOrigin: true, headers: { origin: server } } },
   },
   build: {
+    outDir: '../src/colorization/web', // the package serves it
+    emptyOutDir: true,
     target: 'es2022',
     manifest: true, // scripts/size.mjs reads it
     assetsInlineLimit: 0, // fonts and scripts as data: are refused by the server's content security policy

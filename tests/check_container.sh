@@ -22,6 +22,17 @@ git ls-files -z --cached --others --exclude-standard | xargs -0 sh -c 'for f; do
   tar --null --files-from - --create | tar --extract --directory "$work/source"
 while read -r ignored; do (cd "$work/source" && rm -rf -- $ignored); done <.dockerignore
 
+# The Node stage, which gets the web app and its script alone.
+if command -v npm >/dev/null; then
+  mkdir -p "$work/web/docker"
+  cp -R "$work/source/frontend" "$work/web/"
+  cp "$work/source/docker/build-web.sh" "$work/web/docker/"
+  "$work/web/docker/build-web.sh" "$work/web"
+  cp -R "$work/web/src/colorization/web" "$work/source/src/colorization/"
+else
+  echo "container: without the web app, there is no Node.js"
+fi
+
 "$work/source/docker/install.sh" "$work/source" "$work/environment"
 cp "$work"/source/docker/entrypoint.sh "$work"/source/docker/healthcheck.sh "$work/environment/bin/"
 rm -r "$work/source"
@@ -38,7 +49,7 @@ for _ in $(seq 120); do
   sleep 1
 done
 healthcheck.sh || { cat "$work/log"; exit 1; }
-python3 - "$work/log" <<'PYTHON'
+python3 - "$work/log" "$work/web" <<'PYTHON'
 import os
 import sys
 import urllib.error
@@ -53,6 +64,9 @@ except urllib.error.HTTPError as error:
     assert error.code == 401, error
 asked.add_header("Authorization", f"Bearer {token}")
 assert urllib.request.urlopen(asked).status == 200
+page = urllib.request.urlopen(f"http://127.0.0.1:{os.environ['PORT']}/history")
+built = os.path.exists(sys.argv[2])
+assert page.headers.get_content_type() == ("text/html" if built else "text/plain"), page.headers
 PYTHON
 kill -TERM "$server"
 wait "$server" || { echo "ended with $?"; cat "$work/log"; exit 1; }

@@ -8,6 +8,9 @@ cd "$work"
 python=$work/venv/bin/python
 where=$("$python" -c 'import colorization; print(colorization.__file__)')
 case "$where" in "$work"/*) ;; *) echo "the checkout was imported, not the wheel: $where"; exit 1 ;; esac
+if [ -e "$root/src/colorization/web/index.html" ]; then # the web app is served from the wheel
+  test -s "$(dirname "$where")/web/index.html" && test -n "$(ls "$(dirname "$where")/web/assets")"
+fi
 "$python" -m colorization.train model=baseline model.network.width=8 datamodule=sample datamodule.image_size=32 trainer.max_epochs=1 run_id=wheel
 "$python" -m colorization.eval weights=wheel datamodule=sample datamodule.image_size=32 eval_dir=eval
 test -s outputs/runs/wheel/weights.safetensors

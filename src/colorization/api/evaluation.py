@@ -262,14 +262,17 @@ def _argument(folder: Path) -> str:
 
 def _wait(process: psutil.Process, seconds: float) -> tuple[bool, int | None]:
     """Whether it ends within that time, and its exit code if it is a child of this process."""
-    try:
-        return True, process.wait(seconds)
-    except psutil.TimeoutExpired:
-        pass
-    try:
-        return process.status() == psutil.STATUS_ZOMBIE, None  # of an earlier server, and nobody asks for it
-    except psutil.NoSuchProcess:
-        return True, None
+    for patience in (seconds, 0):
+        try:
+            return True, process.wait(patience)
+        except psutil.TimeoutExpired:
+            pass
+        try:
+            if process.status() != psutil.STATUS_ZOMBIE:
+                return False, None
+        except psutil.NoSuchProcess:
+            return True, None
+    return True, None  # a zombie even so: the child of an earlier server, for which nobody asks
 
 
 def _end(process: psutil.Process) -> None:
