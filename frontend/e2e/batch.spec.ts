@@ -66,6 +66,6 @@ test('a batch in all of its states can be looked at', async ({ page, server }) =
   await screens(page, 'batch-chosen')
   await page.getByRole('button', { name: 'Colorize 8 photos' }).click()
   await expect(page.getByRole('link', { name: 'All as ZIP' })).toBeVisible({ timeout: 60_000 })
-  await expect(page.getByRole('img', { name: 'scan.tif' })).toBeVisible() // which the browser itself cannot show
+  await expect(page.getByRole('button', { name: 'scan.tif' }).locator('img')).toBeVisible() // which the browser itself cannot show
   await screens(page, 'batch')
 })

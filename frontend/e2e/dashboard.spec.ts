@@ -12,7 +12,7 @@ test('a new user is led to a first picture and a first run', async ({ page }) =>
   await expect(page).toHaveURL('/colorize')
   await expect(page.getByRole('link', { name: 'Download' })).toBeVisible()
 
-  await page.getByRole('navigation').getByRole('link', { name: 'Dashboard' }).click()
+  await page.getByRole('navigation').getByRole('link', { name: 'Dashboard', exact: true }).click()
   await expect(page.getByRole('button', { name: /sample-colorized\.jpg/ })).toBeVisible()
   await page.getByRole('button', { name: 'Start it' }).click()
   await expect(page.getByText('Running')).toBeVisible({ timeout: 45_000 })
