@@ -1,9 +1,9 @@
 """The REST API over loopback, against what it wraps, in one run.
 
-    python benchmarks/bench_api.py [--rounds 15] [--seconds 10] [--runs 10000] [--save]
+    python benchmarks/bench_api.py [--rounds 15] [--seconds 15] [--runs 10000] [--save]
 
 - latency of a colorized photo: the answer of a real server, and a direct ``Colorizer.colorize_file``, by turns
-- throughput with 1, 4 and 16 clients, and directly with a thread a core; what the clients themselves take is told
+- throughput with 1, 4 and 16 clients, and directly, by turns; what the clients themselves take is told
 - delay of server-sent events: from a line in a run's ``metrics.jsonl`` to the client
 - the list of many runs
 """
@@ -113,27 +113,36 @@ def _photos_a_second(seconds: float, workers: int, work: Callable[[int], Any]) -
     return next(done) / (time.perf_counter() - start)
 
 
-def throughput(url: str, photo: Path, scratch: Path, seconds: float) -> list[dict[str, Any]]:
-    """Photos/s of the API, and its share of the direct rate on the cores that the clients leave."""
+def throughput(url: str, photo: Path, scratch: Path, seconds: float, slices: int = 3) -> list[dict[str, Any]]:
+    """Photos/s of the API, and its share of the direct rate on the cores that the clients leave; by turns.
+
+    Directly as many threads as clients, but no more than cores, which they share; a client that is alone waits for its
+    answer before it asks again, as does the one thread.
+    """
     cores = machine.cores()
-    colorizer = Colorizer.load(threads=1)
     threads = cv2.getNumThreads()
-    cv2.setNumThreads(1)
-    direct = _photos_a_second(seconds, cores, lambda i: colorizer.colorize_file(photo, scratch / f"{i}.jpg"))
-    cv2.setNumThreads(threads)
     rows = []
     for clients in CLIENTS:
+        callers = min(clients, cores)
+        colorizer = Colorizer.load(threads=cores // callers)
         sessions = [requests.Session() for _ in range(clients)]
-        before, start = _own_seconds(), time.perf_counter()
-        rate = _photos_a_second(seconds, clients, lambda i, s=sessions: post(s[i], url, photo))  # type: ignore[misc]
-        share = (_own_seconds() - before) / (time.perf_counter() - start) / cores
+        direct, api, share = [], [], []
+        for _ in range(slices):
+            cv2.setNumThreads(cores // callers)
+            work = lambda i, c=colorizer: c.colorize_file(photo, scratch / f"{i}.jpg")  # noqa: E731
+            direct.append(_photos_a_second(seconds / slices, callers, work))
+            cv2.setNumThreads(threads)
+            before, start = _own_seconds(), time.perf_counter()
+            ask = lambda i, s=sessions: post(s[i], url, photo)  # noqa: E731
+            api.append(_photos_a_second(seconds / slices, clients, ask))
+            share.append((_own_seconds() - before) / (time.perf_counter() - start) / cores)
         rows.append(
             {
                 "clients": clients,
-                "direct, photos/s": direct,
-                "API, photos/s": rate,
-                "clients' share of the cores": share,
-                "of the direct rate on the rest": rate / (direct * (1 - share)),
+                "direct, photos/s": statistics.mean(direct),
+                "API, photos/s": statistics.mean(api),
+                "clients' share of the cores": statistics.mean(share),
+                "of the direct rate on the rest": sum(api) / (sum(direct) * (1 - statistics.mean(share))),
             }
         )
     return rows
@@ -219,7 +228,7 @@ def many_runs(folder: Path, number: int, rounds: int = 20) -> dict[str, Any]:
     return row
 
 
-def bench(rounds: int = 15, seconds: float = 10.0, runs: int = 10_000, megapixels: str = "0.3,12") -> dict[str, Any]:
+def bench(rounds: int = 15, seconds: float = 15.0, runs: int = 10_000, megapixels: str = "0.3,12") -> dict[str, Any]:
     """The API against the direct call: ``rounds`` of each latency, ``seconds`` of each throughput."""
     tables: dict[str, list[dict[str, Any]]] = {"latency": []}
     with tempfile.TemporaryDirectory() as name:
@@ -232,7 +241,11 @@ def bench(rounds: int = 15, seconds: float = 10.0, runs: int = 10_000, megapixel
         with server(scratch / "busy") as url:
             for mp, photo in sizes.items():
                 tables["latency"].append({"megapixels": mp, **latency(url, photo, scratch, rounds)})
-            tables["throughput"] = throughput(url, sizes[min(sizes)], scratch, seconds)
+            tables["throughput"] = [
+                {"megapixels": mp, **row}
+                for mp, photo in sizes.items()
+                for row in throughput(url, photo, scratch, seconds)
+            ]
             tables["events"] = [event_delay(url, scratch / "busy" / "outputs")]
         (scratch / "many").mkdir()
         tables["list"] = [many_runs(scratch / "many", runs)]

@@ -1,6 +1,8 @@
 /** From nothing to a first result. */
 import { expect, screens, test } from './fixtures'
 
+test.use({ serverOf: 'dashboard' })
+
 test('a new user is led to a first picture and a first run', async ({ page }) => {
   test.slow()
   await page.goto('/')

@@ -65,7 +65,9 @@ export class Server {
   }
 }
 
-export const test = base.extend<{ faults: string[] }, { server: Server }>({
+export const test = base.extend<{ faults: string[] }, { server: Server; serverOf: string }>({
+  /** `test.use({ serverOf: 'history' })`: a server that other files have done nothing on. */
+  serverOf: ['all', { option: true, scope: 'worker' }],
   /** One for each worker. A test that stops it has to start it again. */
   server: [
     async ({}, use) => {

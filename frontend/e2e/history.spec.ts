@@ -3,6 +3,8 @@ import type { APIRequestContext } from '@playwright/test'
 
 import { accessible, expect, screens, test } from './fixtures'
 
+test.use({ serverOf: 'history' })
+
 async function train(request: APIRequestContext, width: number, epochs: number): Promise<string> {
   const started = await request.post('/api/training/start', {
     data: {

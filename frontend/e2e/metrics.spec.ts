@@ -7,6 +7,8 @@ import type { Page } from '@playwright/test'
 import { expect, screens, test } from './fixtures'
 import { prepare } from './measuring'
 
+test.use({ serverOf: 'metrics' })
+
 const DONE = 120_000 // ms that an evaluation may take on a busy machine
 let photos: string
 

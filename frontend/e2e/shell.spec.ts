@@ -70,12 +70,3 @@ test('on a phone the other pages are behind More', async ({ page }) => {
   await expect(page.getByRole('heading', { level: 1 })).toHaveText('History')
   await expect(page.getByRole('dialog')).toBeHidden()
 })
-
-test('pages are accessible', async ({ page }) => {
-  test.slow()
-  for (const [path, title] of Object.entries(PAGES)) {
-    await page.goto(path)
-    await expect(page.getByRole('heading', { level: 1 })).toHaveText(title)
-    await screens(page, title.toLowerCase())
-  }
-})

@@ -1,6 +1,8 @@
 /** Training: a run is started, watched through a restart of the server, stopped, and gone on with. */
 import { expect, screens, test } from './fixtures'
 
+test.use({ serverOf: 'training' })
+
 const SMALL = 'model.network.depth=5 trainer.log_every_n_steps=1 samples=4'
 
 // A run outlives the server that started it: none is left behind.
