@@ -1,5 +1,5 @@
 /** What is around every page. */
-import { expect, screens, test } from './fixtures'
+import { expect, screens, Server, test } from './fixtures'
 
 const PAGES = {
   '/': 'Dashboard',
@@ -69,4 +69,28 @@ test('on a phone the other pages are behind More', async ({ page }) => {
   await page.getByRole('dialog').getByRole('link', { name: 'History' }).click()
   await expect(page.getByRole('heading', { level: 1 })).toHaveText('History')
   await expect(page.getByRole('dialog')).toBeHidden()
+})
+
+test('a server with a token asks for it, once', async ({ page, faults }) => {
+  const token = 'a-token-of-the-tests'
+  const guarded = await new Server().start(`token=${token}`)
+  try {
+    await page.goto(`${guarded.url}/training`)
+    const dialog = page.getByRole('dialog', { name: 'Sign in' })
+    await dialog.getByLabel('Token').fill('another')
+    await dialog.getByRole('button', { name: 'Sign in' }).click()
+    await expect(dialog.getByText('that is not the token of this server')).toBeVisible()
+    await dialog.getByLabel('Token').fill(token)
+    await page.keyboard.press('Enter')
+    await expect(dialog).toBeHidden()
+    await expect(page.getByText('Nothing has been trained yet')).toBeVisible()
+    await page.reload()
+    await expect(page.getByText('Nothing has been trained yet')).toBeVisible()
+    await expect(dialog).toBeHidden()
+    expect(faults.splice(0).filter((it) => !it.includes('401'))).toEqual([]) // the browser's own lines
+  } finally {
+    await page.goto('about:blank') // else it misses its server
+    await guarded.stop()
+    guarded.remove()
+  }
 })

@@ -103,8 +103,8 @@ class Access:
         return not separator or host.lower() != request.headers["Host"].lower()
 
     def check_token(self) -> None:
-        """Let only those in who show the token or a session."""
-        if not self.token or request.path in OPEN:
+        """Let only those use the API who show the token or a session. The web app's files are no secret: it asks."""
+        if not self.token or request.path in OPEN or not request.path.startswith("/api"):
             return
         kind, _, value = request.headers.get("Authorization", "").partition(" ")
         if kind.lower() == "bearer":
