@@ -143,7 +143,13 @@ def test_ctrl_c_leaves_what_was_loaded_and_the_next_start_goes_on(server: Server
     server.cuts, server.hold = [HALF], threading.Event()
     part = tmp_path / "coco" / "val2017.zip.part"
     command = [sys.executable, "-m", "colorization.data.download", "--to", tmp_path, "--url", server.url, "--md5", MD5]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONUNBUFFERED": "1"})
+    process = subprocess.Popen(
+        command,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # which a shell's background job ignores
+    )
     waited = threading.Event()
     while not (part.exists() and part.stat().st_size) and process.poll() is None:
         waited.wait(0.05)

@@ -262,17 +262,16 @@ def _argument(folder: Path) -> str:
 
 def _wait(process: psutil.Process, seconds: float) -> tuple[bool, int | None]:
     """Whether it ends within that time, and its exit code if it is a child of this process."""
-    for patience in (seconds, 0):
-        try:
-            return True, process.wait(patience)
-        except psutil.TimeoutExpired:
-            pass
-        try:
-            if process.status() != psutil.STATUS_ZOMBIE:
-                return False, None
-        except psutil.NoSuchProcess:
-            return True, None
-    return True, None  # a zombie even so: the child of an earlier server, for which nobody asks
+    try:
+        return True, process.wait(seconds)
+    except psutil.TimeoutExpired:
+        pass
+    if isinstance(process, psutil.Popen):  # a killed one is a zombie before its last thread has ended and it has a code
+        return False, None
+    try:
+        return process.status() == psutil.STATUS_ZOMBIE, None  # of an earlier server, and nobody asks for it
+    except psutil.NoSuchProcess:
+        return True, None
 
 
 def _end(process: psutil.Process) -> None:
