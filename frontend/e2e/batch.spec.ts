@@ -41,7 +41,10 @@ test('three hundred photos, paused, left, come back to, and fetched', async ({ p
   await expect(page.getByRole('button', { name: 'Done 299' })).toBeVisible()
   await page.getByRole('button', { name: 'Failed 1' }).click()
   await expect(page.getByText(/damaged\.jpg: .*damaged or cut short/)).toBeVisible()
+  const retried = page.waitForResponse(/\/retry$/)
   await page.getByRole('button', { name: 'Retry 1' }).click()
+  const { url } = (await (await retried).json()) as { url: string }
+  await expect.poll(async () => (await page.request.get(url)).json()).toMatchObject({ state: 'finished' })
   await expect(page.getByRole('button', { name: 'Failed 1' })).toBeVisible()
   const [file] = await Promise.all([
     page.waitForEvent('download'),

@@ -100,5 +100,6 @@ test('the fields follow the model, and what cannot work is said at its field', a
 test('a run that is not there', async ({ page, faults }) => {
   await page.goto('/training?run=nobody')
   await expect(page.getByText('There is no such run')).toBeVisible()
+  await page.waitForLoadState('networkidle')
   expect(faults.splice(0).every((it) => it.includes('404'))).toBe(true)
 })
