@@ -126,23 +126,29 @@ def throughput(url: str, photo: Path, scratch: Path, seconds: float, slices: int
         callers = min(clients, cores)
         colorizer = Colorizer.load(threads=cores // callers)
         sessions = [requests.Session() for _ in range(clients)]
-        direct, api, share = [], [], []
+        direct, api, used = [], [], []
+
+        def colorize(i: int, colorizer: Colorizer = colorizer) -> None:
+            colorizer.colorize_file(photo, scratch / f"{i}.jpg")
+
+        def ask(i: int, sessions: list[requests.Session] = sessions) -> None:
+            post(sessions[i], url, photo)
+
         for _ in range(slices):
             cv2.setNumThreads(cores // callers)
-            work = lambda i, c=colorizer: c.colorize_file(photo, scratch / f"{i}.jpg")  # noqa: E731
-            direct.append(_photos_a_second(seconds / slices, callers, work))
+            direct.append(_photos_a_second(seconds / slices, callers, colorize))
             cv2.setNumThreads(threads)
             before, start = _own_seconds(), time.perf_counter()
-            ask = lambda i, s=sessions: post(s[i], url, photo)  # noqa: E731
             api.append(_photos_a_second(seconds / slices, clients, ask))
-            share.append((_own_seconds() - before) / (time.perf_counter() - start) / cores)
+            used.append((_own_seconds() - before) / (time.perf_counter() - start) / cores)
+        share = statistics.mean(used)
         rows.append(
             {
                 "clients": clients,
                 "direct, photos/s": statistics.mean(direct),
                 "API, photos/s": statistics.mean(api),
-                "clients' share of the cores": statistics.mean(share),
-                "of the direct rate on the rest": sum(api) / (sum(direct) * (1 - statistics.mean(share))),
+                "clients' share of the cores": share,
+                "of the direct rate on the rest": sum(api) / (sum(direct) * (1 - share)),
             }
         )
     return rows

@@ -6,7 +6,7 @@ export default defineConfig({
   fullyParallel: false,
   workers: 1, // one server
   timeout: 60_000,
-  retries: 2, // of real processes on a machine that may be busy; what passes so is reported as flaky
+  retries: 1, // of real processes on a machine that may be busy; what passes so is reported as flaky
   expect: { timeout: 15_000 },
   reporter: [['list']],
   use: {

@@ -179,7 +179,7 @@ def test_a_token_protects_all_but_health_and_session(make_app: Callable[..., Any
         if rule.endpoint.startswith("web."):  # the app, which asks for the token
             assert not rule.rule.startswith("/api")
             continue
-        if rule.rule in security.OPEN or rule.endpoint == "static":
+        if rule.rule in security.OPEN:
             continue
         path = rule.rule.replace("<", "").replace(">", "")
         for method in sorted((rule.methods or set()) - {"OPTIONS"}):

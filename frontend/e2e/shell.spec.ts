@@ -71,6 +71,15 @@ test('on a phone the other pages are behind More', async ({ page }) => {
   await expect(page.getByRole('dialog')).toBeHidden()
 })
 
+test('pages are accessible', async ({ page }) => {
+  test.slow()
+  for (const [path, title] of Object.entries(PAGES)) {
+    await page.goto(path)
+    await expect(page.getByRole('heading', { level: 1 })).toHaveText(title)
+    await screens(page, `opened-${title.toLowerCase()}`)
+  }
+})
+
 test('a server with a token asks for it, once', async ({ page, faults }) => {
   const token = 'a-token-of-the-tests'
   const guarded = await new Server().start(`token=${token}`)

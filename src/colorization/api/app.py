@@ -31,7 +31,12 @@ def create_app(settings: Settings) -> APIFlask:
         InputError: see :func:`colorization.api.services.build`.
     """
     app = APIFlask(
-        "colorization.api", title="colorization", version=__version__, spec_path="/api/openapi.json", docs_path=None
+        "colorization.api",
+        title="colorization",
+        version=__version__,
+        spec_path="/api/openapi.json",
+        docs_path=None,
+        static_folder=None,  # type: ignore[arg-type]
     )
     app.json.sort_keys = False  # type: ignore[attr-defined]
     app.config.update(
