@@ -16,7 +16,7 @@ import pytorch_lightning as pl
 import torch
 from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
-from pytorch_lightning.callbacks import Callback, EMAWeightAveraging, ModelCheckpoint
+from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 from pytorch_lightning.loggers.logger import Logger
 from skimage.color import deltaE_ciede2000, lab2rgb, rgb2lab
 from skimage.data import astronaut
@@ -28,6 +28,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader
 
 from colorization import checkpoint, color, hydra_main, metrics
+from colorization.callbacks import EMA
 from colorization.errors import InputError
 from colorization.losses import AdversarialLoss, PixelLoss
 from colorization.networks.layers import running_averages_kept
@@ -609,18 +610,20 @@ def test_setting_that_cannot_work_is_refused_by_its_name(model: str, override: s
 
 @pytest.mark.parametrize("model", ["unet", "gan"])
 def test_checkpoint_under_ema_holds_the_average(model: str, tmp_path: Path) -> None:
-    """Of G and D, over recorded weights: the first step's, then decay · average + (1 - decay) · new."""
-    decay, average = 0.7, dict[str, torch.Tensor]()
+    """Of G and D, over recorded weights: the first step's, then keep · average + (1 - keep) · new, where keep is
+    TensorFlow's min(decay, (1 + updates) / (10 + updates)), here 2/11, 0.25, 0.25."""
+    decay, average = 0.25, dict[str, torch.Tensor]()
     current: dict[str, torch.Tensor] = {}
 
     def record(s: ColorizationStage, number: int) -> None:
         current.update({k: v.detach().clone().double() for k, v in s.state_dict().items() if v.is_floating_point()})
         for k, v in current.items():
-            average[k] = v if number == 1 else decay * average[k] + (1 - decay) * v
+            keep = min(decay, number / (9 + number))  # it was updated number - 1 times
+            average[k] = v if number == 1 else keep * average[k] + (1 - keep) * v
 
     stage = build(model, "model.optimizer.lr=1e-2", "model.lr_schedule=constant")
     saver = ModelCheckpoint(tmp_path, "{step}", every_n_train_steps=4)
-    t = trainer(Each(record), EMAWeightAveraging(decay=decay), saver, max_steps=4, enable_checkpointing=True)
+    t = trainer(Each(record), EMA(decay), saver, max_steps=4, enable_checkpointing=True)
     t.fit(stage, loader(batches(2)))
 
     content = checkpoint.read_checkpoint(tmp_path / "step=4.ckpt")
