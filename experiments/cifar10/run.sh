@@ -20,8 +20,8 @@ train() { # id, then overrides
 
 # Three seeds for the two cheapest. A seed splits, too: what is validated on differs, what is tested on does not.
 for seed in 42 43 44; do
-  train cifar10-baseline-$seed experiment=cifar10/baseline seed=$seed
   train cifar10-unet-$seed experiment=cifar10/unet seed=$seed
+  train cifar10-baseline-$seed experiment=cifar10/baseline seed=$seed
 done
 train cifar10-gan experiment=cifar10/gan init_weights=cifar10-unet-42
 
