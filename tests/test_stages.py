@@ -18,7 +18,7 @@ from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 from pytorch_lightning.loggers.logger import Logger
-from skimage.color import deltaE_ciede2000, lab2rgb, rgb2lab
+from skimage.color import deltaE_ciede94, deltaE_ciede2000, lab2rgb, rgb2lab
 from skimage.data import astronaut
 from skimage.filters import gaussian
 from skimage.metrics import peak_signal_noise_ratio
@@ -30,7 +30,7 @@ from torch.utils.data import DataLoader
 from colorization import checkpoint, color, hydra_main, metrics
 from colorization.callbacks import EMA
 from colorization.errors import InputError
-from colorization.losses import AdversarialLoss, PixelLoss
+from colorization.losses import AdversarialLoss, PixelLoss, delta_e94
 from colorization.networks.layers import running_averages_kept
 from colorization.stages.base import ColorizationStage, lr_factor
 from colorization.stages.gan import GANStage
@@ -670,6 +670,35 @@ def test_pixel_loss_is_the_mean_of_its_formula(
     )
 
 
+def test_delta_e94_is_the_formula_of_skimage_with_the_truth_as_standard() -> None:
+    g = torch.Generator().manual_seed(4)
+    ab, truth = (80 * (torch.rand(2, 2, 16, 16, generator=g) - 0.5) for _ in range(2))
+    lab, true_lab = (np.moveaxis(np.insert(x.double().numpy(), 0, 50.0, axis=1), 1, -1) for x in (ab, truth))
+    assert np.allclose(delta_e94(ab, truth), deltaE_ciede94(true_lab, lab), atol=1e-3)
+    assert float(PixelLoss("delta_e94")(ab / 110, truth / 110)) == pytest.approx(
+        deltaE_ciede94(true_lab, lab).mean() / 110, rel=1e-4
+    )
+    grey = torch.zeros_like(ab, requires_grad=True)
+    for standard in (truth, torch.zeros_like(ab)):  # where both are grey the formula's own gradient does not exist
+        (gradient,) = torch.autograd.grad(delta_e94(grey, standard).sum(), grey)
+        assert torch.isfinite(gradient).all()
+
+
+def test_colorfulness_term_is_the_distance_between_the_pictures_colorfulness(
+    pair: tuple[torch.Tensor, torch.Tensor],
+) -> None:
+    def formula(ab: np.ndarray) -> float:  # Hasler and Süsstrunk 2003, the metric in CIELAB
+        return np.hypot(ab[0].std(), ab[1].std()) + 0.37 * np.hypot(ab[0].mean(), ab[1].mean())
+
+    ab, truth = pair[0], 0.3 * pair[1]
+    distances = [abs(formula(a) - formula(t)) for a, t in zip(ab.numpy(), truth.numpy(), strict=True)]
+    plain, with_it = (float(PixelLoss("l1", colorfulness=weight)(ab, truth)) for weight in (0, 0.5))
+    assert with_it == pytest.approx(plain + 0.5 * np.mean(distances), rel=1e-5)
+    grey = torch.zeros_like(ab, requires_grad=True)
+    PixelLoss("l1", colorfulness=1)(grey, truth).backward()
+    assert grey.grad is not None and torch.isfinite(grey.grad).all()
+
+
 def test_shipped_pixel_losses_are_those_of_torch(pair: tuple[torch.Tensor, torch.Tensor]) -> None:
     """What ``loss=`` names in the config."""
     for name, reference in (("mse", nn.MSELoss()), ("l1", nn.L1Loss()), ("huber", nn.HuberLoss(delta=0.05))):
@@ -722,6 +751,8 @@ def test_generator_loss_is_the_weighted_sum() -> None:
 def test_unknown_names_are_refused() -> None:
     with pytest.raises(ValueError, match="ssim"):
         PixelLoss("ssim")
+    with pytest.raises(ValueError, match="colorfulness=-1"):
+        PixelLoss("l1", colorfulness=-1)
     with pytest.raises(ValueError, match="wgan"):
         AdversarialLoss(mode="wgan")
 

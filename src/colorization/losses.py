@@ -4,33 +4,69 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from colorization.color import AB_SCALE
 from colorization.errors import InputError
 
 
 class PixelLoss(nn.Module):
-    """The mean over all pixels and both channels of a per-pixel penalty.
+    """The mean over all pixels of a penalty, and a term for how colourful each picture is.
 
     Args:
-        name: ``mse``, ``l1`` or ``huber``.
+        name: ``mse``, ``l1`` or ``huber`` of both channels, or ``delta_e94`` (:func:`delta_e94`, over 110).
         delta: where the Huber loss turns from square to linear, in normalised ab (0.05 is 5.5 Lab units).
+        colorfulness: weight of the distance between a picture's :func:`colorfulness` and its truth's.
     """
 
-    def __init__(self, name: str, delta: float = 0.05) -> None:
+    def __init__(self, name: str, delta: float = 0.05, colorfulness: float = 0.0) -> None:
         super().__init__()
-        self.name, self.delta = name, delta
-        if name not in ("mse", "l1", "huber"):
-            raise InputError(f"loss.name={name}: should be mse, l1 or huber")
+        self.name, self.delta, self.colorfulness = name, delta, colorfulness
+        if name not in ("mse", "l1", "huber", "delta_e94"):
+            raise InputError(f"loss.name={name}: should be mse, l1, huber or delta_e94")
         if not delta > 0:
             raise InputError(f"loss.delta={delta}: should be above 0")
+        if colorfulness < 0:
+            raise InputError(f"loss.colorfulness={colorfulness}: should be 0 or more")
 
     def forward(self, ab: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
         """Two (B, 2, H, W) tensors to a scalar."""
         ab, truth = ab.float(), truth.float()
+        loss = self._penalty(ab, truth)
+        if self.colorfulness:
+            loss = loss + self.colorfulness * F.l1_loss(colorfulness(ab), colorfulness(truth))
+        return loss
+
+    def _penalty(self, ab: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
         if self.name == "mse":
             return F.mse_loss(ab, truth)
         if self.name == "l1":
             return F.l1_loss(ab, truth)
+        if self.name == "delta_e94":
+            return delta_e94(AB_SCALE * ab, AB_SCALE * truth).mean() / AB_SCALE
         return F.huber_loss(ab, truth, delta=self.delta)
+
+
+def delta_e94(ab: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+    """CIE94 (graphic arts) of colours of equal L*, the truth being the standard; its gradient is finite everywhere.
+
+    As in CIEDE2000, a distance along or across a saturated colour counts for less than one from grey.
+
+    Args:
+        ab, truth: (B, 2, H, W), a*b*.
+
+    Returns:
+        (B, H, W), above the formula's by no more than 0.01.
+    """
+    chroma, true_chroma = ((x.square().sum(1) + 1e-6).sqrt() for x in (ab, truth))
+    along = (chroma - true_chroma).square()
+    across = ((ab - truth).square().sum(1) - along).clamp_min(0)
+    return (along / (1 + 0.045 * true_chroma).square() + across / (1 + 0.015 * true_chroma).square() + 1e-4).sqrt()
+
+
+def colorfulness(ab: torch.Tensor) -> torch.Tensor:
+    """(B, 2, H, W) to (B,): Hasler and Süsstrunk's (2003) first metric, which they state in CIELAB: the length of the
+    standard deviations of a and b, and 0.37 of the distance of their mean from grey; in the units of ``ab``."""
+    spread = (ab.var((2, 3), correction=0).sum(1) + 1e-8).sqrt()
+    return spread + 0.37 * (ab.mean((2, 3)).square().sum(1) + 1e-8).sqrt()
 
 
 class ClassLoss(nn.CrossEntropyLoss):

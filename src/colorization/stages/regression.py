@@ -14,7 +14,7 @@ class RegressionStage(ColorizationStage):
     """Trains a network to predict ab from L with a :class:`colorization.losses.PixelLoss`."""
 
     loss_type = PixelLoss
-    fitting_losses = "mse, l1 or huber"
+    fitting_losses = "mse, l1, huber or delta_e94"
 
     def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
         L, ab, lab = self.read(batch)
