@@ -220,6 +220,7 @@ def test_a_random_resnet_shows_in_the_table(tmp_path) -> None:
         (["weights=nothing"], ["weights=nothing", "neither a file nor a run"]),
         (["weights=w.safetensors", "datamodule.test_dir=nowhere"], ["datamodule.test_dir=nowhere"]),
         (["weights=text.safetensors"], ["text.safetensors", "safetensors"]),
+        (["weights={grey: w.safetensors}", "datamodule=sample"], ["two rows would have one name"]),
     ],
 )
 def test_a_mistake_is_one_sentence(overrides, words, command, capsys, tmp_path) -> None:
@@ -261,12 +262,16 @@ def test_pictures_in_a_folder_score_as_the_model_that_made_them(command, tmp_pat
     """Within 8-bit rounding, also in the paired comparison; and so does the model in ONNX."""
     (file,) = [f for f in evaluation.shipped_weights() if f.name == "unet.safetensors"]
     outputs_of(file, photo_folder, tmp_path / "theirs", 64)
-    given = [f"weights=[{file},{file.with_suffix('.onnx')}]", f"predictions={{other system:{tmp_path}/theirs}}"]
+    given = [
+        f"weights={{own: {file}, onnx: {file.with_suffix('.onnx')}}}",
+        f"predictions={{other system:{tmp_path}/theirs}}",
+    ]
     assert command(*given, f"datamodule.test_dir={photo_folder}", *CROP, "ensemble=mean") == 0
     content = report(tmp_path)
     rows = {r["name"]: r for r in content["rows"]}
     assert rows["other system"]["predictions"] == f"{tmp_path}/theirs" and rows["other system"]["remarks"] == []
-    own, onnx = (r for name, r in rows.items() if name.startswith("unet"))
+    assert list(rows) == ["grey", "mean colour", "own", "onnx", "mean of all", "other system"]
+    own, onnx = rows["own"], rows["onnx"]
     tolerance = {"psnr": 0.1, "ssim": 1e-3, "delta_e2000": 0.05, "colorfulness": 0.1, "mae": 0.05, "bleeding": 0.3}
     for metric, by in {**tolerance, "accuracy_2": 1.0, "accuracy_5": 1.0}.items():
         for subset in ("all", "without_near_grey"):
@@ -275,7 +280,7 @@ def test_pictures_in_a_folder_score_as_the_model_that_made_them(command, tmp_pat
             assert c[metric]["mean"] == pytest.approx(a[metric]["mean"], abs=by), metric
     pair = next(
         c for c in content["comparisons"]
-        if c["a"] == "other system" and c["b"].endswith("/unet") and c["metric"] == "delta_e2000"
+        if c["a"] == "other system" and c["b"] == "own" and c["metric"] == "delta_e2000"
     )  # fmt: skip
     assert abs(pair["mean"]) < 0.05
     table = (tmp_path / "out" / "table.md").read_text()

@@ -168,7 +168,11 @@ def _evaluate(cfg: DictConfig, progress: Progress) -> dict[str, Any]:
     check(cfg)
     files = find_weights(cfg)
     models = [model_row(f, device) for f in files]
-    disambiguate(models)
+    if isinstance(cfg.weights, DictConfig):
+        for row, name in zip(models, cfg.weights, strict=True):
+            row.name = str(name)
+    else:
+        disambiguate(models)
     if cfg.ensemble is not None:
         models = [*models, ensemble_row(models, cfg.ensemble)]
     datamodule: PhotoDataModule = hydra_main.instantiate(cfg.datamodule)
@@ -177,7 +181,8 @@ def _evaluate(cfg: DictConfig, progress: Progress) -> dict[str, Any]:
     rows = trivial_rows(models, datamodule) + models + picture_rows(cfg.predictions, datamodule)
     if len({row.name for row in rows}) < len(rows):
         raise InputError(
-            f"predictions={cfg.predictions}: a name that another row has; give predictions={{name:folder}}"
+            f"weights={cfg.weights} predictions={cfg.predictions}: two rows would have one name; give {{name:file}} and "
+            "{name:folder}"
         )
     if cfg.uncertainty:
         for row in models:
@@ -232,7 +237,8 @@ def find_weights(cfg: DictConfig) -> list[Path]:
     """The files to evaluate: those asked for, else the newest finished run of each model and what ships."""
     output_dir = Path(cfg.paths.output_dir)
     if cfg.weights is not None:
-        asked = list(cfg.weights) if isinstance(cfg.weights, ListConfig) else [cfg.weights]
+        several = list(cfg.weights.values()) if isinstance(cfg.weights, DictConfig) else cfg.weights
+        asked = list(several) if isinstance(several, (list, ListConfig)) else [several]
         return [runs.resolve_weights(str(w), output_dir) for w in asked]
     newest: dict[str, Path] = {}
     for run in runs.find_runs(output_dir):
