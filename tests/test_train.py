@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import signal
@@ -401,7 +402,13 @@ def test_a_sweep_gives_each_job_its_own_run_and_one_table(command, tmp_path, cap
     runs = runs_in(tmp_path)
     assert len({r.id for r in runs}) == 4
     capsys.readouterr()
-    assert summarize([]) == 0
+    assert summarize(["--epochs", str(tmp_path / "epochs.csv")]) == 0
+    with (tmp_path / "epochs.csv").open(newline="") as file:
+        validations = {line["run"]: line for line in csv.DictReader(file)}
+    assert len(validations) == 4 and {v["epoch"] for v in validations.values()} == {"1"}
+    for run in runs:
+        (expected,) = [r["value"] for r in run.metrics() if (r["split"], r["name"]) == ("val", "delta_e2000")]
+        assert float(validations[run.id]["delta_e2000"]) == expected
     lines = capsys.readouterr().out.strip().splitlines()
     assert len(lines) == 6
     assert "model.optimizer.lr" in lines[0]

@@ -181,8 +181,8 @@ def _evaluate(cfg: DictConfig, progress: Progress) -> dict[str, Any]:
     rows = trivial_rows(models, datamodule) + models + picture_rows(cfg.predictions, datamodule)
     if len({row.name for row in rows}) < len(rows):
         raise InputError(
-            f"weights={cfg.weights} predictions={cfg.predictions}: two rows would have one name; give {{name:file}} and "
-            "{name:folder}"
+            f"weights={cfg.weights} predictions={cfg.predictions}: two rows would have one name; give {{name: file}} "
+            "and {name: folder}"
         )
     if cfg.uncertainty:
         for row in models:

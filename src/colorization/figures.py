@@ -161,3 +161,46 @@ def chroma_curve(points: Sequence[Mapping[str, Any]], grey: float, truth: float,
     ax.grid(alpha=0.3)
     ax.legend(fontsize=7)
     figure.savefig(path, dpi=120)
+
+
+def differences(rows: Mapping[str, Mapping[str, tuple[float, float, float]]], label: str, path: Path) -> None:
+    """Paired differences with their intervals around zero, a line a row of the table, the first at the top.
+
+    Args:
+        rows: row name -> subset -> mean, lower and upper end of the interval.
+        label: of the axis.
+        path: the PNG to write.
+    """
+    figure = _figure(6, 0.9 + 0.4 * len(rows))
+    ax = figure.subplots()
+    subsets = list(next(iter(rows.values())))
+    for i, subset in enumerate(subsets):
+        mean, low, high = np.array([of_row[subset] for of_row in rows.values()]).T
+        y = np.arange(len(rows)) + 0.2 * (i - (len(subsets) - 1) / 2)
+        ax.errorbar(mean, y, xerr=(mean - low, high - mean), fmt="o", markersize=4, capsize=2, label=subset)
+    ax.axvline(0, color="grey", linewidth=1)
+    ax.set_yticks(range(len(rows)), list(rows))
+    ax.invert_yaxis()
+    ax.set_xlabel(label)
+    ax.grid(axis="x", alpha=0.3)
+    ax.legend(fontsize=7)
+    figure.savefig(path, dpi=120)
+
+
+def learning_curves(runs: Mapping[str, tuple[Sequence[float], Sequence[float]]], label: str, path: Path) -> None:
+    """A figure against epochs, a line a run.
+
+    Args:
+        runs: run -> epochs and values.
+        label: of the value.
+        path: the PNG to write.
+    """
+    figure = _figure(6, 4)
+    ax = figure.subplots()
+    for name, (epochs, values) in runs.items():
+        ax.plot(epochs, values, marker=".", label=name)
+    ax.set_xlabel("epochs")
+    ax.set_ylabel(label)
+    ax.grid(alpha=0.3)
+    ax.legend(fontsize=7)
+    figure.savefig(path, dpi=120)

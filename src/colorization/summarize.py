@@ -36,6 +36,16 @@ def collect(run: Run) -> dict[str, Any]:
     }
 
 
+def epochs(run: Run) -> list[dict[str, Any]]:
+    """Every validation of a run: its id, the epochs trained by then, and the metrics."""
+    found: dict[int, dict[str, Any]] = {}
+    for row in run.metrics():
+        if row["split"] == "val":
+            here = found.setdefault(row["step"], {"run": run.id, "epoch": row["epoch"] + 1, "step": row["step"]})
+            here[row["name"]] = row["value"]
+    return [found[step] for step in sorted(found)]
+
+
 def columns(rows: Sequence[dict[str, Any]]) -> list[str]:
     """The identity, the overrides in which the runs differ, and the metrics that any of them has."""
     fixed = ["run", "model", "state", "epochs"]
@@ -58,6 +68,14 @@ def markdown(rows: Sequence[dict[str, Any]]) -> str:
     return "\n".join(lines + ["| " + " | ".join(cell(r.get(c)) for c in head) + " |" for r in ordered])
 
 
+def write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """The rows under the columns that any of them has."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(dict.fromkeys(k for r in rows for k in r)), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command."""
     parser = argparse.ArgumentParser("python -m colorization.summarize", description=__doc__)
@@ -66,6 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--output-dir", default="outputs", type=Path)
     parser.add_argument("--csv", type=Path, help="also write all columns there")
+    parser.add_argument("--epochs", type=Path, help="also write the metrics of every validation there, as CSV")
     options = parser.parse_args(arguments)
     try:
         chosen = [r for name in options.runs for r in _resolve(name, options.output_dir)] or find_runs(
@@ -79,10 +98,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rows = [collect(run) for run in chosen]
     print(markdown(rows))
     if options.csv:
-        with options.csv.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, list(dict.fromkeys(k for r in rows for k in r)))
-            writer.writeheader()
-            writer.writerows(rows)
+        write_csv(options.csv, rows)
+    if options.epochs:
+        write_csv(options.epochs, [row for run in chosen for row in epochs(run)])
     return 0
 
 

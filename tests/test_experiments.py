@@ -1,0 +1,44 @@
+"""The studies in experiments/: their figures are drawn again from their tables."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+EXPERIMENTS = Path(__file__).parents[1] / "experiments"
+
+
+def draw(*folders: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(EXPERIMENTS / "figures.py"), *map(str, folders)]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("study", sorted(p.name for p in EXPERIMENTS.iterdir() if (p / "metrics.json").is_file()))
+def test_figures_follow_the_tables(study: str, tmp_path: Path) -> None:
+    changed = tmp_path / "changed"
+    changed.mkdir()
+    for file in (EXPERIMENTS / study).iterdir():
+        if file.suffix in (".csv", ".json"):
+            shutil.copy(file, changed)
+    assert draw(changed).returncode == 0
+    first = {p.name: np.asarray(Image.open(p)) for p in changed.glob("*.png")}
+    assert "differences.png" in first
+    report = json.loads((changed / "metrics.json").read_text(encoding="utf-8"))
+    pairs = [p for p in report["comparisons"] if (p["metric"], p["b"]) == ("delta_e2000", "grey")]
+    pairs[-1]["mean"] += 0.1
+    (changed / "metrics.json").write_text(json.dumps(report), encoding="utf-8")
+    assert draw(changed).returncode == 0
+    second = np.asarray(Image.open(changed / "differences.png"))
+    assert first["differences.png"].shape != second.shape or (first["differences.png"] != second).any()
+
+
+def test_a_folder_that_is_not_there_is_told(tmp_path: Path) -> None:
+    done = draw(tmp_path / "none")
+    assert done.returncode == 1 and "none: no such folder" in done.stderr
