@@ -1,6 +1,6 @@
 """Draw the figures of studies again, from the tables that lie beside them.
 
-    python experiments/figures.py [STUDY ...]        (default: all)
+    python experiments/figures.py [FOLDER ...]        (default: all; with the folders in them)
 
 | from | figure |
 |---|---|
@@ -30,7 +30,7 @@ def read(file: Path) -> list[dict[str, str]]:
 
 
 def draw(study: Path) -> None:
-    """All figures of one study."""
+    """All figures of one folder."""
     metrics = study / "metrics.json"
     report = json.loads(metrics.read_text(encoding="utf-8")) if metrics.is_file() else {"rows": [], "comparisons": []}
     subsets = {"all": "all photographs", "without_near_grey": "without near-grey ones"}
@@ -62,7 +62,8 @@ def draw(study: Path) -> None:
 
 if __name__ == "__main__":
     here = Path(__file__).parent
-    for folder in map(Path, sys.argv[1:] or sorted(p for p in here.iterdir() if p.is_dir())):
+    for folder in map(Path, sys.argv[1:] or [here]):
         if not folder.is_dir():
             sys.exit(f"error: {folder}: no such folder")
-        draw(folder)
+        for inner in sorted({file.parent for file in folder.rglob("*") if file.suffix in (".csv", ".json")}):
+            draw(inner)
