@@ -25,7 +25,7 @@ from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from colorization import color, devices, figures
+from colorization import color, devices, distributed, figures
 from colorization.errors import InputError
 from colorization.metrics import lpips_network
 from colorization.runs import Run, atomic_path
@@ -74,10 +74,9 @@ class StopSignals:
             raise StopRequested(signum)
         log.info("%s: stopping after the batch in hand (again to stop at once)", signal.Signals(signum).name)
 
-    def check(self) -> None:
-        """Raise :class:`StopRequested` if a signal has come."""
-        if self.signum is not None:
-            raise StopRequested(self.signum)
+    def agreed(self) -> int:
+        """The signal that has come, to any of the processes that train together; 0 if none has. All must ask."""
+        return distributed.agree(self.signum or 0)
 
 
 class CheckpointFiles(TorchCheckpointIO):
@@ -166,11 +165,10 @@ class LastCheckpoint(Checkpoint):
             self._written, self._written_step = time.monotonic(), trainer.global_step
 
     def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: Any) -> None:
-        checkpoint["rng"] = rng_state()
+        checkpoint["rng"] = distributed.gather(rng_state())
         assert isinstance(pl_module, ColorizationStage)
         done = trainer.fit_loop.epoch_loop.batch_progress.current.completed
-        accumulated = max(pl_module.accumulate_grad_batches, trainer.accumulate_grad_batches)
-        if done % accumulated and done < trainer.num_training_batches:
+        if pl_module.accumulating(done) and done < trainer.num_training_batches:
             parameters = pl_module.named_parameters()
             checkpoint["gradients"] = {name: p.grad for name, p in parameters if p.grad is not None}
         # What Lightning does on resume follows from its counts alone, and it knows fewer places than there are.
@@ -194,8 +192,11 @@ class LastCheckpoint(Checkpoint):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.stop.defer()
         self._written, self._written_step = time.monotonic(), trainer.global_step
+        if distributed.together():  # else dropout would leave out the same in all processes
+            torch.manual_seed(torch.initial_seed() + distributed.rank())
         if self._restored is not None:  # dropout goes on as if there had been no interruption
-            set_rng_state(self._restored["rng"])
+            if distributed.rank() < len(self._restored["rng"]):
+                set_rng_state(self._restored["rng"][distributed.rank()])
             for name, gradient in self._restored["gradients"].items():
                 parameter = pl_module.get_parameter(name)
                 parameter.grad = gradient.to(parameter.device)
@@ -214,25 +215,35 @@ class LastCheckpoint(Checkpoint):
         validated, self._validated = self._validated, False
         if batch_idx == 0 or validated:
             return
+        assert isinstance(pl_module, ColorizationStage)
+        if distributed.together() and pl_module.accumulating(batch_idx):
+            return  # each process holds a part of the gradient
         late = time.monotonic() - self._written > self.every_seconds
-        if late or trainer.global_step - self._written_step >= self.every_steps or self.stop.signum is not None:
+        late = late or trainer.global_step - self._written_step >= self.every_steps
+        if wanted := distributed.agree(2 * (self.stop.signum or 0) + late):
             self._save(trainer, "between batches")
-            self.stop.check()
+            self._end(wanted // 2)
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if not trainer.sanity_checking:
             self._save(trainer, "before validation")
-            self.stop.check()
+            self._end(self.stop.agreed())
 
     def on_validation_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
-        self.stop.check()
+        if not distributed.together():  # the others may have more batches, or less
+            self._end(self.stop.agreed())
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._validated = True
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._save(trainer, "at the end of an epoch")
-        self.stop.check()
+        self._end(self.stop.agreed())
+
+    @staticmethod
+    def _end(signum: int) -> None:
+        if signum:
+            raise StopRequested(signum)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.stop.deferred = False
@@ -400,7 +411,8 @@ class RunStatus(Callback):
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._write(trainer)
-        self.run.update_status(peak_memory_mb=devices.peak_memory_mb(pl_module.device))
+        if distributed.first():
+            self.run.update_status(peak_memory_mb=devices.peak_memory_mb(pl_module.device))
 
     @rank_zero_only
     def _write(self, trainer: pl.Trainer) -> None:
@@ -448,7 +460,7 @@ class Throughput(Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        self._images += len(batch["rgb"])
+        self._images += len(batch["rgb"]) * distributed.world()
         if (batch_idx + 1) % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             now = time.monotonic()
             pl_module.log("train/images_per_second", self._images / (now - self._start), batch_size=1)

@@ -16,7 +16,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from colorization import devices
+from colorization import devices, distributed
 from colorization.errors import InputError
 from colorization.runs import new_run_id, start_time
 
@@ -29,6 +29,8 @@ def _accelerator_kind(accelerator: str) -> str:
 
 
 def _default_run_id(model: str) -> str:
+    if (common := distributed.common_id()) is not None:
+        return common if "COLORIZATION_RUN_ID" in os.environ else f"{model}-{common}"
     job = 0
     if HydraConfig.initialized():
         job = OmegaConf.select(HydraConfig.instance().cfg, "hydra.job.num") or 0  # type: ignore[arg-type]
@@ -74,9 +76,12 @@ def run(task: Callable[[DictConfig], Any], config_name: str) -> None:
     # Lightning's notes on its defaults and advertisements; its warnings stay.
     for name in ("pytorch_lightning", "lightning_fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", message=".*LeafSpec.*|.*does not have many workers.*|.*in eval mode.*")
+    said = ("LeafSpec", "does not have many workers", "in eval mode", "broadcast_buffers")
+    warnings.filterwarnings("ignore", message="|".join(f".*{words}.*" for words in said))
 
     def job(cfg: DictConfig) -> Any:
+        if not distributed.first():  # it would repeat what the first says
+            logging.getLogger().setLevel(logging.WARNING)
         try:
             return task(cfg)
         except (InputError, HydraException, OmegaConfBaseException) as error:

@@ -18,9 +18,8 @@ import torch
 import torch.nn.functional as F
 import torchmetrics
 from torch import nn
-from torchmetrics.utilities import dim_zero_cat
 
-from colorization import color
+from colorization import color, distributed
 from colorization.errors import InputError
 
 log = logging.getLogger(__name__)
@@ -327,16 +326,16 @@ class ColorizationMetrics(torchmetrics.Metric):
     """Means of :func:`image_metrics` over a loop, and ΔCF (:data:`DELTA_COLORFULNESS_FORM`).
 
     ``compute`` returns ``{"psnr", "ssim", "lpips" (where it can be had), "delta_e2000", "colorfulness",
-    "true_colorfulness", "delta_colorfulness"}`` of scalars.
+    "true_colorfulness", "delta_colorfulness"}`` of scalars, over the photos of all processes.
     """
 
     full_state_update = False
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(sync_on_compute=False)  # torchmetrics waits for ever for a process that had no photo
         # One value a photo, kept on the device: exact means, and nothing waits for the device before the end.
         for name in (*HIGHER_IS_BETTER, "colorfulness", "true_colorfulness"):
-            self.add_state(name, [], dist_reduce_fx="cat")
+            self.add_state(name, [], dist_reduce_fx=None)
 
     def update(self, lab: torch.Tensor, true_lab: torch.Tensor) -> None:
         """Add a batch of predictions and truths, (B, 3, H, W) Lab."""
@@ -345,5 +344,10 @@ class ColorizationMetrics(torchmetrics.Metric):
 
     def compute(self) -> dict[str, torch.Tensor]:
         """The means so far."""
-        states = {n: getattr(self, n) for n in (*HIGHER_IS_BETTER, "colorfulness", "true_colorfulness")}
-        return means({n: dim_zero_cat(v) for n, v in states.items() if n != "lpips" or lpips_network()[0]})
+        names = (*HIGHER_IS_BETTER, "colorfulness", "true_colorfulness")
+        own = {n: torch.cat(found) for n in names if (found := getattr(self, n))}
+        if not distributed.together():
+            return means(own)
+        parts = distributed.gather({name: values.cpu() for name, values in own.items()})
+        present = [name for name in names if any(name in part for part in parts)]
+        return means({n: torch.cat([p[n] for p in parts if n in p]).to(self.device) for n in present})

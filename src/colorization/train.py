@@ -12,7 +12,8 @@ import shutil
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +26,10 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import TQDMProgressBar
+from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
-from colorization import callbacks, checkpoint, descriptions, devices, hydra_main, machine, runs
+from colorization import callbacks, checkpoint, descriptions, devices, distributed, hydra_main, machine, runs
 from colorization.data.datamodules import PhotoDataModule, is_number
 from colorization.errors import InputError
 from colorization.stages.base import ColorizationStage
@@ -53,6 +55,8 @@ def train(cfg: DictConfig, overrides: list[str] | None = None) -> dict[str, floa
         callbacks.StopRequested: SIGTERM or Ctrl-C; ``last.ckpt`` is there to go on from.
     """
     check(cfg)
+    if shape := distributed.elastic_shape():
+        cfg.trainer.devices, cfg.trainer.num_nodes = shape
     cfg.trainer.precision = devices.resolve_precision(cfg.trainer.precision, cfg.accelerator.kind)
     if cfg.callbacks.best.monitor == "auto":
         stage: type[ColorizationStage] = get_class(cfg.model._target_)
@@ -61,15 +65,21 @@ def train(cfg: DictConfig, overrides: list[str] | None = None) -> dict[str, floa
     going_on = cfg.ckpt_path == "last"
     given = None if going_on else find_checkpoint(cfg, run)  # one that cannot be used leaves no folder behind
 
-    with claim(run, going_on), callbacks.StopSignals() as stop:
+    # Of processes that train together the first writes the run folder, and has done so where Lightning starts others.
+    first = distributed.first()
+    with claim(run, going_on) if first else nullcontext(), callbacks.StopSignals() as stop:
         resume_from, parent = given or find_checkpoint(cfg, run)  # its own, which nobody writes from here on
         started = run.status().get("started", runs.utc_now())  # a resumed run began when it first did
         # A pid alone does not name a process: it is given anew after a time, and to others on other machines.
         process = {"pid": os.getpid(), "process_started": psutil.Process().create_time(), "host": platform.node()}
-        run.update_status(state="running", started=started, model=cfg.model.name, **process, parent=parent, error=None)
+        if first:
+            told = {"model": cfg.model.name, **process, "parent": parent, "error": None}
+            run.update_status(state="running", started=started, **told)
         try:
             metrics = _fit(cfg, run, stop, resume_from, overrides or [])
         except callbacks.StopRequested as request:
+            if not first:
+                return {}
             run.update_status(state="stopped", eta_seconds=None, weights=export_weights(run))
             log.info("%s; go on with: run_id=%s ckpt_path=last", request, run.id)
             raise
@@ -77,13 +87,15 @@ def train(cfg: DictConfig, overrides: list[str] | None = None) -> dict[str, floa
             explained = explain(error, cfg, run)
             reason = str(explained) if isinstance(explained, InputError) else f"{type(error).__name__}: {error}"
             try:
-                run.update_status(state="failed", eta_seconds=None, error=reason)
+                if not (distributed.is_loss_of_others(error) and run.status().get("state") == "failed"):
+                    run.update_status(state="failed", eta_seconds=None, error=reason)  # (else another has said why)
             except OSError as unwritable:  # a full disk may have no room for this either
                 log.error("status.json could not be written: %s", unwritable)
             if explained is error:
                 raise
             raise explained from error
-        run.update_status(state="finished", eta_seconds=0, weights=export_weights(run))
+        if first:
+            run.update_status(state="finished", eta_seconds=0, weights=export_weights(run))
     log.info("finished: %s", run.path)
     return metrics
 
@@ -91,23 +103,26 @@ def train(cfg: DictConfig, overrides: list[str] | None = None) -> dict[str, floa
 def _fit(
     cfg: DictConfig, run: runs.Run, stop: callbacks.StopSignals, resume_from: Path | None, overrides: list[str]
 ) -> dict[str, float]:
-    OmegaConf.save(cfg, run.path / "config.yaml", resolve=True)
-    OmegaConf.save(OmegaConf.create(overrides), run.path / "overrides.yaml")
-    runs.write_json(run.path / "environment.json", runs.environment(), indent=1)
+    if distributed.first():
+        OmegaConf.save(cfg, run.path / "config.yaml", resolve=True)
+        OmegaConf.save(OmegaConf.create(overrides), run.path / "overrides.yaml")
+        runs.write_json(run.path / "environment.json", runs.environment(), indent=1)
 
     pl.seed_everything(cfg.seed, verbose=False)
     stage: ColorizationStage = hydra_main.instantiate(cfg.model)
     datamodule: PhotoDataModule
     with closing(hydra_main.instantiate(cfg.datamodule)) as datamodule:
         datamodule.setup("fit")
-        runs.write_json(run.path / "split.json", datamodule.manifest())
+        if distributed.first():
+            runs.write_json(run.path / "split.json", datamodule.manifest())
         if resume_from is None and cfg.init_weights is None:
             stage.load_pretrained()
         elif resume_from is None:
             stage.take_weights(runs.resolve_weights(cfg.init_weights, cfg.paths.output_dir))
         prepare(cfg, stage)
         trainer = build_trainer(cfg, stage, run, stop, len(datamodule.train_dataloader()))
-        trainer.fit(stage, datamodule=datamodule, ckpt_path=resume_from, weights_only=True)
+        with told_to_children(run):
+            trainer.fit(stage, datamodule=datamodule, ckpt_path=resume_from, weights_only=True)
         best = cfg.callbacks.best
         metrics = dict(trainer.callback_metrics) | run.best_validation(best.monitor, best.mode)
         if cfg.test and "test" in datamodule.photos and not cfg.trainer.fast_dev_run:
@@ -156,9 +171,18 @@ def build_trainer(
     ]
     loggers = [hydra_main.instantiate(c) for c in cfg.logger.values() if c is not None]
     settings["enable_progress_bar"] = settings["enable_progress_bar"] and isinstance(progress, TQDMProgressBar)
+    timeout, devices = timedelta(seconds=settings.pop("timeout")), settings["devices"]
+    alone = devices in (1, "1") or (isinstance(devices, list) and len(devices) == 1)
+    if settings["strategy"] == "ddp" or settings["num_nodes"] > 1 or not alone:
+        settings["strategy"] = DDPStrategy(
+            find_unused_parameters=not stage.automatic_optimization,  # those of the optimizer whose turn it is not
+            broadcast_buffers=False,  # batch norms already have the statistics of all processes
+            timeout=timeout,
+        )
     try:
         return pl.Trainer(
             **settings,
+            use_distributed_sampler=False,  # the loader gives each process its share
             callbacks=configured + own,
             plugins=[callbacks.CheckpointFiles(run)],
             logger=[callbacks.MetricsFile(run), *loggers],
@@ -167,6 +191,16 @@ def build_trainer(
         )
     except (MisconfigurationException, ValueError, TypeError) as error:
         raise InputError(f"trainer: Lightning does not take these settings: {error}") from error
+
+
+@contextmanager
+def told_to_children(run: runs.Run) -> Iterator[None]:
+    """The run's id for the processes that Lightning starts beside this one, which run the same command."""
+    os.environ["COLORIZATION_RUN_ID"] = run.id
+    try:
+        yield
+    finally:
+        del os.environ["COLORIZATION_RUN_ID"]
 
 
 def _skip(name: str, cfg: DictConfig) -> bool:
@@ -201,6 +235,11 @@ def check(cfg: DictConfig) -> None:
     compiler = os.environ.get("CXX") or {"darwin": "clang++", "win32": "cl"}.get(sys.platform, "g++")
     if cfg.accelerator.compile and shutil.which(compiler) is None:
         raise InputError(f"accelerator.compile=true: torch.compile needs a C++ compiler, and there is no {compiler}")
+    if cfg.trainer.strategy not in ("auto", "ddp"):
+        raise InputError(
+            f"trainer.strategy={cfg.trainer.strategy}: should be auto or ddp (Lightning's FSDP and DeepSpeed do not go "
+            "with the GAN stages' manual optimization)"
+        )
     if not isinstance(cfg.seed, int) or cfg.seed < 0:
         raise InputError(f"seed={cfg.seed}: should be a whole number, 0 or more")
     if Path(cfg.run_id).name != cfg.run_id or cfg.run_id in ("", ".", ".."):
@@ -302,6 +341,12 @@ def explain(error: BaseException, cfg: DictConfig, run: runs.Run) -> BaseExcepti
         return InputError(
             f"out of memory with datamodule.batch_size={batch} at datamodule.image_size={size}; try {advice}"
         )
+    if distributed.is_loss_of_others(error):
+        saved = f"{run.last_checkpoint} is whole" if run.last_checkpoint.is_file() else "there was no checkpoint yet"
+        return InputError(
+            f"another process of this run has ended or cannot be reached; {saved}; go on, also with fewer processes, "
+            f"with run_id={run.id} ckpt_path=last"
+        )
     if isinstance(error, OSError) and error.errno in runs.DISK_FULL:
         saved = f"{run.last_checkpoint} is whole" if run.last_checkpoint.is_file() else "there was no checkpoint yet"
         return InputError(
@@ -349,6 +394,8 @@ def main() -> None:
     def task(cfg: DictConfig) -> float | None:
         asked = HydraConfig.get().overrides
         overrides = [o for o in asked.hydra if o.startswith("hydra.searchpath=")] + list(asked.task)
+        if distributed.restarted():  # by torchrun, which repeats the command
+            cfg.ckpt_path = "last"
         try:
             metrics = train(*restore(cfg, overrides))
         except callbacks.StopRequested as request:

@@ -38,7 +38,7 @@ class PhotoDataModule(pl.LightningDataModule):
     Args:
         name: what tables call this data.
         image_size: side of the square crops, pixels.
-        batch_size: photos a batch.
+        batch_size: photos a batch, of all processes that train together.
         num_workers: loader processes; ``auto``: see :func:`colorization.data.loading.auto_workers`.
         pin_memory: page-locked batches, for accelerators that copy.
         seed: of the split, the order and the augmentation.

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from colorization import devices, machine
+from colorization import devices, distributed, machine
 from colorization.data.augment import Augment
 from colorization.data.packed import PackedPhotos
 from colorization.data.photos import UNREADABLE, PhotoSet
@@ -40,25 +40,39 @@ class EpochSampler(Sampler[Key]):
     """Every photo once an epoch, as (epoch, position), shuffled by (seed, epoch); or in order, as if always epoch 0.
 
     The epoch travels with the position so that a photo's augmentation depends on (seed, epoch, position) alone: not
-    on the number of workers, nor on where a run was interrupted.
+    on the number of workers, nor on where a run was interrupted. Of several processes that train together each gets
+    its share of every batch: the batches are the same however many there are.
+
+    Args:
+        size: number of photos.
+        shuffle: whether the order is another one in each epoch.
+        seed: of the order.
+        batch: photos a batch, of all processes.
+        even: whether each process must have as many photos as the others (in training; then up to one photo less than
+            there are processes is left out).
     """
 
-    def __init__(self, size: int, shuffle: bool, seed: int) -> None:
-        self.size, self.shuffle, self.seed = size, shuffle, seed
-        self.epoch, self.start = 0, 0
+    def __init__(self, size: int, shuffle: bool, seed: int, batch: int, even: bool) -> None:
+        self.size, self.shuffle, self.seed, self.batch, self.even = size, shuffle, seed, batch, even
+        self.rank, self.world = distributed.rank() if distributed.together() else 0, distributed.world()
+        self.epoch, self.start = 0, 0  # start: of this process's photos, those that are done
 
     def set_epoch(self, epoch: int) -> None:
         """Lightning calls this before each training epoch."""
         self.epoch = epoch
 
+    def _share(self, order: np.ndarray) -> np.ndarray:
+        kept = self.size - (self.size % self.batch) % self.world if self.even else self.size
+        return order[:kept][self.rank :: self.world]
+
     def __len__(self) -> int:
-        return self.size
+        return len(self._share(np.arange(self.size)))
 
     def __iter__(self) -> Iterator[Key]:
         order = np.arange(self.size)
         if self.shuffle:
             np.random.default_rng([self.seed, self.epoch]).shuffle(order)
-        for i in order[self.start :]:
+        for i in self._share(order)[self.start :]:
             yield (self.epoch if self.shuffle else 0), int(i)
 
 
@@ -131,7 +145,10 @@ multiprocessing.util.Finalize(None, _end_workers, exitpriority=100)
 
 
 class PhotoLoader(DataLoader[Any]):
-    """A ``DataLoader`` whose place within the epoch is saved in Lightning's checkpoints and restored from them."""
+    """A ``DataLoader`` whose place within the epoch is saved in Lightning's checkpoints and restored from them.
+
+    ``batch_size`` is that of all processes that train together; each loads its share.
+    """
 
     sampler: EpochSampler
 
@@ -143,10 +160,15 @@ class PhotoLoader(DataLoader[Any]):
         num_workers: int,
         pin_memory: bool,
     ) -> None:
+        world = distributed.world()
+        if dataset.replace and batch_size % world:
+            raise InputError(f"datamodule.batch_size={batch_size}: cannot be shared out to {world} processes evenly")
+        if dataset.replace and len(dataset) < world:
+            raise InputError(f"{len(dataset)} photos for training are less than the {world} processes")
         super().__init__(
             dataset,
-            batch_size=batch_size,
-            sampler=EpochSampler(len(dataset), shuffle, dataset.seed),
+            batch_size=max(1, batch_size // world),
+            sampler=EpochSampler(len(dataset), shuffle, dataset.seed, batch_size, dataset.replace),
             num_workers=num_workers,
             collate_fn=_as_it_is,
             pin_memory=pin_memory,

@@ -10,19 +10,42 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from colorization import distributed
+
 
 class BatchNorm2d(nn.BatchNorm2d):
-    """Batch norm that also trains where a channel has a single value (a batch of one whose bottleneck is 1x1).
+    """Batch norm that also trains where a channel has a single value (a batch of one whose bottleneck is 1x1), and
+    over the batches of all processes that train together, on any device.
 
     One value has no variance; such a batch is normalised with the running statistics and leaves them alone.
     """
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
+        if self.training and distributed.together():
+            return self._over_all_processes(input)
         if self.training and input.numel() == input.size(1):
             return F.batch_norm(
                 input, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps
             )
         return super().forward(input)
+
+    @torch.compiler.disable
+    def _over_all_processes(self, input: torch.Tensor) -> torch.Tensor:
+        """(nn.SyncBatchNorm does not run on a CPU.)"""
+        x = input.float()
+        values = x.new_full((1,), x.numel() / x.size(1))
+        total = distributed.SumOfAll.apply(torch.cat((x.sum((0, 2, 3)), values)))
+        number, mean = total[-1].detach(), total[:-1] / total[-1].detach()
+        centred = x - mean[:, None, None]
+        variance = distributed.SumOfAll.apply(centred.square().sum((0, 2, 3))) / number
+        with torch.no_grad():
+            assert self.running_mean is not None and self.running_var is not None and self.momentum is not None
+            assert self.num_batches_tracked is not None
+            self.running_mean.lerp_(mean, self.momentum)
+            self.running_var.lerp_(variance * (number / (number - 1)), self.momentum)
+            self.num_batches_tracked.add_(1)
+        scaled = centred * ((variance + self.eps).rsqrt() * self.weight)[:, None, None] + self.bias[:, None, None]
+        return scaled.to(input.dtype)
 
 
 @contextmanager

@@ -13,7 +13,7 @@ import torch
 from hydra.utils import get_class
 from torch import nn
 
-from colorization import checkpoint, color, descriptions
+from colorization import checkpoint, color, descriptions, distributed
 from colorization.errors import InputError
 from colorization.metrics import ColorizationMetrics, image_metrics, means
 from colorization.networks.layers import Level
@@ -176,6 +176,10 @@ class ColorizationStage(pl.LightningModule):
         except (TypeError, ValueError) as error:
             raise InputError(f"model.optimizer={arguments}: {cls.__name__} does not take this ({error})") from error
 
+    def accumulating(self, batch_idx: int) -> bool:
+        """Whether gradients of earlier batches wait for more, before this batch of the epoch."""
+        return batch_idx % max(self.accumulate_grad_batches, self.trainer.accumulate_grad_batches) > 0
+
     def total_steps(self) -> float:
         """Optimizer steps of the whole run; infinite without a limit."""
         trainer = self.trainer
@@ -212,10 +216,13 @@ class ColorizationStage(pl.LightningModule):
         self.train_values = values
         shown = dict(values)
         # (The same question that Lightning asks itself: any other step would be measured in vain.)
-        if prediction is not None and self.trainer._logger_connector.should_update_logs:
+        shows = self.trainer._logger_connector.should_update_logs
+        if prediction is not None and shows:
             few = lab[:MEASURED]
             images = color.join(color.split(few)[0], prediction[:MEASURED].detach())
             shown |= means(image_metrics([images], few)[0])
+        if shows and distributed.together():
+            shown = dict(distributed.mean({k: torch.as_tensor(v, device=self.device) for k, v in shown.items()}))
         for name, value in shown.items():
             if isinstance(value, float):  # Lightning would copy it to the accelerator, and wait for that, each step
                 value = torch.full((), value, device=self.device)
@@ -229,14 +236,14 @@ class ColorizationStage(pl.LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         l1 = self._evaluate(batch, self.val_metrics)
-        self.log("val/l1", l1, batch_size=len(batch["rgb"]))
+        self.log("val/l1", l1, batch_size=len(batch["rgb"]), sync_dist=distributed.together())
 
     def on_validation_epoch_end(self) -> None:
         self._log_metrics("val", self.val_metrics)
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         l1 = self._evaluate(batch, self.test_metrics)
-        self.log("test/l1", l1, batch_size=len(batch["rgb"]))
+        self.log("test/l1", l1, batch_size=len(batch["rgb"]), sync_dist=distributed.together())
 
     def on_test_epoch_end(self) -> None:
         self._log_metrics("test", self.test_metrics)
@@ -245,7 +252,7 @@ class ColorizationStage(pl.LightningModule):
         values = metrics.compute()
         values["delta_e2000_cf"] = values["delta_e2000"] + values["delta_colorfulness"]
         for name, value in values.items():
-            self.log(f"{split}/{name}", value, prog_bar=name == "delta_e2000")
+            self.log(f"{split}/{name}", value, prog_bar=name == "delta_e2000", sync_dist=distributed.together())
         metrics.reset()
 
     def describe(self) -> dict[str, Any]:

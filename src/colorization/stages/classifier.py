@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from colorization import distributed
 from colorization.errors import InputError
 from colorization.losses import ClassLoss
 from colorization.stages.base import Batch
@@ -56,7 +57,8 @@ class ClassifierStage(RegressionStage):
 
     def _log(self, split: str, batch: Batch) -> None:
         loss, error, lab = self._answer(batch, split)
-        self.log_dict({f"{split}/loss": loss, f"{split}/error": error}, batch_size=len(lab))
+        figures = {f"{split}/loss": loss, f"{split}/error": error}
+        self.log_dict(figures, batch_size=len(lab), sync_dist=distributed.together())
 
     def on_validation_epoch_end(self) -> None:
         """Lightning has averaged the figures."""
