@@ -323,31 +323,32 @@ def means(values: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 class ColorizationMetrics(torchmetrics.Metric):
-    """Means of :func:`image_metrics` over a loop, and ΔCF (:data:`DELTA_COLORFULNESS_FORM`).
+    """Means of :func:`image_metrics` over a loop, of the L1 loss, and ΔCF (:data:`DELTA_COLORFULNESS_FORM`).
 
-    ``compute`` returns ``{"psnr", "ssim", "lpips" (where it can be had), "delta_e2000", "colorfulness",
-    "true_colorfulness", "delta_colorfulness"}`` of scalars, over the photos of all processes.
+    ``compute`` returns ``{"l1" (of normalised ab), "psnr", "ssim", "lpips" (where it can be had), "delta_e2000",
+    "colorfulness", "true_colorfulness", "delta_colorfulness"}`` of scalars, over the photos of all processes.
     """
 
     full_state_update = False
+    _NAMES = ("l1", *HIGHER_IS_BETTER, "colorfulness", "true_colorfulness")
 
     def __init__(self) -> None:
         super().__init__(sync_on_compute=False)  # torchmetrics waits for ever for a process that had no photo
         # One value a photo, kept on the device: exact means, and nothing waits for the device before the end.
-        for name in (*HIGHER_IS_BETTER, "colorfulness", "true_colorfulness"):
+        for name in self._NAMES:
             self.add_state(name, [], dist_reduce_fx=None)
 
     def update(self, lab: torch.Tensor, true_lab: torch.Tensor) -> None:
         """Add a batch of predictions and truths, (B, 3, H, W) Lab."""
-        for name, values in image_metrics([lab], true_lab)[0].items():
+        l1 = (color.split(lab)[1] - color.split(true_lab)[1]).abs().mean((1, 2, 3))
+        for name, values in {"l1": l1, **image_metrics([lab], true_lab)[0]}.items():
             getattr(self, name).append(values)
 
     def compute(self) -> dict[str, torch.Tensor]:
         """The means so far."""
-        names = (*HIGHER_IS_BETTER, "colorfulness", "true_colorfulness")
-        own = {n: torch.cat(found) for n in names if (found := getattr(self, n))}
+        own = {n: torch.cat(found) for n in self._NAMES if (found := getattr(self, n))}
         if not distributed.together():
             return means(own)
         parts = distributed.gather({name: values.cpu() for name, values in own.items()})
-        present = [name for name in names if any(name in part for part in parts)]
+        present = [name for name in self._NAMES if any(name in part for part in parts)]
         return means({n: torch.cat([p[n] for p in parts if n in p]).to(self.device) for n in present})

@@ -228,22 +228,18 @@ class ColorizationStage(pl.LightningModule):
                 value = torch.full((), value, device=self.device)
             self.log(f"train/{name}", value, prog_bar=name == "loss", batch_size=len(lab))
 
-    def _evaluate(self, batch: Batch, metrics: ColorizationMetrics) -> torch.Tensor:
-        L, ab, lab = self.read(batch)
-        prediction = self(L)
-        metrics.update(color.join(color.split(lab)[0], prediction), lab)
-        return torch.nn.functional.l1_loss(prediction.float(), ab)
+    def _evaluate(self, batch: Batch, metrics: ColorizationMetrics) -> None:
+        L, _, lab = self.read(batch)
+        metrics.update(color.join(color.split(lab)[0], self(L)), lab)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        l1 = self._evaluate(batch, self.val_metrics)
-        self.log("val/l1", l1, batch_size=len(batch["rgb"]), sync_dist=distributed.together())
+        self._evaluate(batch, self.val_metrics)
 
     def on_validation_epoch_end(self) -> None:
         self._log_metrics("val", self.val_metrics)
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
-        l1 = self._evaluate(batch, self.test_metrics)
-        self.log("test/l1", l1, batch_size=len(batch["rgb"]), sync_dist=distributed.together())
+        self._evaluate(batch, self.test_metrics)
 
     def on_test_epoch_end(self) -> None:
         self._log_metrics("test", self.test_metrics)

@@ -7,6 +7,7 @@ import torch
 from colorization import distributed
 from colorization.errors import InputError
 from colorization.losses import ClassLoss
+from colorization.metrics import ColorizationMetrics
 from colorization.stages.base import Batch
 from colorization.stages.regression import RegressionStage
 
@@ -29,6 +30,7 @@ class ClassifierStage(RegressionStage):
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         if not hasattr(data, "class_numbers"):
             raise InputError(f"model={self.name}: the photos of {data.name} have no labels; use datamodule=cifar10")
+        self._sums = torch.zeros(3, dtype=torch.float64)  # of loss and error over a loop's photos, and their number
         self._labels = {split: torch.tensor(data.class_numbers(split)) for split in data.photos}
         if len(data.classes) != self.hparams["network"]["classes"]:
             raise InputError(
@@ -57,10 +59,10 @@ class ClassifierStage(RegressionStage):
 
     def _log(self, split: str, batch: Batch) -> None:
         loss, error, lab = self._answer(batch, split)
-        figures = {f"{split}/loss": loss, f"{split}/error": error}
-        self.log_dict(figures, batch_size=len(lab), sync_dist=distributed.together())
+        self._sums = self._sums + len(lab) * torch.tensor([float(loss), float(error), 1.0], dtype=torch.float64)
 
-    def on_validation_epoch_end(self) -> None:
-        """Lightning has averaged the figures."""
-
-    on_test_epoch_end = on_validation_epoch_end
+    def _log_metrics(self, split: str, metrics: ColorizationMetrics) -> None:
+        loss, error, photos = sum(distributed.gather(self._sums))
+        self._sums = torch.zeros(3, dtype=torch.float64)
+        for name, value in (("loss", loss), ("error", error)):
+            self.log(f"{split}/{name}", (value / photos).float(), sync_dist=distributed.together())
