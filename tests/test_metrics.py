@@ -231,7 +231,7 @@ def test_without_alexnet_there_is_a_reason_and_no_lpips() -> None:
     assert "lpips" not in metrics.image_metrics([lab], true_lab)[0]
     metric = metrics.ColorizationMetrics()
     metric.update(lab, true_lab)
-    names = {"psnr", "ssim", "delta_e2000", "colorfulness", "true_colorfulness", "delta_colorfulness"}
+    names = {"l1", "psnr", "ssim", "delta_e2000", "colorfulness", "true_colorfulness", "delta_colorfulness"}
     assert set(metric.compute()) == names
 
 

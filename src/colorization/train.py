@@ -394,8 +394,8 @@ def main() -> None:
     def task(cfg: DictConfig) -> float | None:
         asked = HydraConfig.get().overrides
         overrides = [o for o in asked.hydra if o.startswith("hydra.searchpath=")] + list(asked.task)
-        if distributed.restarted():  # by torchrun, which repeats the command
-            cfg.ckpt_path = "last"
+        if distributed.restarted() and runs.Run(Path(cfg.paths.run_dir)).status():  # torchrun repeats the command
+            cfg.ckpt_path, overrides = "last", merge_overrides(overrides, ["ckpt_path=last"])
         try:
             metrics = train(*restore(cfg, overrides))
         except callbacks.StopRequested as request:
