@@ -219,6 +219,7 @@ def test_delta_colorfulness_is_the_difference_of_the_means() -> None:
     predicted, truth = colorfulness(shown), colorfulness(true)
     assert predicted[0] < truth[0] and predicted[1] > truth[1]
     assert float(result["colorfulness"]) == pytest.approx(np.mean(predicted), rel=1e-4)
+    assert float(result["l1"]) == pytest.approx(float((lab - true_lab)[:, 1:].abs().mean()) / 110, rel=1e-5)
     assert float(result["true_colorfulness"]) == pytest.approx(np.mean(truth), rel=1e-4)
     assert float(result["delta_colorfulness"]) == pytest.approx(abs(np.mean(predicted) - np.mean(truth)), rel=1e-3)
 
