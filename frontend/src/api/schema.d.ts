@@ -1387,7 +1387,7 @@ export interface components {
              * @description Kind of data; `folder` is your own photographs, `sample` a few that always are there.
              * @enum {string}
              */
-            datamodule?: "cifar10" | "coco" | "folder" | "sample";
+            datamodule?: "cifar10" | "coco" | "folder" | "imagenet-sample" | "sample";
             epochs?: number;
             /** @description Side of the crops, pixels. */
             image_size?: number;
