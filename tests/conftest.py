@@ -47,6 +47,16 @@ SMALL_STAGES = {
 }
 
 
+def wait_for(condition: Callable[[], Any], seconds: float = 120) -> Any:
+    """What ``condition`` returns once it is true."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if value := condition():
+            return value
+        time.sleep(0.02)
+    raise AssertionError(f"it did not come to pass in {seconds} s")
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """What tests have recorded with ``record_property``, where all see it."""
     for report in terminalreporter.getreports("passed"):

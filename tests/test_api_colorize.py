@@ -21,6 +21,7 @@ import psutil
 import pytest
 import requests
 import tifffile
+from conftest import wait_for
 from flask.testing import FlaskClient
 from PIL import Image
 from sqlalchemy import update
@@ -453,9 +454,7 @@ def test_turns_are_bounded_and_in_order() -> None:
     for name, patient in ((0, False), (1, False), (2, True), (3, False)):
         threads.append(threading.Thread(target=work, args=(name, patient)))
         threads[-1].start()
-        deadline = time.monotonic() + 30
-        while turns.waiting < name and time.monotonic() < deadline:
-            time.sleep(0.01)
+        wait_for(lambda name=name: turns.waiting >= name)
     with pytest.raises(Problem) as refused, turns.turn(False):
         pass
     assert refused.value.status_code == 503 and int(refused.value.headers["Retry-After"]) >= 1

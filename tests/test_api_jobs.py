@@ -5,14 +5,13 @@ from __future__ import annotations
 import io
 import json
 import threading
-import time
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import requests
+from conftest import wait_for
 from flask.testing import FlaskClient
 from PIL import Image
 
@@ -35,16 +34,6 @@ def events(text: str) -> list[tuple[int, str, dict[str, Any]]]:
         if "event" in lines:
             found.append((int(lines["id"]), lines["event"], json.loads(lines["data"])))
     return found
-
-
-def wait(condition: Callable[[], Any], seconds: float = 60) -> Any:
-    """What ``condition`` says once that is true."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if value := condition():
-            return value
-        time.sleep(0.02)
-    raise AssertionError(condition)
 
 
 @pytest.fixture
@@ -147,12 +136,12 @@ def test_pause_resume_cancel_delete(make_app: Any, photo_bytes: Any, held: threa
         return client.get(url).json
 
     def finish_those_in_hand(state: str) -> None:
-        wait(lambda: found()["state"] == state or held.release())
+        wait_for(lambda: found()["state"] == state or held.release())
         while held.acquire(blocking=False):
             pass  # none is begun with what was too much
 
     held.release()
-    wait(lambda: found()["done"] >= 1)
+    wait_for(lambda: found()["done"] >= 1)
     assert client.get(url + "/archive").status_code == 409  # it has not ended
     assert client.post(url + "/resume").status_code == 409 and client.post(url + "/retry").status_code == 409
     assert client.post(url + "/pause").status_code == 200
@@ -161,7 +150,7 @@ def test_pause_resume_cancel_delete(make_app: Any, photo_bytes: Any, held: threa
     assert 1 <= done < total
     assert client.post(url + "/resume").status_code == 200
     held.release()
-    wait(lambda: found()["done"] == done + 1)
+    wait_for(lambda: found()["done"] == done + 1)
     assert client.delete(url).status_code == 202
     finish_those_in_hand("cancelled")
     done = found()["done"]
@@ -187,7 +176,7 @@ def test_a_queued_job_is_cancelled_at_once(make_app: Any, photo_bytes: Any, held
     assert client.delete(queued[-1]["url"]).json["state"] == "cancelled"
     for _ in jobs:
         held.release()
-    wait(lambda: client.get("/api/jobs?state=finished").json["total"] == len(jobs) - 1)
+    wait_for(lambda: client.get("/api/jobs?state=finished").json["total"] == len(jobs) - 1)
 
 
 def test_retry_does_the_failed_ones_again(make_app: Any, photo_bytes: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -217,7 +206,7 @@ def test_a_single_photo_does_not_wait_behind_a_batch(make_app: Any, photo_bytes:
     client = make_app().test_client()
     client.post("/api/colorize", data={"file": (io.BytesIO(photo_bytes(40)), "a.jpg")})
     job = submit(client, {f"{i}.jpg": photo_bytes(200) for i in range(60)})
-    wait(lambda: client.get(job["url"]).json["done"] >= 1)
+    wait_for(lambda: client.get(job["url"]).json["done"] >= 1)
     assert client.post("/api/colorize", data={"file": (io.BytesIO(photo_bytes(40)), "a.jpg")}).status_code == 200
     assert client.get(job["url"]).json["done"] < 40
     client.delete(job["url"])
@@ -250,7 +239,7 @@ def test_a_killed_server_goes_on_with_what_was_not_done(server: Any, photo_bytes
 
     results: dict[int, Any] = {}
     for kill in (4, 12):
-        wait(lambda kill=kill: found()["done"] >= kill)
+        wait_for(lambda kill=kill: found()["done"] >= kill)
         before = found()
         assert before["state"] == "running" and before["done"] < count
         server.kill()

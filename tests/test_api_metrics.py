@@ -8,7 +8,6 @@ import json
 import os
 import shutil
 import signal
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,20 +15,12 @@ from typing import Any
 import psutil
 import pytest
 import requests
+from conftest import wait_for
 from PIL import Image
 
 from colorization import eval as evaluation
 
 FINAL = ("finished", "failed", "cancelled")
-
-
-def wait(ask: Callable[[], Any], seconds: float = 120) -> Any:
-    """What ``ask`` answers once that is true."""
-    deadline = time.monotonic() + seconds
-    while not (answer := ask()):
-        assert time.monotonic() < deadline, "took too long"
-        time.sleep(0.05)
-    return answer
 
 
 def ended(client: Any, job: dict[str, Any]) -> dict[str, Any]:
@@ -39,7 +30,7 @@ def ended(client: Any, job: dict[str, Any]) -> dict[str, Any]:
         found = client.get(job["url"]).json
         return found if found["state"] in FINAL else None
 
-    return wait(ask)
+    return wait_for(ask)
 
 
 @pytest.fixture
@@ -223,14 +214,14 @@ def test_an_evaluation_survives_a_killed_server_and_can_be_cancelled(
     form = {"weights": "trained", "image_size": "32"}
     first = requests.post(f"{server.url}/api/metrics/evaluate/uploads", form, files=files, timeout=30).json()
     folder = outputs / "eval" / first["id"]
-    process = wait(lambda: process_of(folder))
+    process = wait_for(lambda: process_of(folder))
     server.kill()
     process.kill()
     server.start()
-    again = wait(lambda: (p := process_of(folder)) and p.pid != process.pid and p)
+    again = wait_for(lambda: (p := process_of(folder)) and p.pid != process.pid and p)
     server.kill()
     server.start()
-    done = wait(lambda: (j := job(first["url"]))["state"] in FINAL and j)
+    done = wait_for(lambda: (j := job(first["url"]))["state"] in FINAL and j)
     assert done["state"] == "finished", done
     assert json.loads((folder / "status.json").read_text())["pid"] == again.pid
     assert done["done"] == done["total"] == 2
@@ -247,12 +238,12 @@ def test_an_evaluation_survives_a_killed_server_and_can_be_cancelled(
     asked = {"data": "photos", "weights": ["trained"], "image_size": 1024, "uncertainty": True}
     second, third = (requests.post(f"{server.url}/api/metrics/evaluate", json=asked, timeout=30).json() for _ in "ab")
     folders = [outputs / "eval" / j["id"] for j in (second, third)]
-    running = [wait(lambda f=f: process_of(f)) for f in folders]  # type: ignore[misc]
+    running = [wait_for(lambda f=f: process_of(f)) for f in folders]  # type: ignore[misc]
     assert requests.delete(server.url + second["url"], timeout=30).ok
     os.kill(running[1].pid, signal.SIGKILL)
-    states = [wait(lambda u=j["url"]: (x := job(u))["state"] in FINAL and x) for j in (second, third)]  # type: ignore[misc]
+    states = [wait_for(lambda u=j["url"]: (x := job(u))["state"] in FINAL and x) for j in (second, third)]  # type: ignore[misc]
     assert states[0]["state"] == "cancelled"
     assert states[1]["state"] == "failed" and states[1]["error"] == "the evaluation was killed by SIGKILL"
-    wait(lambda: not any(p.is_running() for p in running))
+    wait_for(lambda: not any(p.is_running() for p in running))
     assert not folders[0].exists()
     assert job("/api/metrics/evaluations")["total"] == 1

@@ -16,6 +16,7 @@ from typing import Any
 import psutil
 import pytest
 import requests
+from conftest import wait_for
 from filelock import FileLock
 
 from colorization.api import processes
@@ -39,16 +40,6 @@ SMALL = {
     ],
 }
 LONG = {**SMALL, "epochs": 100_000}
-
-
-def wait_for(condition: Callable[[], Any], seconds: float = 120) -> Any:
-    """What ``condition`` returns once it is true."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if value := condition():
-            return value
-        time.sleep(0.1)
-    raise AssertionError("it did not come to pass")
 
 
 def run_of(folder: Path, id: str) -> Run:

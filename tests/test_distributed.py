@@ -8,8 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from typing import Any
 import psutil
 import pytest
 import torch
-from conftest import SMALL_STAGES
+from conftest import SMALL_STAGES, wait_for
 from torch import nn
 
 from colorization import train
@@ -90,15 +89,6 @@ def figures(run: Run) -> dict[tuple[str, str, int], float]:
 
 def run_of(name: str) -> Run:
     return Run(Path("outputs/runs") / name)
-
-
-def wait_for(condition: Callable[[], Any], seconds: float = 120) -> Any:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if value := condition():
-            return value
-        time.sleep(0.05)
-    raise AssertionError("it did not come to that")
 
 
 @pytest.mark.slow

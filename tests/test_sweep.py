@@ -8,12 +8,11 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import SMALL_STAGES
+from conftest import SMALL_STAGES, wait_for
 from hydra import compose
 from omegaconf import DictConfig
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
@@ -115,9 +114,7 @@ def test_a_killed_sweep_goes_on_within_its_trial_and_ends_as_one_that_was_not(ru
         [sys.executable, "-m", "colorization.sweep", *arguments("s", 2, whole)], cwd=tmp_path, start_new_session=True
     )
     run = Run(tmp_path / "outputs" / "runs" / "s-001")
-    deadline = time.monotonic() + 300
-    while not run.last_checkpoint.is_file() and time.monotonic() < deadline and process.poll() is None:
-        time.sleep(0.02)
+    wait_for(run.last_checkpoint.is_file, 300)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     assert run.status()["state"] == "running"

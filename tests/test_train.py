@@ -16,6 +16,7 @@ import pytest
 import torch
 import yaml
 from conftest import SMALL_STAGES as STAGES
+from conftest import wait_for
 from omegaconf import DictConfig, OmegaConf
 from safetensors import safe_open
 
@@ -346,10 +347,8 @@ def test_real_signals_end_a_real_process(number, code, tmp_path) -> None:
         cwd=tmp_path, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
     run = Run(tmp_path / "outputs/runs/s")
-    deadline = time.monotonic() + 120
-    while not run.last_checkpoint.is_file() and time.monotonic() < deadline:
-        assert process.poll() is None, process.communicate()[0]
-        time.sleep(0.2)
+    wait_for(lambda: run.last_checkpoint.is_file() or process.poll() is not None)
+    assert process.poll() is None, process.communicate()[0]
     sent = time.monotonic()
     os.killpg(process.pid, number)
     output, _ = process.communicate(timeout=60)

@@ -52,6 +52,10 @@ export const DATA: Record<Given<'datamodule'>, { label: string; hint: string }> 
   },
   coco: { label: 'COCO val2017', hint: '5,000 photos; `make data` downloads them.' },
   cifar10: { label: 'CIFAR-10', hint: '60,000 tiny pictures of 32 × 32; downloaded at the first run.' },
+  'imagenet-sample': {
+    label: 'ImageNet sample',
+    hint: 'One photo of each of 1,000 classes, in `data/imagenet-sample` of the server.',
+  },
 }
 export const SCHEDULES = [
   { value: 'linear_decay', label: 'Constant, then falling' },
