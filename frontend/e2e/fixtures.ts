@@ -60,6 +60,25 @@ export class Server {
     await ended
   }
 
+  /** The runs outlive the server, and would go on writing into its folder. */
+  async endRuns(): Promise<void> {
+    for (;;) {
+      const runs: { id: string; state: string }[] = []
+      for (const state of ['queued', 'running']) {
+        const answer = await fetch(`${this.url}/api/training/runs?state=${state}`)
+        runs.push(...((await answer.json()) as { runs: typeof runs }).runs)
+      }
+      if (!runs.length) return
+      for (const { id } of runs)
+        await fetch(`${this.url}/api/training/stop/${id}`, {
+          method: 'POST',
+          headers: { 'Content-Type': 'application/json' },
+          body: '{"force": true}',
+        })
+      await new Promise((done) => setTimeout(done, 200))
+    }
+  }
+
   remove(): void {
     rmSync(this.folder, { recursive: true, force: true })
   }
@@ -74,6 +93,7 @@ export const test = base.extend<{ faults: string[] }, { server: Server; serverOf
       if (!existsSync('../src/colorization/web/index.html')) throw new Error('the app is not built: run `make web`')
       const server = await new Server().start()
       await use(server)
+      await server.endRuns()
       await server.stop()
       server.remove()
     },
