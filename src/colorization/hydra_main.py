@@ -28,20 +28,25 @@ def _accelerator_kind(accelerator: str) -> str:
     return devices.available()[0] if accelerator in ("auto", "gpu") else accelerator
 
 
-def _default_run_id(model: str) -> str:
+def _default_run_id(model: str, sweep: str | None) -> str:
     if (common := distributed.common_id()) is not None:
         return common if "COLORIZATION_RUN_ID" in os.environ else f"{model}-{common}"
     job = 0
     if HydraConfig.initialized():
         job = OmegaConf.select(HydraConfig.instance().cfg, "hydra.job.num") or 0  # type: ignore[arg-type]
+    if sweep is not None:
+        return f"{sweep}-{job:03d}"
     return new_run_id(model, job)
 
 
 def register_resolvers() -> None:
-    """The resolvers that the configs use; needed before they are resolved outside of a command."""
+    """The resolvers that the configs use."""
     OmegaConf.register_new_resolver("accelerator_kind", _accelerator_kind, replace=True)
     OmegaConf.register_new_resolver("new_run_id", _default_run_id, replace=True)
     OmegaConf.register_new_resolver("start_time", start_time, replace=True)
+
+
+register_resolvers()  # on import: a launcher's processes unpickle the task and read its config at once
 
 
 def instantiate(config: DictConfig) -> Any:
@@ -60,8 +65,10 @@ def sentence(error: BaseException) -> str:
     if isinstance(error, HydraException):
         # Hydra adds where it searched, which is of no use for a config inside a package.
         lines = lines[: next((i for i, line in enumerate(lines) if line.startswith("Config search path")), None)]
-    options = [line for line in lines if line]
-    return " ".join(options)
+    said = " ".join(line for line in lines if line)
+    if "'hydra/launcher/" in said:
+        said += ' (all of them: pip install "lab-colorization[scale]")'
+    return said
 
 
 def run(task: Callable[[DictConfig], Any], config_name: str) -> None:
@@ -72,14 +79,9 @@ def run(task: Callable[[DictConfig], Any], config_name: str) -> None:
     asked = os.environ.get("HYDRA_FULL_ERROR")
     full = asked not in (None, "", "0")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra prints a trace of its own and exits before we can speak
-    register_resolvers()
-    # Lightning's notes on its defaults and advertisements; its warnings stay.
-    for name in ("pytorch_lightning", "lightning_fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    said = ("LeafSpec", "does not have many workers", "in eval mode", "broadcast_buffers")
-    warnings.filterwarnings("ignore", message="|".join(f".*{words}.*" for words in said))
 
     def job(cfg: DictConfig) -> Any:
+        _quiet()
         if not distributed.first():  # it would repeat what the first says
             logging.getLogger().setLevel(logging.WARNING)
         try:
@@ -100,6 +102,14 @@ def run(task: Callable[[DictConfig], Any], config_name: str) -> None:
             del os.environ["HYDRA_FULL_ERROR"]
         else:
             os.environ["HYDRA_FULL_ERROR"] = asked
+
+
+def _quiet() -> None:
+    """Leave out Lightning's notes on its defaults and its advertisements; its warnings stay."""
+    for name in ("pytorch_lightning", "lightning_fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    said = ("LeafSpec", "does not have many workers", "in eval mode", "broadcast_buffers")
+    warnings.filterwarnings("ignore", message="|".join(f".*{words}.*" for words in said))
 
 
 def _fail(error: BaseException) -> int:

@@ -394,12 +394,20 @@ def main() -> None:
     def task(cfg: DictConfig) -> float | None:
         asked = HydraConfig.get().overrides
         overrides = [o for o in asked.hydra if o.startswith("hydra.searchpath=")] + list(asked.task)
-        if distributed.restarted() and runs.Run(Path(cfg.paths.run_dir)).status():  # torchrun repeats the command
+        run = runs.Run(Path(cfg.paths.run_dir))
+        if cfg.sweep is not None and run.status().get("state") == "finished":
+            log.info("%s has finished already", run.id)
+            return None
+        if (cfg.sweep is not None or distributed.restarted()) and run.status():  # the command was repeated
             cfg.ckpt_path, overrides = "last", merge_overrides(overrides, ["ckpt_path=last"])
         try:
             metrics = train(*restore(cfg, overrides))
         except callbacks.StopRequested as request:
             sys.exit(143 if request.signum == signal.SIGTERM else 130)
+        except InputError as error:
+            if cfg.sweep is not None and not run.status():  # refused before it began; the sweep lists why
+                run.update_status(state="failed", model=cfg.model.name, started=runs.utc_now(), error=str(error))
+            raise
         return metrics.get(cfg.optimized_metric)
 
     hydra_main.run(task, "train")
