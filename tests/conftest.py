@@ -213,3 +213,12 @@ def server(tmp_path: Path) -> Iterator[Server]:
     yield it
     if it.process is not None and it.process.poll() is None:
         it.kill(signal.SIGTERM)
+
+
+@pytest.fixture(scope="session")
+def ray_cluster() -> Iterator[Any]:
+    """A :class:`clusters.Ray` for all tests that do not kill it."""
+    import clusters
+
+    with clusters.ray() as cluster:
+        yield cluster

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import clusters
 import psutil
 import pytest
 import requests
@@ -300,8 +301,25 @@ def events_of(url: str, last: str | None = None, until: int | None = None) -> li
     return found
 
 
-def test_a_run_is_started_watched_stopped_and_gone_on_with(server: Any, tmp_path: Path, no_orphans: None) -> None:
-    server.start()
+@pytest.fixture(params=["local", "ray", "slurm"])
+def where(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Any, Any]]:
+    """Where runs train, with the server's arguments and variables for that."""
+    runner = f"runner={request.param}"
+    if request.param == "local":
+        yield request.param, [runner], {}
+    elif request.param == "ray":
+        yield request.param, [runner, f"ray_address={request.getfixturevalue('ray_cluster').dashboard}"], {}
+    else:
+        with clusters.slurm(tmp_path_factory.mktemp("slurm")) as environment:
+            yield request.param, [runner], environment
+
+
+@pytest.mark.slow
+def test_a_run_is_started_watched_stopped_and_gone_on_with(
+    server: Any, where: tuple[str, Any, Any], tmp_path: Path, no_orphans: None
+) -> None:
+    runner, arguments, environment = where
+    server.start(*arguments, **environment)
     api = f"{server.url}/api"
     answer = requests.post(f"{api}/training/start", json=LONG, timeout=120)
     assert answer.status_code == 201, answer.text
@@ -316,7 +334,8 @@ def test_a_run_is_started_watched_stopped_and_gone_on_with(server: Any, tmp_path
     now = requests.get(f"{api}/training/status/{id}", timeout=30).json()
     assert now["state"] == "running" and now["metrics"]["train/loss"] > 0 and now["eta_seconds"] > 0
     pid = run.status()["pid"]
-    assert os.getsid(pid) == pid  # nothing that ends the server's group ends it
+    if runner == "local":
+        assert os.getsid(pid) == pid  # nothing that ends the server's group ends it
 
     answer = requests.post(f"{api}/training/stop/{id}", json={}, timeout=30)
     assert answer.status_code == 202 and answer.json()["stopping"]
@@ -343,9 +362,13 @@ def test_a_run_is_started_watched_stopped_and_gone_on_with(server: Any, tmp_path
     wait_for(lambda: run_of(tmp_path, waiting).status()["state"] == "running")  # its turn came
 
 
-def test_after_a_kill_of_the_server_every_run_has_its_true_state(server: Any, tmp_path: Path, no_orphans: None) -> None:
+@pytest.mark.slow
+def test_after_a_kill_of_the_server_every_run_has_its_true_state(
+    server: Any, where: tuple[str, Any, Any], tmp_path: Path, no_orphans: None
+) -> None:
     """Killed while one run trains and one has just been started; the first is killed, too, in between."""
-    server.start("trainings=2")
+    runner, arguments, environment = where
+    server.start("trainings=2", *arguments, **environment)
     ids = [
         requests.post(f"{server.url}/api/training/start", json=asked, timeout=120).json()["id"]
         for asked in (LONG, LONG)
@@ -358,13 +381,15 @@ def test_after_a_kill_of_the_server_every_run_has_its_true_state(server: Any, tm
     killed = first.status()["pid"]
     os.kill(killed, signal.SIGKILL)
     assert first.status()["state"] == "running"
-    server.start("trainings=2")
+    server.start("trainings=2", *arguments, **environment)
 
     def status(id: str) -> dict[str, Any]:
         return requests.get(f"{server.url}/api/training/status/{id}", timeout=30).json()
 
     dead = wait_for(lambda: (now := status(ids[0])) and now["state"] == "failed" and now)
-    assert dead["error"] == "its process ended without saying why" and dead["resumable"]
+    killed = "killed by signal 9"
+    unknown = "its process ended without saying why"
+    assert dead["error"] == (killed if runner == "ray" else unknown) and dead["resumable"]  # Ray remembers
     wait_for(lambda: second.status().get("state") == "running")
     assert second.status()["pid"] in pids  # adopted, not started a second time
     assert len(training_processes(tmp_path)) == 1
@@ -379,7 +404,39 @@ def test_after_a_kill_of_the_server_every_run_has_its_true_state(server: Any, tm
     child = first.status()["pid"]
     os.kill(child, signal.SIGKILL)
     dead = wait_for(lambda: (now := status(ids[0])) and now["state"] == "failed" and now)
-    assert dead["error"] == "killed by signal 9" and not training_processes(tmp_path)
+    assert dead["error"] == (unknown if runner == "slurm" else killed) and not training_processes(tmp_path)
+
+
+@pytest.mark.slow
+def test_a_lost_cluster_shows_as_such(server: Any, tmp_path: Path, no_orphans: None) -> None:
+    with clusters.ray() as cluster:
+        server.start("trainings=2", "runner=ray", f"ray_address={cluster.dashboard}")
+
+        def start() -> str:
+            return requests.post(f"{server.url}/api/training/start", json=LONG, timeout=120).json()["id"]
+
+        def status(id: str) -> dict[str, Any]:
+            return requests.get(f"{server.url}/api/training/status/{id}", timeout=30).json()
+
+        first = start()
+        wait_for(run_of(tmp_path, first).last_checkpoint.is_file)
+        cluster.kill()
+        silent = f"the Ray cluster at {cluster.dashboard} does not answer"
+        lost = wait_for(lambda: (now := status(first)) and now["state"] == "failed" and now)
+        assert lost["error"] == f"{silent}, and its process is gone" and lost["resumable"]
+        second = start()  # waits, and says for what
+        assert wait_for(lambda: status(second)["notice"]) == silent and status(second)["state"] == "queued"
+        cluster.start()
+        wait_for(lambda: status(second)["state"] == "running")
+        assert status(second)["notice"] is None
+        # Another cluster at the same address, which does not know it.
+        cluster.kill()
+        cluster.start()
+        lost = wait_for(lambda: (now := status(second)) and now["state"] == "failed" and now)
+        assert lost["error"] in (
+            f"the Ray cluster at {cluster.dashboard} has lost it",
+            f"{silent}, and its process is gone",
+        )
 
 
 def test_a_process_whose_pid_was_never_noted_is_found(make_app: Callable[..., Any], tmp_path: Path) -> None:

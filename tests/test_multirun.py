@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -31,12 +30,6 @@ SMALL = [
     "test=false",
     "trainer.max_epochs=2",
 ]
-
-
-@pytest.fixture(scope="module")
-def ray_cluster() -> Iterator[clusters.Ray]:
-    with clusters.ray() as cluster:
-        yield cluster
 
 
 def start(folder: Path, *overrides: str, **environment: str) -> subprocess.Popen[str]:

@@ -1317,6 +1317,8 @@ export interface components {
             id: string;
             max_epochs: number | null;
             model: string;
+            /** @description Why the server cannot start or follow it: a cluster that does not answer. */
+            notice: string | null;
             /** @enum {string} */
             origin: "api" | "command line";
             /** @description Checkpoint that it started from. */
@@ -1430,6 +1432,8 @@ export interface components {
                 [key: string]: number | null;
             };
             model: string;
+            /** @description Why the server cannot start or follow it: a cluster that does not answer. */
+            notice: string | null;
             /** @enum {string} */
             origin: "api" | "command line";
             /** @description Checkpoint that it started from. */
@@ -4891,6 +4895,15 @@ export interface operations {
             };
             /** @description Too many requests; Retry-After has the seconds. */
             429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Its cluster does not answer. */
+            503: {
                 headers: {
                     [name: string]: unknown;
                 };

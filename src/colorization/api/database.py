@@ -10,9 +10,10 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, Engine, ForeignKey, create_engine, event
+from sqlalchemy import JSON, BigInteger, ColumnElement, Engine, ForeignKey, create_engine, event, or_
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.hybrid import hybrid_property
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, sessionmaker
 
 from colorization.errors import InputError
@@ -40,6 +41,7 @@ class Run(Base):
         queued_ns: when it was put into the queue, which gives the order.
         pid, process_started: of the process, with its start in seconds since 1970 (pids are used again); null once
             it is gone.
+        job: instead of them, where a cluster runs it: which (``ray``, ``slurm``), a colon, and the job's name there.
         stop_asked, stop_force: when its process was asked to end (seconds since 1970), and whether to kill it then.
         removed: deleted from the history, its files kept.
     """
@@ -58,9 +60,20 @@ class Run(Base):
     queued_ns: Mapped[int | None] = mapped_column(BigInteger)
     pid: Mapped[int | None]
     process_started: Mapped[float | None]
+    job: Mapped[str | None]
     stop_asked: Mapped[float | None]
     stop_force: Mapped[bool] = mapped_column(default=False)
     removed: Mapped[bool] = mapped_column(default=False)
+
+    @hybrid_property
+    def has_process(self) -> bool:
+        """Whether it has been started, and its end has not been noticed yet."""
+        return self.pid is not None or self.job is not None
+
+    @has_process.inplace.expression
+    @classmethod
+    def _has_process(cls) -> ColumnElement[bool]:
+        return or_(cls.pid.is_not(None), cls.job.is_not(None))
 
 
 class Job(Base):

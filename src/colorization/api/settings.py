@@ -16,6 +16,7 @@ from colorization.errors import InputError
 
 MEGA = 1_000_000
 SERVERS = ("auto", "gunicorn", "waitress")
+RUNNERS = ("local", "ray", "slurm")
 
 
 @dataclass(kw_only=True)
@@ -33,6 +34,10 @@ class Settings:
     token: str | None
     allowed_hosts: list[str] = field(default_factory=list)
     trainings: int
+    runner: str
+    ray_address: str
+    ray_resources: dict[str, Any]
+    slurm_options: list[str]
     threads: int
     streams: int
     waiting: int
@@ -91,6 +96,8 @@ def load(overrides: Sequence[str] = (), **given: Any) -> Settings:
     settings.token = settings.token or None  # an empty variable of the environment is none
     if settings.server not in SERVERS:
         raise InputError(f"server={settings.server}: should be one of {', '.join(SERVERS)}")
+    if settings.runner not in RUNNERS:
+        raise InputError(f"runner={settings.runner}: should be one of {', '.join(RUNNERS)}")
     return settings
 
 

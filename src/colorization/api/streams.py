@@ -70,7 +70,7 @@ class RunEvents:
             yield Event(str(place), "end", {"id": self.id, "state": "deleted"}, last=True)
             return
         # What has ended before its files are read has all of its events in them.
-        ended = row.state not in UNFINISHED and row.pid is None
+        ended = row.state not in UNFINISHED and not row.has_process
         run = self.trainings.folder(row)
         folder = self.trainings.output_dir
         for end, line in _lines(run.metrics_file, place.metrics):

@@ -1,4 +1,4 @@
-"""Training runs: a queue of child processes that outlive the server, and the index of all run folders.
+"""Training runs: a queue of processes that outlive the server (:mod:`.runners`), and the index of all run folders.
 
 A run's files are the truth (:mod:`colorization.runs`). One thread starts what waits, notices what has ended, and reads
 each ``status.json`` that has changed, runs of the command line included, into the table of which lists are made.
@@ -16,7 +16,6 @@ import logging
 import os
 import secrets
 import shutil
-import subprocess
 import sys
 import threading
 import time
@@ -29,7 +28,7 @@ from filelock import FileLock, Timeout
 from sqlalchemy import delete, func, or_, select
 
 from colorization import runs
-from colorization.api import processes
+from colorization.api import processes, runners
 from colorization.api.database import Database, Run
 from colorization.api.plan import Plan, checkpointed, quoted
 from colorization.api.problems import Problem
@@ -43,7 +42,7 @@ QUEUE = 1000  # runs that wait
 GRACE = 10.0  # seconds that a process has to end before it is killed, where that was asked
 TICK = 0.5
 _SHARE = 20  # looking at the folders takes a twentieth of the time at most
-_SECRETS = ("COLORIZATION_TOKEN", "COLORIZATION_DATABASE")  # of the server; no run needs them
+_PAUSE = 5.0  # seconds for which a cluster that does not answer is left alone
 
 
 class Trainings:
@@ -53,7 +52,9 @@ class Trainings:
         self.settings, self.database = settings, database
         self.output_dir = Path(settings.output_dir).absolute()
         self.runs_dir = self.output_dir / "runs"
-        self._children: dict[str, subprocess.Popen[bytes]] = {}
+        self.runners = runners.make(settings)
+        self.notices: dict[str, str] = {}  # why nothing is known of a run at the moment
+        self._pauses: dict[runners.Runner, float] = {}
         self._seen: dict[str, int] = {}
         self._next_look = 0.0
         self._lock = threading.RLock()
@@ -68,7 +69,7 @@ class Trainings:
             self._seen = {id: seen for id, seen in session.execute(select(Run.id, Run.seen)) if seen}
         self._look()
         with self._lock, self.database() as session:
-            for row in session.scalars(select(Run).where(Run.state == "queued", Run.pid.is_(None))):
+            for row in session.scalars(select(Run).where(Run.state == "queued", ~Run.has_process)):
                 if (process := processes.find(["colorization.train", *self._names(row.id)])) is not None:
                     row.pid, row.process_started = process.pid, process.create_time()
                 elif row.command is None:  # the table that had it in its queue is gone
@@ -113,9 +114,8 @@ class Trainings:
                     with self.database() as session:  # first: a command of before would train it from the beginning
                         row = session.get(Run, id)
                         row.state, row.command, row.queued_ns = "queued", plan.command, time.time_ns()
-                        row.pid = row.process_started = row.stop_asked = None
+                        row.pid = row.process_started = row.job = row.stop_asked = None
                         row.stop_force = False
-                    self._children.pop(id, None)
                     run.update_status(state="queued", error=None, eta_seconds=None, max_epochs=plan.max_epochs)
             except Timeout as error:
                 raise Problem(409, f"{id}: another process has this run in hand") from error
@@ -130,7 +130,7 @@ class Trainings:
                 its process is gone, if nobody holds its lock.
 
         Raises:
-            Problem: 404; 409, it has ended or trains on another machine.
+            Problem: 404; 409, it has ended or trains on another machine; 503, its cluster does not answer.
         """
         with self._lock:
             self.get(id)
@@ -139,7 +139,7 @@ class Trainings:
                 if row.state not in UNFINISHED:
                     raise Problem(409, f"{id} has ended already ({row.state})")
                 host = row.status.get("host")
-                if not _is_here(row.status):
+                if row.job is None and not _is_here(row.status):
                     gone = f"its process on {host} is gone"
                     if not (
                         force
@@ -147,13 +147,14 @@ class Trainings:
                     ):
                         raise Problem(409, f"{id} trains on another machine, {host}; stop it there")
                     return
-                if row.state == "queued" and row.pid is None:
+                if row.state == "queued" and not row.has_process:
                     if not self._write(row, {"state": "stopped", "error": None}):
                         raise Problem(409, f"{id}: another process has this run in hand")
                     return
                 if row.stop_asked is None:  # a second SIGTERM would not wait for the batch
+                    with _answering():
+                        self._runner(row).terminate(row)
                     row.stop_asked = time.time()
-                    processes.terminate(row.pid, row.process_started)
                 row.stop_force = row.stop_force or force
         self._wake.set()
 
@@ -178,7 +179,6 @@ class Trainings:
                     raise Problem(409, f"{id}: another process has this run in hand") from error
                 session.delete(row)
                 self._seen.pop(id, None)
-                self._children.pop(id, None)
         if doomed.is_symlink():
             doomed.unlink()
         else:
@@ -253,7 +253,7 @@ class Trainings:
     def queue(self) -> list[str]:
         """Ids of the runs that wait for their turn, the next one first."""
         with self.database() as session:
-            waiting = select(Run.id).where(Run.state == "queued", Run.pid.is_(None)).order_by(Run.queued_ns)
+            waiting = select(Run.id).where(Run.state == "queued", ~Run.has_process).order_by(Run.queued_ns)
             return list(session.scalars(waiting))
 
     # The thread
@@ -288,7 +288,7 @@ class Trainings:
             if gone := self._seen.keys() - there.keys():
                 with self.database() as session:
                     for some in _parts(sorted(gone)):
-                        session.execute(delete(Run).where(Run.id.in_(some), Run.pid.is_(None)))
+                        session.execute(delete(Run).where(Run.id.in_(some), ~Run.has_process))
                         for id in set(some) - set(session.scalars(select(Run.id).where(Run.id.in_(some)))):
                             del self._seen[id]
         ended = time.monotonic()
@@ -320,45 +320,60 @@ class Trainings:
         row.created = row.created or str(status.get("created") or status.get("started") or status.get("time") or "")
         row.resumable = checkpointed(runs.Run(self.runs_dir / row.id))
         if row.state == "running":
-            row.pid, row.process_started = status.get("pid"), status.get("process_started")
             row.removed = False
+            if row.job is None:
+                row.pid, row.process_started = status.get("pid"), status.get("process_started")
 
     def _check_processes(self) -> None:
         with self.database() as session:
-            ids = list(session.scalars(select(Run.id).where(or_(Run.state == "running", Run.pid.is_not(None)))))
+            ids = list(session.scalars(select(Run.id).where(or_(Run.state == "running", Run.has_process))))
         for id in ids:
             with self.database() as session:
                 row = session.get(Run, id)
-                if row is None or not _is_here(row.status):
+                if row is None or (row.job is None and not _is_here(row.status)):
                     continue
-                child = self._children.get(id)
-                code = None if child is None else child.poll()
-                living = code is None if child else processes.alive(row.pid, row.process_started)
-                if not living:
-                    try:
-                        self._settle(row, code)
-                    except OSError as error:
-                        log.warning("%s: %s", id, error)
-                elif row.stop_force and time.time() - (row.stop_asked or 0) > GRACE:
-                    processes.kill(row.pid, row.process_started)
+                runner = self._runner(row)
+                if self._pausing(runner):
+                    continue
+                try:
+                    if (ended := runner.poll(row)) is not None:
+                        self._settle(row, ended)
+                    elif row.stop_force and time.time() - (row.stop_asked or 0) > GRACE:
+                        runner.kill(row)
+                    self.notices.pop(id, None)
+                except runners.Unreachable as error:
+                    self._pauses[runner], self.notices[id] = time.monotonic() + _PAUSE, str(error)
+                    if row.state == "running":  # what runs holds the lock, and this would write nothing
+                        self._settle(row, runners.Ended(reason=f"{error}, and its process is gone"))
+                except OSError as error:
+                    log.warning("%s: %s", id, error)
 
-    def _settle(self, row: Run, code: int | None) -> None:
+    def _runner(self, row: Run) -> runners.Runner:
+        return runners.of(row, self.runners)
+
+    def _pausing(self, runner: runners.Runner) -> bool:
+        return time.monotonic() < self._pauses.get(runner, 0)
+
+    def _settle(self, row: Run, ended: runners.Ended) -> None:
         """Say what became of a run whose process is gone, unless it has said so itself."""
         if row.status.get("state") in UNFINISHED or row.state in UNFINISHED:
             state = "failed" if row.stop_asked is None else "stopped"
-            changes = {"state": state, "error": self._reason(row, code), "eta_seconds": None}
-            if not self._write(row, changes, only=UNFINISHED):
+            changes = {"state": state, "error": self._reason(row, ended), "eta_seconds": None}
+            if not self._write(row, changes, only=UNFINISHED, anywhere=row.job is not None):
                 return  # its loaders hold the lock a moment longer, or another process has gone on with it
-        row.pid = row.process_started = row.stop_asked = None
+        row.pid = row.process_started = row.job = row.stop_asked = None
         row.stop_force = False
-        self._children.pop(row.id, None)
+        self.notices.pop(row.id, None)
 
-    def _reason(self, row: Run, code: int | None) -> str | None:
+    def _reason(self, row: Run, ended: runners.Ended) -> str | None:
+        code = ended.code
         if row.stop_asked is not None:
             return "it did not end when it was asked to, and was killed" if code == -9 else None
-        if code is None:
+        if ended.reason is not None:
+            return ended.reason
+        if code is None and row.job is None:
             return "its process ended without saying why"
-        if code < 0:
+        if code is not None and code < 0:
             return f"killed by signal {-code}"
         try:
             with (self.runs_dir / row.id / OUTPUT).open("rb") as output:
@@ -369,15 +384,17 @@ class Trainings:
         said = [line.strip() for line in lines if line.strip()]
         if said and said[-1].startswith("error: "):
             return said[-1].removeprefix("error: ")
+        if code is None:
+            return "its process ended without saying why"
         return f"its process ended with exit code {code}" + (f": {said[-1]}" if said else "")
 
     def _start_waiting(self) -> None:
         with self.database() as session:
             busy = session.scalar(
-                select(func.count()).select_from(Run).where(Run.command.is_not(None), Run.pid.is_not(None))
+                select(func.count()).select_from(Run).where(Run.command.is_not(None), Run.has_process)
             )
             free = self.settings.trainings - (busy or 0)
-            waiting = select(Run).where(Run.state == "queued", Run.pid.is_(None), Run.command.is_not(None))
+            waiting = select(Run).where(Run.state == "queued", ~Run.has_process, Run.command.is_not(None))
             ids = [row.id for row in session.scalars(waiting.order_by(Run.queued_ns).limit(max(0, free)))]
         for id in ids:
             with self.database() as session:
@@ -388,19 +405,16 @@ class Trainings:
         if not run.status():  # the server before this one ended in between
             self._write(row, row.status)
         command = [sys.executable, "-m", "colorization.train", *self._names(row.id), *(row.command or [])]
-        environment = {k: v for k, v in os.environ.items() if k not in _SECRETS}
-        with (run.path / OUTPUT).open("ab") as output:
-            child = subprocess.Popen(
-                command,
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,  # what ends the server does not end the run
-            )
-        self._children[row.id] = child
-        row.pid, row.process_started = child.pid, processes.started(child.pid)
-        log.info("%s: started (pid %d)", row.id, child.pid)
+        runner = self.runners[self.settings.runner]
+        if self._pausing(runner):
+            return
+        try:
+            runner.start(row, command, run.path / OUTPUT)
+        except runners.Unreachable as error:
+            self._pauses[runner], self.notices[row.id] = time.monotonic() + _PAUSE, str(error)
+            return
+        self.notices.pop(row.id, None)
+        log.info("%s: started (%s)", row.id, row.job or f"pid {row.pid}")
 
     # Parts
 
@@ -411,7 +425,9 @@ class Trainings:
     def _check_ended(self, row: Run) -> None:
         if row.state in UNFINISHED:
             raise Problem(409, f"{row.id} is {row.state}; stop it first")
-        if processes.alive(row.pid, row.process_started):
+        with _answering():
+            living = row.has_process and self._runner(row).poll(row) is None
+        if living:
             raise Problem(409, f"the process of {row.id} has not ended yet; try again in a moment")
 
     def _check_room(self) -> None:
@@ -449,6 +465,15 @@ class Trainings:
         if status.get("state") in runs.STATES:
             self._take(row, status)
         return True
+
+
+@contextmanager
+def _answering() -> Iterator[None]:
+    """A cluster that does not answer, as the answer to a request."""
+    try:
+        yield
+    except runners.Unreachable as error:
+        raise Problem(503, str(error), retry_after=10) from error
 
 
 def _is_here(status: Mapping[str, Any]) -> bool:

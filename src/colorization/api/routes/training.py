@@ -90,6 +90,11 @@ class RunOut(Schema):
     error = String(required=True, allow_none=True, metadata={"description": "Why it failed."})
     resumable = Boolean(required=True, metadata={"description": "Has ended, with a checkpoint to go on from."})
     stopping = Boolean(required=True, metadata={"description": "Was asked to stop and has not ended yet."})
+    notice = String(
+        required=True,
+        allow_none=True,
+        metadata={"description": "Why the server cannot start or follow it: a cluster that does not answer."},
+    )
     host = String(required=True, allow_none=True, metadata={"description": "Machine that trains it, or did."})
     parent = String(required=True, allow_none=True, metadata={"description": "Checkpoint that it started from."})
     stream = String(required=True, metadata={"description": "Its events, see `/api/training/stream/{run_id}`."})
@@ -149,8 +154,9 @@ def describe(row: Run) -> dict[str, Any]:
         **{key: status.get(key) for key in ("epoch", "max_epochs", "step", "eta_seconds", "best", "host")},
         **{key: without_paths(status.get(key), settings.output_dir) for key in ("error", "parent")},
         "progress": min(1.0, epoch / most) if epoch is not None and most and most > 0 else None,
-        "resumable": row.resumable and row.state not in UNFINISHED and row.pid is None,
+        "resumable": row.resumable and row.state not in UNFINISHED and not row.has_process,
         "stopping": row.stop_asked is not None,
+        "notice": services().trainings.notices.get(row.id),
         "stream": f"/api/training/stream/{row.id}",
     }
 
@@ -230,6 +236,7 @@ def list_runs(query_data: dict[str, Any]) -> dict[str, Any]:
         404: NOT_FOUND,
         409: "It has ended, or trains on another machine.",
         422: "A field is wrong.",
+        503: "Its cluster does not answer.",
     }
 )
 def stop(run_id: str, json_data: dict[str, Any]) -> dict[str, Any]:
