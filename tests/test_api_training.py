@@ -387,9 +387,9 @@ def test_after_a_kill_of_the_server_every_run_has_its_true_state(
         return requests.get(f"{server.url}/api/training/status/{id}", timeout=30).json()
 
     dead = wait_for(lambda: (now := status(ids[0])) and now["state"] == "failed" and now)
-    killed = "killed by signal 9"
+    by_signal = "killed by signal 9"
     unknown = "its process ended without saying why"
-    assert dead["error"] == (killed if runner == "ray" else unknown) and dead["resumable"]  # Ray remembers
+    assert dead["error"] == (by_signal if runner == "ray" else unknown) and dead["resumable"]  # Ray remembers
     wait_for(lambda: second.status().get("state") == "running")
     assert second.status()["pid"] in pids  # adopted, not started a second time
     assert len(training_processes(tmp_path)) == 1
@@ -404,7 +404,7 @@ def test_after_a_kill_of_the_server_every_run_has_its_true_state(
     child = first.status()["pid"]
     os.kill(child, signal.SIGKILL)
     dead = wait_for(lambda: (now := status(ids[0])) and now["state"] == "failed" and now)
-    assert dead["error"] == (unknown if runner == "slurm" else killed) and not training_processes(tmp_path)
+    assert dead["error"] == (unknown if runner == "slurm" else by_signal) and not training_processes(tmp_path)
 
 
 @pytest.mark.slow
@@ -433,10 +433,8 @@ def test_a_lost_cluster_shows_as_such(server: Any, tmp_path: Path, no_orphans: N
         cluster.kill()
         cluster.start()
         lost = wait_for(lambda: (now := status(second)) and now["state"] == "failed" and now)
-        assert lost["error"] in (
-            f"the Ray cluster at {cluster.dashboard} has lost it",
-            f"{silent}, and its process is gone",
-        )
+        forgotten = f"the Ray cluster at {cluster.dashboard} has lost it"
+        assert lost["error"] in (forgotten, f"{silent}, and its process is gone")
 
 
 def test_a_process_whose_pid_was_never_noted_is_found(make_app: Callable[..., Any], tmp_path: Path) -> None:
