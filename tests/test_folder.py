@@ -70,9 +70,8 @@ def canonical(out: Path) -> list[str]:
     """What does not depend on when a photo was done: the last line of each, without times."""
     last = {}
     for row in lines(out):
-        row["input"].pop("mtime_ns")
-        for result in row["outputs"]:
-            result.pop("mtime_ns")
+        for file in (row.get("input", {}), *row.get("outputs", ())):
+            file.pop("mtime_ns", None)
         last[row["target"]] = {k: v for k, v in row.items() if k != "seconds"}
     return [json.dumps(last[target], sort_keys=True) for target in sorted(last)]
 

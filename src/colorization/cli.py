@@ -112,6 +112,12 @@ def _parser() -> argparse.ArgumentParser:
         "--backend", default="auto", choices=("auto", *NAMES), help="default: auto, the fastest of those measured here"
     )
     group.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda", "mps"), help="default: auto")
+    group.add_argument(
+        "--engine",
+        default="local",
+        choices=("local", "ray"),
+        help="ray: by the workers of the Ray cluster at $RAY_ADDRESS, which see the same folders; default: local",
+    )
     group.add_argument("--workers", type=int, metavar="N", help="photos at a time; default: one a core")
     group.add_argument(
         "--report", type=Path, metavar="FILE", help="the summary and what was skipped or failed, as text"
@@ -200,6 +206,13 @@ def _colorize_folder(options: argparse.Namespace) -> int:
     )
     colorizer = Colorizer.load(options.weights, device, backend, threads=1, measure=not options.dry_run)
 
+    workers, elsewhere = options.workers, None
+    if options.engine == "ray" and not options.dry_run:
+        from colorization.cluster import Workers
+
+        elsewhere = Workers(options.weights, colorizer, workers)
+        workers = elsewhere.count
+
     def prepare() -> folder.FolderRun:
         return folder.FolderRun(
             colorizer,
@@ -211,7 +224,8 @@ def _colorize_folder(options: argparse.Namespace) -> int:
             disclose=not options.no_disclosure,
             skip_colored=options.skip_colored,
             overwrite=options.overwrite,
-            workers=options.workers,
+            workers=workers,
+            elsewhere=elsewhere,
         )
 
     if options.dry_run:

@@ -37,6 +37,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path, PurePosixPath
 from types import FrameType
 from typing import Any
@@ -283,6 +284,11 @@ def _is(path: Path, recorded: dict[str, Any]) -> bool:
         return False
 
 
+def _traceback(error: Exception) -> str | None:
+    """Of a bug; ``None`` for what photos, disks and memories do."""
+    return None if isinstance(error, InputError | InColour | OSError | MemoryError) else traceback.format_exc()
+
+
 def reason(error: BaseException, source: Path | None = None) -> str:
     """Why it did not work, in one line and without the photo's path."""
     if isinstance(error, MemoryError):
@@ -360,6 +366,56 @@ class Summary:
         return text
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a photo.
+
+    Attributes:
+        facts: for its line in the manifest.
+        error: why there is no result; ``traceback`` if that is a bug.
+    """
+
+    facts: dict[str, Any]
+    error: Exception | None = None
+    traceback: str | None = None
+
+
+@dataclass(frozen=True)
+class Work:
+    """What is done to each photo, by whichever process.
+
+    Attributes:
+        settings, how, disclose, skip_colored: see :meth:`Colorizer.colorize_file`.
+    """
+
+    settings: Settings
+    how: Output
+    disclose: bool = True
+    skip_colored: bool = False
+
+    def __call__(self, colorizer: Colorizer, source: Path, parts: dict[str, Path]) -> Outcome:
+        """Colorize a photo into ``parts``: ``target``, and what comes beside it."""
+        facts: dict[str, Any] = {}
+        try:
+            if not stat.S_ISREG(source.stat().st_mode):  # reading a pipe would wait forever
+                raise pictures.Unreadable("not a file")
+            facts["input"] = before = _identity(source)
+            facts |= colorizer.colorize_file(
+                source,
+                settings=self.settings,
+                output=self.how,
+                disclose=self.disclose,
+                skip_colored=self.skip_colored,
+                **parts,
+            )
+            now = source.stat()
+            if (now.st_size, now.st_mtime_ns) != (before["bytes"], before["mtime_ns"]):
+                raise pictures.Unreadable("changed while it was read")
+            return Outcome(facts | {"outputs": {key: _identity(part) for key, part in parts.items()}})
+        except Exception as error:  # noqa: BLE001 (one photo that finds a bug must not cost the other 39,999)
+            return Outcome(facts, error, _traceback(error))
+
+
 class FolderRun:
     """Colorizes the photos of a plan into a folder of results.
 
@@ -371,6 +427,7 @@ class FolderRun:
         skip_colored: leave photos alone that are in colour, see :func:`colorization.color.own_colors`.
         overwrite: go on with another recipe than the manifest's, and replace files that it does not vouch for.
         workers: photos that are done at a time; default one a core.
+        elsewhere: does the work in the place of ``colorizer``, which then only says what the recipe is.
 
     Raises:
         InputError: the manifest's recipe is another one, and shall not be overwritten.
@@ -388,10 +445,12 @@ class FolderRun:
         skip_colored: bool = False,
         overwrite: bool = False,
         workers: int | None = None,
+        elsewhere: Callable[[Work, Path, dict[str, Path]], Outcome] | None = None,
     ) -> None:
-        self.colorizer, self.output, self.manifest = colorizer, output, manifest
-        self.settings, self.how, self.naming, self.disclose = settings, how, naming, disclose
+        self.output, self.manifest, self.naming = output, manifest, naming
         self.skip_colored, self.overwrite, self.workers = skip_colored, overwrite, workers or machine.cores()
+        work = Work(settings, how, disclose, skip_colored)
+        self._work = partial(elsewhere, work) if elsewhere else partial(work, colorizer)
         self.recipe = {
             "weights": [b.digest for b in colorizer.backends],
             "backend": [b.name for b in colorizer.backends],
@@ -470,13 +529,13 @@ class FolderRun:
             return self._colorize(job, row)
         except InColour as colours:
             row |= {"state": "skipped", "reason": str(colours)}
-        except Exception as error:  # noqa: BLE001 (one photo that finds a bug must not cost the other 39,999)
+        except Exception as error:  # noqa: BLE001 (nor a bug of ours here)
             if isinstance(error, OSError) and error.errno in DISK_FULL:
                 self._stop.set()
                 return error
             row |= {"state": "failed", "error": reason(error, job.source)}
-            if not isinstance(error, InputError | OSError | MemoryError):
-                row["traceback"] = traceback.format_exc()
+            if "traceback" not in row and (trace := _traceback(error)):
+                row["traceback"] = trace
         try:
             self.manifest.append(**row, recipe=self.recipe)
         except OSError as error:
@@ -489,26 +548,17 @@ class FolderRun:
         names = {"target": job.target, **self.naming.beside(job.target)}
         for name in names.values():
             self._check_free(name, job)
-        if not stat.S_ISREG(job.source.stat().st_mode):  # reading a pipe would wait forever
-            raise pictures.Unreadable("not a file")
         (self.output / job.target).parent.mkdir(parents=True, exist_ok=True)
-        row["input"] = _identity(job.source)
         with tempfile.TemporaryDirectory(prefix="photo-", dir=self.output / WORK) as folder:
             parts = {key: Path(folder, key).with_suffix(PurePosixPath(name).suffix) for key, name in names.items()}
-            facts = self.colorizer.colorize_file(
-                job.source,
-                settings=self.settings,
-                output=self.how,
-                disclose=self.disclose,
-                skip_colored=self.skip_colored,
-                **parts,
-            )
-            now = job.source.stat()
-            if (now.st_size, now.st_mtime_ns) != (row["input"]["bytes"], row["input"]["mtime_ns"]):
-                raise pictures.Unreadable("changed while it was read")
-            outputs = [{"name": names[key], **_identity(part)} for key, part in parts.items()]
-            seconds = round(time.perf_counter() - start, 3)
-            row |= {"state": "done", "outputs": outputs, **facts, "seconds": seconds}
+            outcome = self._work(job.source, parts)
+            row |= outcome.facts
+            if outcome.error is not None:
+                if outcome.traceback:
+                    row["traceback"] = outcome.traceback
+                raise outcome.error
+            outputs = [{"name": names[key], **identity} for key, identity in row["outputs"].items()]
+            row |= {"state": "done", "outputs": outputs, "seconds": round(time.perf_counter() - start, 3)}
             # The line comes first: a result is then never without one, and the rest is seen to be missing.
             self.manifest.append(**row, recipe=self.recipe)
             for key, part in parts.items():

@@ -99,18 +99,14 @@ class RayLauncher(Launcher):
         """Run the trials; one whose process dies is a failed one.
 
         Raises:
-            InputError: Ray is not installed.
+            InputError: there is no Ray.
         """
+        from colorization.cluster import connect
         from colorization.errors import InputError
 
-        try:
-            import ray
-        except ImportError as error:
-            raise InputError('hydra/launcher=ray: needs Ray: pip install "lab-colorization[scale]"') from error
         setup_globals()
         configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
-        if not ray.is_initialized():
-            ray.init(**OmegaConf.to_container(self.init, resolve=True))  # type: ignore[arg-type]
+        ray = connect("hydra/launcher=ray", **OmegaConf.to_container(self.init, resolve=True))  # type: ignore[arg-type]
         run = ray.remote(_run).options(**OmegaConf.to_container(self.remote, resolve=True))  # type: ignore[arg-type]
         running = []
         for number, overrides in enumerate(job_overrides, initial_job_idx):

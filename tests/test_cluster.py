@@ -1,0 +1,91 @@
+"""The folder run on a Ray cluster: what the local run leaves, whatever dies."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import clusters
+import psutil
+import pytest
+from conftest import wait_for
+from PIL import Image
+from test_folder import canonical, lines, results, scans, weights  # noqa: F401 (fixtures)
+
+from colorization import folder
+from colorization.data.datamodules import sample_photo
+
+Start = Callable[..., subprocess.Popen[str]]
+
+
+@pytest.fixture
+def start(tmp_path: Path, scans: Path, weights: Path, ray_cluster: clusters.Ray) -> Start:  # noqa: F811
+    """``start("out", "--engine", "ray")``: the command on forty photos of which two cannot be read."""
+    grey = Image.fromarray(sample_photo("skimage/coffee")).convert("L")
+    for i in range(26):
+        grey.crop((i * 9, i * 9, i * 9 + 300, i * 9 + 200)).save(scans / f"{i:02d}.jpg")
+    (scans / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 no photo")
+    (scans / "pipe.png").unlink(missing_ok=True)
+    os.mkfifo(scans / "pipe.png")
+
+    def begin(out: str, *more: str) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "colorization.cli", "scans", "-o", out, "-r", "--strip", *more]
+        environment = os.environ | ray_cluster.environment | {"COLORIZATION_WEIGHTS": str(weights)}
+        said = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        return subprocess.Popen(command, cwd=tmp_path, env=environment, **said)  # type: ignore[call-overload]
+
+    return begin
+
+
+def workers() -> list[psutil.Process]:
+    return [p for p in psutil.process_iter(["cmdline"]) if "ray::_Worker" in " ".join(p.info["cmdline"] or ())]
+
+
+@pytest.mark.slow
+def test_the_same_files_and_the_same_manifest(start: Start, tmp_path: Path) -> None:
+    said, error = start("local").communicate(timeout=120)
+    assert "done 38, skipped 0, failed 2" in said, error
+    process = start("ray", "--engine", "ray")
+    said, error = process.communicate(timeout=240)
+    assert process.returncode == 1 and "done 38, skipped 0, failed 2" in said, error
+    assert error.count("failed: ") == 2 and "not a file" in error and "Traceback" not in error
+    assert results(tmp_path / "ray") == results(tmp_path / "local")
+    assert canonical(tmp_path / "ray") == canonical(tmp_path / "local")
+    # Either goes on with what the other has left.
+    said, error = start("ray").communicate(timeout=120)
+    assert "done 0 (38 more were finished before), skipped 0, failed 2" in said, error
+
+
+@pytest.mark.slow
+def test_killed_workers_and_a_killed_command_lose_nothing(start: Start, tmp_path: Path) -> None:
+    start("local").communicate(timeout=120)
+    manifest = tmp_path / "ray" / folder.MANIFEST
+    process = start("ray", "--engine", "ray", "--workers", "2")
+    for done in (3, 9):  # one in the beginning, one later
+        wait_for(lambda done=done: manifest.exists() and manifest.read_bytes().count(b"\n") > done)
+        workers()[0].kill()
+    wait_for(lambda: manifest.read_bytes().count(b"\n") > 18)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    done = sum(row.get("state") == "done" for row in lines(tmp_path / "ray"))
+    assert 18 - 2 <= done < 38 and not [r for r in lines(tmp_path / "ray") if "died" in json.dumps(r)]
+    process = start("ray", "--engine", "ray", "--workers", "2")
+    said, error = process.communicate(timeout=240)
+    assert "skipped 0, failed 2" in said, error
+    assert results(tmp_path / "ray") == results(tmp_path / "local")
+    assert canonical(tmp_path / "ray") == canonical(tmp_path / "local")
+
+
+def test_no_cluster_is_said_in_a_sentence(tmp_path: Path, scans: Path) -> None:  # noqa: F811
+    command = [sys.executable, "-m", "colorization.cli", "scans", "-o", "out", "-r", "--engine", "ray"]
+    environment = os.environ | {"RAY_ADDRESS": f"127.0.0.1:{clusters.free_port()}", "RAY_AUTH_MODE": "disabled"}
+    said: Any = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
+    assert said.returncode == 2 and said.stderr.strip().splitlines()[-1].startswith(
+        "error: --engine ray: no Ray cluster"
+    )
