@@ -9,7 +9,7 @@ CHROMIUM := $(shell command -v chromium)
 WEB := src/colorization/web/index.html
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test test-web test-browser web client lint format train eval serve data tensorboard bench bench-data bench-train bench-infer bench-colorize bench-eval bench-api bench-memory bench-accelerator wheel archive container clean
+.PHONY: help install quickstart test test-web test-browser web client lint format train eval serve data tensorboard bench bench-data bench-train bench-infer bench-colorize bench-eval bench-api bench-cluster bench-memory bench-accelerator wheel archive container clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -84,7 +84,7 @@ tensorboard: $(INSTALLED) ## curves of all runs
 
 bench: bench-data bench-infer bench-colorize bench-eval bench-api bench-train ## every benchmark against the plain way, see benchmarks/README.md
 
-bench-data bench-train bench-infer bench-colorize bench-eval bench-api bench-memory: bench-%: $(INSTALLED) # one of them
+bench-data bench-train bench-infer bench-colorize bench-eval bench-api bench-cluster bench-memory: bench-%: $(INSTALLED) # one of them
 	$(BIN)/python benchmarks/bench_$*.py --save $(ARGS)
 
 # Each stage for half a minute in each setting.

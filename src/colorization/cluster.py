@@ -31,7 +31,7 @@ def connect(asked_by: str, **options: Any) -> ModuleType:
         import ray
     except ImportError as error:
         raise InputError(f'{asked_by}: needs Ray: pip install "lab-colorization[scale]"') from error
-    host, _, port = os.environ.get("RAY_ADDRESS", "").rpartition(":")
+    host, _, port = os.environ.get("RAY_ADDRESS", "").rpartition("//")[2].rpartition(":")
     try:
         if host and port.isdecimal():  # Ray itself would try for minutes
             socket.create_connection((host, int(port)), timeout=5).close()
