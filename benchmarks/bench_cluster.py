@@ -41,11 +41,11 @@ def bench(photos: int = 60, side: int = 1200, data: str | None = None) -> dict[s
             for workers in (1, 2):
                 seconds = []
                 for folder in (half, whole):
-                    target = Path(scratch, f"{engine}-{workers}-{folder.name}")
+                    target = f"{scratch}/{engine}-{workers}-{folder.name}"
                     options = ["-o", target, "--engine", engine, "--workers", str(workers), "--backend", "onnx"]
                     start = time.perf_counter()
                     said = subprocess.run(
-                        [*COLORIZE, folder, *options], capture_output=True, text=True, env=environment
+                        [*COLORIZE, str(folder), *options], capture_output=True, text=True, env=environment
                     )
                     seconds.append(time.perf_counter() - start)
                     assert said.returncode == 0, said.stderr
