@@ -11,23 +11,24 @@ tiny=
 cifar="datamodule.archive=$data/cifar10-jpeg.tar.xz datamodule.data_dir=$out/cache"
 imagenet="paths.data_dir=$data"
 
+# (Variables of these functions are the scripts', too: hence the underscores.)
 train() { # id, then overrides: a run that is finished is left alone, one that was interrupted goes on
-  id=$1; shift
-  grep -qs '"state": "finished"' "$out/runs/$id/status.json" && return
-  [ -f "$out/runs/$id/checkpoints/last.ckpt" ] && set -- "$@" ckpt_path=last
+  _run=$1; shift
+  grep -qs '"state": "finished"' "$out/runs/$_run/status.json" && return
+  [ -f "$out/runs/$_run/status.json" ] && set -- "$@" ckpt_path=last
   # shellcheck disable=SC2086
-  $python -m colorization.train run_id="$id" paths.output_dir="$out" "$@" $tiny
+  $python -m colorization.train run_id="$_run" paths.output_dir="$out" "$@" $tiny
 }
 
 evaluate() { # name, weights, then overrides: one that is there is left alone; its tables come to the study's folder
-  name=$1; weights=$2; shift 2
-  folder=$out/eval/$(basename "$study")/$name
-  [ -f "$folder/metrics.json" ] && return
-  $python -m colorization.eval paths.output_dir="$out" eval_dir="$folder" weights="$weights" "$@"
+  _name=$1; _weights=$2; shift 2
+  _folder=$out/eval/$(basename "$study")/$_name
+  [ -f "$_folder/metrics.json" ] && return
+  $python -m colorization.eval paths.output_dir="$out" eval_dir="$_folder" weights="$_weights" "$@"
   [ -n "$tiny" ] && return
-  mkdir -p "$study/$name"
-  cp "$folder/table.md" "$folder/metrics.json" "$study/$name"
-  [ ! -f "$folder/curve.csv" ] || cp "$folder/curve.csv" "$study/$name"
+  mkdir -p "$study/$_name"
+  cp "$_folder/table.md" "$_folder/metrics.json" "$study/$_name"
+  [ ! -f "$_folder/curve.csv" ] || cp "$_folder/curve.csv" "$study/$_name"
 }
 
 conclude() { # runs: how they learnt, and the figures of all tables

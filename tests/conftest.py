@@ -19,6 +19,7 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # before anything import
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
+import psutil
 import pytest
 import requests
 from apiflask import APIFlask
@@ -55,6 +56,25 @@ def wait_for(condition: Callable[[], Any], seconds: float = 120) -> Any:
             return value
         time.sleep(0.02)
     raise AssertionError(f"it did not come to pass in {seconds} s")
+
+
+def finish(process: subprocess.Popen[str], code: int = 0, seconds: float = 240) -> str:
+    """What the command said; it must end by itself, with this exit code, and leave no process behind."""
+    try:
+        said, _ = process.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        raise AssertionError(process.communicate()[0]) from None
+    assert process.returncode == code, said
+    assert not [p for p in psutil.process_iter() if _group(p) == process.pid], said
+    return said
+
+
+def _group(process: psutil.Process) -> int | None:
+    try:
+        return os.getpgid(process.pid) if process.status() != psutil.STATUS_ZOMBIE else None
+    except (psutil.NoSuchProcess, ProcessLookupError):
+        return None
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -26,9 +26,9 @@ Start = Callable[..., subprocess.Popen[str]]
 
 @pytest.fixture
 def start(tmp_path: Path, scans: Path, weights: Path, ray_cluster: clusters.Ray) -> Start:  # noqa: F811
-    """``start("out", "--engine", "ray")``: the command on forty photos of which two cannot be read."""
+    """``start("out", "--engine", "ray")``: the command on sixty photos of which two cannot be read."""
     grey = Image.fromarray(sample_photo("skimage/coffee")).convert("L")
-    for i in range(26):
+    for i in range(46):
         grey.crop((i * 9, i * 9, i * 9 + 300, i * 9 + 200)).save(scans / f"{i:02d}.jpg")
     (scans / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 no photo")
     (scans / "pipe.png").unlink(missing_ok=True)
@@ -43,38 +43,42 @@ def start(tmp_path: Path, scans: Path, weights: Path, ray_cluster: clusters.Ray)
     return begin
 
 
-def workers() -> list[psutil.Process]:
-    return [p for p in psutil.process_iter(["cmdline"]) if "ray::_Worker" in " ".join(p.info["cmdline"] or ())]
+def workers(cluster: clusters.Ray) -> list[psutil.Process]:
+    """The processes of its actors."""
+    below = psutil.Process(cluster.process.pid).children(recursive=True)
+    return [p for p in below if "ray::_Worker" in " ".join(p.cmdline())]
 
 
 @pytest.mark.slow
 def test_the_same_files_and_the_same_manifest(start: Start, tmp_path: Path) -> None:
     said, error = start("local").communicate(timeout=120)
-    assert "done 38, skipped 0, failed 2" in said, error
+    assert "done 58, skipped 0, failed 2" in said, error
     process = start("ray", "--engine", "ray")
     said, error = process.communicate(timeout=240)
-    assert process.returncode == 1 and "done 38, skipped 0, failed 2" in said, error
+    assert process.returncode == 1 and "done 58, skipped 0, failed 2" in said, error
     assert error.count("failed: ") == 2 and "not a file" in error and "Traceback" not in error
     assert results(tmp_path / "ray") == results(tmp_path / "local")
     assert canonical(tmp_path / "ray") == canonical(tmp_path / "local")
     # Either goes on with what the other has left.
     said, error = start("ray").communicate(timeout=120)
-    assert "done 0 (38 more were finished before), skipped 0, failed 2" in said, error
+    assert "done 0 (58 more were finished before), skipped 0, failed 2" in said, error
 
 
 @pytest.mark.slow
-def test_killed_workers_and_a_killed_command_lose_nothing(start: Start, tmp_path: Path) -> None:
+def test_killed_workers_and_a_killed_command_lose_nothing(
+    start: Start, tmp_path: Path, ray_cluster: clusters.Ray
+) -> None:
     start("local").communicate(timeout=120)
     manifest = tmp_path / "ray" / folder.MANIFEST
     process = start("ray", "--engine", "ray", "--workers", "2")
     for done in (3, 9):  # one in the beginning, one later
         wait_for(lambda done=done: manifest.exists() and manifest.read_bytes().count(b"\n") > done)
-        workers()[0].kill()
+        workers(ray_cluster)[0].kill()
     wait_for(lambda: manifest.read_bytes().count(b"\n") > 18)
     process.send_signal(signal.SIGKILL)
     process.communicate()
     done = sum(row.get("state") == "done" for row in lines(tmp_path / "ray"))
-    assert 18 - 2 <= done < 38 and not [r for r in lines(tmp_path / "ray") if "died" in json.dumps(r)]
+    assert 18 - 2 <= done < 58 and not [r for r in lines(tmp_path / "ray") if "died" in json.dumps(r)]
     process = start("ray", "--engine", "ray", "--workers", "2")
     said, error = process.communicate(timeout=240)
     assert "skipped 0, failed 2" in said, error

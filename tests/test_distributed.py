@@ -13,10 +13,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 import torch
-from conftest import SMALL_STAGES, wait_for
+from conftest import SMALL_STAGES, finish, wait_for
 from torch import nn
 
 from colorization import train
@@ -57,25 +56,6 @@ def start(environment: dict[str, str], *overrides: str, by: tuple[str, ...] = ()
     command = [*(by or (sys.executable,)), "-m", "colorization.train", *overrides]
     said = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     return subprocess.Popen(command, env=environment, start_new_session=True, **said)  # type: ignore[call-overload]
-
-
-def finish(process: subprocess.Popen[str], code: int = 0, seconds: float = 240) -> str:
-    """What the command said; it must end by itself, with this exit code, and leave no process behind."""
-    try:
-        said, _ = process.communicate(timeout=seconds)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        raise AssertionError(process.communicate()[0]) from None
-    assert process.returncode == code, said
-    assert not [p for p in psutil.process_iter() if _group(p) == process.pid], said
-    return said
-
-
-def _group(process: psutil.Process) -> int | None:
-    try:
-        return os.getpgid(process.pid) if process.status() != psutil.STATUS_ZOMBIE else None
-    except (psutil.NoSuchProcess, ProcessLookupError):
-        return None
 
 
 def figures(run: Run) -> dict[tuple[str, str, int], float]:

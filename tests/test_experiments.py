@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -42,3 +43,29 @@ def test_figures_follow_the_tables(study: str, tmp_path: Path) -> None:
 def test_a_folder_that_is_not_there_is_told(tmp_path: Path) -> None:
     done = draw(tmp_path / "none")
     assert done.returncode == 1 and "none: no such folder" in done.stderr
+
+
+@pytest.mark.parametrize("study", ["cifar10", "imagenet-sample"])
+def test_a_study_starts_its_runs_from_runs_that_are_there(study: str, tmp_path: Path) -> None:
+    """What its commands would be: every run once, and nothing from a run that no study has trained before."""
+    told = tmp_path / "python"
+    told.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/commands\n')
+    told.chmod(0o755)
+    (tmp_path / "runs" / "imagenet-128-unet").mkdir(parents=True)  # the last command lists what is there
+    done = subprocess.run(
+        ["sh", EXPERIMENTS / study / "run.sh", "data"],
+        env=os.environ | {"PYTHON": str(told), "OUT": str(tmp_path), "SCALE": "tiny"},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    runs: list[str] = []
+    trainings = [c for c in (tmp_path / "commands").read_text().splitlines() if "colorization.train " in c]
+    for command in trainings:
+        given = dict(part.split("=", 1) for part in command.split() if "=" in part)
+        assert given["run_id"] not in runs
+        runs.append(given["run_id"])
+        start = given.get("init_weights")
+        assert start is None or start in runs or (study != "cifar10" and start.startswith("cifar10-")), command
+    assert len(runs) == {"cifar10": 12, "imagenet-sample": 19}[study]

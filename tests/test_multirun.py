@@ -14,7 +14,7 @@ from typing import Any
 import clusters
 import psutil
 import pytest
-from conftest import SMALL_STAGES, wait_for
+from conftest import SMALL_STAGES, finish, wait_for
 
 from colorization.runs import Run
 
@@ -36,12 +36,6 @@ def start(folder: Path, *overrides: str, **environment: str) -> subprocess.Popen
     command = [sys.executable, "-m", "colorization.train", "-m", *SMALL, *overrides]
     said = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     return subprocess.Popen(command, cwd=folder, env=os.environ | environment, start_new_session=True, **said)  # type: ignore[call-overload]
-
-
-def finish(process: subprocess.Popen[str], code: int) -> str:
-    said, _ = process.communicate(timeout=300)
-    assert process.returncode == code, said
-    return said
 
 
 def trials(folder: Path, sweep: str = "s") -> dict[str, tuple[str, Any]]:
@@ -83,7 +77,7 @@ def test_a_trial_that_is_killed_leaves_the_others_alone_and_goes_on(tmp_path: Pa
     said = finish(process, code=2)
     assert "s-001 (trainer.max_epochs=40): its process died" in said
     assert "error: a trial's process died (WorkerCrashedError)" in said
-    assert trials(tmp_path) == {"s-000": ("finished", None), "s-001": ("running", None)}
+    assert trials(tmp_path) == {"s-000": ("finished", None), "s-001": ("its process died", None)}
     started, ended = long.status()["started"], run_of(tmp_path, "s-000").status()["time"]
 
     said = finish(start(tmp_path, *options, **ray_cluster.environment), code=0)
@@ -91,21 +85,31 @@ def test_a_trial_that_is_killed_leaves_the_others_alone_and_goes_on(tmp_path: Pa
     assert {state for state, _ in trials(tmp_path).values()} == {"finished"}
     assert run_of(tmp_path, "s-000").status()["time"] == ended and long.status()["started"] == started
     epochs = [r["epoch"] for r in long.metrics() if (r["split"], r["name"]) == ("val", "delta_e2000")]
-    assert epochs == list(range(40))  # none twice, none left out
+    assert epochs == list(range(40))
 
 
 @pytest.mark.slow
 def test_a_stopped_multirun_goes_on(tmp_path: Path) -> None:
     """Its trials have names though it was given none."""
-    process = start(tmp_path, "trainer.max_epochs=1,1000")
+    process = start(tmp_path, "trainer.max_epochs=1,30", "checkpoint_steps=1")
     wait_for(lambda: list(tmp_path.glob("outputs/runs/sweep-*-001/checkpoints/last.ckpt")))
     os.killpg(process.pid, signal.SIGTERM)
     finish(process, code=143)
     (folder,) = (tmp_path / "outputs" / "sweeps").iterdir()
     assert [state for state, _ in trials(tmp_path, folder.name).values()] == ["finished", "stopped"]
-    # A name stands for its trials.
+    said = finish(start(tmp_path, "checkpoint_steps=1", "trainer.max_epochs=1,30", f"sweep={folder.name}"))
+    assert "2 of 2 trials have finished" in said
+    # A name stands for its trials, whose runs have no other.
     said = finish(start(tmp_path, "trainer.max_epochs=1,2", f"sweep={folder.name}"), code=2)
     assert "these are not the trials in" in said
+    assert "named by sweep=<name>" in finish(start(tmp_path, "run_id=a,b"), code=2)
+
+
+@pytest.mark.slow
+def test_trials_are_single_processes(tmp_path: Path) -> None:
+    """Lightning would start the whole multirun again as the second process of a trial."""
+    said = finish(start(tmp_path, "trainer=ddp", "trainer.devices=2", "seed=1,2"), code=2)
+    assert "trainer.devices=2: the trials of a multirun (-m) are single processes here" in said
 
 
 def test_ray_is_named_where_it_is_missing(tmp_path: Path) -> None:

@@ -187,7 +187,9 @@ class LastCheckpoint(Checkpoint):
             loops["state_dict"]["combined_loader"][0]["done"] -= 1
 
     def on_load_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: Any) -> None:
-        self._restored = {"rng": checkpoint["rng"], "gradients": checkpoint.get("gradients", {})}
+        rng = checkpoint["rng"]  # before there were several processes, it was that of the one
+        states = rng if isinstance(rng, list) else [rng]
+        self._restored = {"rng": states, "gradients": checkpoint.get("gradients", {})}
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.stop.defer()

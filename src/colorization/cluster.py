@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import platform
 import queue
 import socket
+import threading
+import time
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -31,14 +34,15 @@ def connect(asked_by: str, **options: Any) -> ModuleType:
         import ray
     except ImportError as error:
         raise InputError(f'{asked_by}: needs Ray: pip install "lab-colorization[scale]"') from error
-    host, _, port = os.environ.get("RAY_ADDRESS", "").rpartition("//")[2].rpartition(":")
+    address = options.get("address") or os.environ.get("RAY_ADDRESS") or ""
+    host, _, port = address.rpartition("//")[2].rpartition(":")
     try:
         if host and port.isdecimal():  # Ray itself would try for minutes
             socket.create_connection((host, int(port)), timeout=5).close()
         if not ray.is_initialized():
-            ray.init(include_dashboard=False, **options)
-    except (OSError, RuntimeError) as error:
-        where = os.environ.get("RAY_ADDRESS", "this machine")
+            ray.init(**{"include_dashboard": False, **options})
+    except (OSError, RuntimeError, ValueError, TypeError) as error:
+        where = address or "this machine"
         raise InputError(f"{asked_by}: no Ray cluster answers at {where} ({str(error).splitlines()[0]})") from error
     return ray
 
@@ -49,37 +53,59 @@ class Workers:
     Args:
         weights: as for :meth:`Colorizer.load`, found by every machine.
         colorizer: of this process: what backends and devices the workers are to use, which the results depend on.
-        count: of actors; default one for each processor of the cluster.
+        count: of actors; default and at most as many as the cluster has processors (or GPUs, where they use one).
 
     Raises:
-        InputError: see :func:`connect`.
+        InputError: see :func:`connect`; the cluster has none of those.
     """
 
     def __init__(self, weights: list[str] | None, colorizer: Colorizer, count: int | None = None) -> None:
         self._ray = connect("--engine ray", log_to_driver=False, logging_level="warning")
-        self.count = count or int(self._ray.cluster_resources().get("CPU", 1))
         accelerated = any(str(getattr(b, "device", "cpu")) == "cuda" for b in colorizer.backends)
-        self._actor = self._ray.remote(_Worker).options(num_cpus=1, num_gpus=1 if accelerated else 0)
+        kind = "GPU" if accelerated else "CPU"
+        room = int(self._ray.cluster_resources().get(kind, 0))
+        if not room:
+            raise InputError(f"--engine ray: the cluster has no {kind}")
+        self.count = min(count or room, room)
         several: list[str | None] = [*weights] if weights else [None]
         files = [str(find_weights(w).absolute()) for w in several]
         loaded = [(b.name, str(getattr(b, "device", "cpu")), b.digest) for b in colorizer.backends]
+        self._actor = self._ray.remote(_Worker).options(num_cpus=1, num_gpus=1 if accelerated else 0)
         self._arguments = (list(zip(files, loaded, strict=True)), str(Path.cwd()))
         self._idle: queue.SimpleQueue[Any] = queue.SimpleQueue()
         for _ in range(self.count):
-            self._idle.put(self._actor.remote(*self._arguments))
+            self._start_one()
 
     def __call__(self, work: Work, source: Path, parts: dict[str, Path]) -> Outcome:
         """Have a worker do it; a photo whose worker dies is given to another one."""
-        worker = self._idle.get()
-        try:
-            for _ in range(ATTEMPTS):
-                try:
-                    return self._ray.get(worker.do.remote(work, source, parts))
-                except self._ray.exceptions.RayActorError:
-                    worker = self._actor.remote(*self._arguments)
-            return Outcome({}, InputError(f"the worker that had it died, {ATTEMPTS} times"))
-        finally:
+        for _ in range(ATTEMPTS):
+            worker = self._idle.get()
+            try:
+                outcome = self._ray.get(worker.do.remote(work, source, parts))
+            except self._ray.exceptions.RayTaskError:  # a bug; the worker lives
+                self._idle.put(worker)
+                raise
+            except self._ray.exceptions.RayError:
+                self._start_one()
+                continue
             self._idle.put(worker)
+            return outcome
+        return Outcome({}, InputError(f"the worker that had it died, {ATTEMPTS} times"))
+
+    def _start_one(self) -> None:
+        """It counts once it is there: a cluster that has lost a machine may have no place for it."""
+        threading.Thread(target=self._wait_for_one, daemon=True).start()
+
+    def _wait_for_one(self) -> None:
+        while True:
+            worker = self._actor.remote(*self._arguments)
+            try:
+                self._ray.get(worker.ready.remote())
+            except self._ray.exceptions.RayError:
+                time.sleep(1)
+                continue
+            self._idle.put(worker)
+            return
 
 
 class _Worker:
@@ -88,15 +114,20 @@ class _Worker:
     def __init__(self, weights: list[tuple[str, tuple[str, str, str]]], folder: str) -> None:
         import cv2
 
-        os.chdir(folder)
         cv2.setNumThreads(1)
         self._wrong: str | None = None
-        loaded = []
-        for file, (name, device, digest) in weights:
-            loaded.append(backends.load(Path(file), device, name, 1, False))
-            if loaded[-1].digest != digest:
-                self._wrong = f"{file}: other weights on {os.uname().nodename} than where the run was started"
+        try:
+            os.chdir(folder)
+            loaded = [backends.load(Path(file), device, name, 1, False) for file, (name, device, _) in weights]
+        except (InputError, OSError) as error:
+            self._wrong = f"on {platform.node()}: {error}"
+            return
+        if [b.digest for b in loaded] != [digest for _, (_, _, digest) in weights]:
+            self._wrong = f"on {platform.node()}: other weights than where the run was started"
         self._colorizer = Colorizer(loaded, 1)
+
+    def ready(self) -> None:
+        """Answers."""
 
     def do(self, work: Work, source: Path, parts: dict[str, Path]) -> Outcome:
         if self._wrong:

@@ -43,8 +43,6 @@ def common_id() -> str | None:
     Raises:
         InputError: torchrun was given no id.
     """
-    if given := os.environ.get("COLORIZATION_RUN_ID"):  # of the process that Lightning starts the others from
-        return given
     if elastic := os.environ.get("TORCHELASTIC_RUN_ID"):
         if elastic == "none":
             raise InputError("run_id is not set: give all processes the same one, or torchrun a --rdzv-id")
@@ -52,6 +50,11 @@ def common_id() -> str | None:
     if int(os.environ.get("SLURM_NTASKS", 1)) > 1:
         return f"slurm-{os.environ['SLURM_JOB_ID']}"
     return None
+
+
+def started_by_others() -> bool:
+    """Whether torchrun or srun has started this process among several."""
+    return "TORCHELASTIC_RUN_ID" in os.environ or int(os.environ.get("SLURM_NTASKS", 1)) > 1
 
 
 def restarted() -> bool:

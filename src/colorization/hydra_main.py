@@ -18,7 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from colorization import devices, distributed
 from colorization.errors import InputError
-from colorization.runs import new_run_id, start_time
+from colorization.runs import new_run_id, start_time, trial_id
 
 CONFIGS = "pkg://colorization.configs"
 
@@ -29,13 +29,15 @@ def _accelerator_kind(accelerator: str) -> str:
 
 
 def _default_run_id(model: str, sweep: str | None) -> str:
-    if (common := distributed.common_id()) is not None:
-        return common if "COLORIZATION_RUN_ID" in os.environ else f"{model}-{common}"
+    if given := os.environ.get("COLORIZATION_RUN_ID"):  # of the process that Lightning starts the others from
+        return given
     job = 0
     if HydraConfig.initialized():
         job = OmegaConf.select(HydraConfig.instance().cfg, "hydra.job.num") or 0  # type: ignore[arg-type]
     if sweep is not None:
-        return f"{sweep}-{job:03d}"
+        return trial_id(sweep, job)
+    if (common := distributed.common_id()) is not None:
+        return f"{model}-{common}"
     return new_run_id(model, job)
 
 

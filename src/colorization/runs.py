@@ -31,6 +31,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from colorization.errors import InputError
 
 SCHEMA = 1
@@ -56,6 +58,11 @@ def start_time() -> str:
 def new_run_id(model: str, job: int = 0) -> str:
     """``<model>-<UTC time>-<4 hex>``: the same within a process and job, different for each job of a sweep."""
     return f"{model}-{start_time()}-{(_PROCESS_TOKEN + job) % (1 << 16):04x}"
+
+
+def trial_id(sweep: str, number: int) -> str:
+    """The run of a trial of a multirun."""
+    return f"{sweep}-{number:03d}"
 
 
 @contextmanager
@@ -168,6 +175,14 @@ class Run:
         if not self.status_file.is_file():
             return {}
         return json.loads(self.status_file.read_text(encoding="utf-8"))
+
+    def free(self) -> bool:
+        """Whether no process trains it."""
+        try:
+            with FileLock(self.path / ".lock", timeout=0):
+                return True
+        except Timeout:
+            return False
 
     def update_status(self, **changes: Any) -> None:
         """Merge ``changes`` into ``status.json``, atomically."""

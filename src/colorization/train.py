@@ -23,8 +23,9 @@ from filelock import FileLock, Timeout
 from hydra import compose
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.types import RunMode
 from hydra.utils import get_class
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from pytorch_lightning.callbacks import TQDMProgressBar
 from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
@@ -171,9 +172,8 @@ def build_trainer(
     ]
     loggers = [hydra_main.instantiate(c) for c in cfg.logger.values() if c is not None]
     settings["enable_progress_bar"] = settings["enable_progress_bar"] and isinstance(progress, TQDMProgressBar)
-    timeout, devices = timedelta(seconds=settings.pop("timeout")), settings["devices"]
-    alone = devices in (1, "1") or (isinstance(devices, list) and len(devices) == 1)
-    if settings["strategy"] == "ddp" or settings["num_nodes"] > 1 or not alone:
+    timeout = timedelta(seconds=settings.pop("timeout"))
+    if settings["strategy"] == "ddp" or several(cfg):
         settings["strategy"] = DDPStrategy(
             find_unused_parameters=not stage.automatic_optimization,  # those of the optimizer whose turn it is not
             broadcast_buffers=False,  # batch norms already have the statistics of all processes
@@ -191,6 +191,13 @@ def build_trainer(
         )
     except (MisconfigurationException, ValueError, TypeError) as error:
         raise InputError(f"trainer: Lightning does not take these settings: {error}") from error
+
+
+def several(cfg: DictConfig) -> bool:
+    """Whether more than one process is to train, or ``auto`` may find so."""
+    devices = cfg.trainer.devices
+    alone = devices in (1, "1") or (isinstance(devices, ListConfig) and len(devices) == 1)
+    return cfg.trainer.num_nodes > 1 or not alone
 
 
 @contextmanager
@@ -256,8 +263,11 @@ def find_checkpoint(cfg: DictConfig, run: runs.Run) -> tuple[Path | None, str | 
         return None, None
     path = whole_checkpoint(run) if cfg.ckpt_path == "last" else Path(cfg.ckpt_path)
     if path is None:
-        log.warning("%s has no checkpoint yet: starting at the beginning", run.id)
-        return None, None
+        parent = run.status().get("parent")
+        log.warning("%s has no checkpoint yet: starting %s", run.id, f"from {parent}" if parent else "at the beginning")
+        if parent is None:
+            return None, None
+        path = Path(parent)
     if not path.is_file():
         raise InputError(f"ckpt_path={path}: no such file; give a *.ckpt of a run, or last")
     content = checkpoint.read_checkpoint(path)
@@ -274,7 +284,8 @@ def find_checkpoint(cfg: DictConfig, run: runs.Run) -> tuple[Path | None, str | 
             f"model.optimizer.{key}={now.get(key)}: the optimizer in {path} goes on with {was.get(key)}; to change it, "
             f"start a new run with init_weights={run.id if cfg.ckpt_path == 'last' else path}"
         )
-    return path, None if cfg.ckpt_path == "last" else str(path)
+    own = path in (run.last_checkpoint, run.previous_checkpoint)
+    return path, run.status().get("parent") if own else str(path)
 
 
 def whole_checkpoint(run: runs.Run) -> Path | None:
@@ -398,6 +409,11 @@ def main() -> None:
         if cfg.sweep is not None and run.status().get("state") == "finished":
             log.info("%s has finished already", run.id)
             return None
+        if HydraConfig.get().mode == RunMode.MULTIRUN and several(cfg) and not distributed.started_by_others():
+            raise InputError(
+                f"trainer.devices={cfg.trainer.devices}: the trials of a multirun (-m) are single processes here; "
+                "srun or torchrun can start more"
+            )
         if (cfg.sweep is not None or distributed.restarted()) and run.status():  # the command was repeated
             cfg.ckpt_path, overrides = "last", merge_overrides(overrides, ["ckpt_path=last"])
         try:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import os
+import signal
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,40 +25,58 @@ log = logging.getLogger(__name__)
 class RunSweeper(BasicSweeper):
     """Hydra's sweeper over a grid, which names the trials' runs and lists them in ``sweeps/<name>/trials.json``."""
 
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Hydra's, after the sweep has got a name if it has none: the launcher's folders are named by it."""
+        from colorization.runs import new_run_id
+
+        self._named_here = config.sweep is None
+        if self._named_here:
+            config.sweep = new_run_id("sweep")
+        super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
+
     def sweep(self, arguments: list[str]) -> Any:
         """Run all trials; then raises what the first failed one raised.
 
         Raises:
-            InputError: the sweep of this name has other trials.
+            InputError: the sweep of this name has other trials, or none; its runs are to be named otherwise.
         """
         from colorization.errors import InputError
-        from colorization.runs import start_time
 
         assert self.config is not None and self.hydra_context is not None
-        if self.config.sweep is None:
-            self.config.sweep = f"sweep-{start_time()}"
+        if self._named_here:
             arguments = [*arguments, f"sweep={self.config.sweep}"]
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
         (trials,) = self.split_arguments(parser.parse_overrides([*self._parse_config(), *arguments]), None)
+        if not trials:
+            raise InputError("-m: these settings have no combination")
+        if any(o.startswith(("run_id=", "+run_id=")) for o in trials[0]):
+            raise InputError("run_id: the runs of a multirun (-m) are named by sweep=<name>")
         file = Path(self.config.hydra.sweep.dir) / "trials.json"
-        if file.is_file() and [t["overrides"] for t in json.loads(file.read_text(encoding="utf-8"))] != trials:
+        known = [t["overrides"] for t in json.loads(file.read_text(encoding="utf-8"))] if file.is_file() else trials
+        if [sorted(t) for t in known] != [sorted(t) for t in trials]:
             raise InputError(f"sweep={self.config.sweep}: these are not the trials in {file}; choose another name")
         self._list(file, trials)
         try:
             return super().sweep(arguments)
+        except Exception as error:
+            if type(error).__module__.split(".")[0] in ("submitit", "joblib"):  # no trial's own
+                raise InputError(f"the launcher gave up: {' '.join(str(error).split())[:300]}") from error
+            raise
         finally:
             self._report(self._list(file, trials))
 
     def _list(self, file: Path, trials: list[list[str]]) -> list[dict[str, Any]]:
         """Write what has become of the trials."""
-        from colorization.runs import Run, write_json
+        from colorization.runs import Run, trial_id, write_json
 
         assert self.config is not None
         rows = []
         for number, overrides in enumerate(trials):
-            run = Run(Path(self.config.paths.output_dir) / "runs" / f"{self.config.sweep}-{number:03d}")
+            run = Run(Path(self.config.paths.output_dir) / "runs" / trial_id(self.config.sweep, number))
             status = run.status()
             state, error = status.get("state", "not started"), status.get("error")
+            if state == "running" and run.free():
+                state = "its process died"
             rows.append({"run": run.id, "state": state, "error": error, "overrides": overrides})
         file.parent.mkdir(parents=True, exist_ok=True)
         write_json(file, rows, indent=1)
@@ -68,9 +88,7 @@ class RunSweeper(BasicSweeper):
         unfinished = [row for row in rows if row["state"] != "finished"]
         for row in unfinished:
             own = " ".join(o for o in row["overrides"] if o not in common)
-            # The launcher waits for its processes: a run that says that it runs has none.
-            state = "its process died" if row["state"] == "running" else row["state"]
-            log.error("%s (%s): %s%s", row["run"], own, state, f": {row['error']}" if row["error"] else "")
+            log.error("%s (%s): %s%s", row["run"], own, row["state"], f": {row['error']}" if row["error"] else "")
         log.info("sweep=%s: %d of %d trials have finished", self.config.sweep, len(rows) - len(unfinished), len(rows))
         if unfinished:
             log.info("the same command with sweep=%s goes on with the others", self.config.sweep)
@@ -107,6 +125,7 @@ class RayLauncher(Launcher):
         setup_globals()
         configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
         ray = connect("hydra/launcher=ray", **OmegaConf.to_container(self.init, resolve=True))  # type: ignore[arg-type]
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # as without Ray, whose handler is another
         run = ray.remote(_run).options(**OmegaConf.to_container(self.remote, resolve=True))  # type: ignore[arg-type]
         running = []
         for number, overrides in enumerate(job_overrides, initial_job_idx):
@@ -119,6 +138,9 @@ class RayLauncher(Launcher):
         for trial, overrides in zip(running, job_overrides, strict=True):
             try:
                 returns.append(ray.get(trial))
+            except ray.exceptions.RayTaskError as error:
+                reason = error.cause
+                returns.append(JobReturn(overrides=overrides, status=JobStatus.FAILED, _return_value=reason))
             except ray.exceptions.RayError as error:
                 reason = InputError(f"a trial's process died ({type(error).__name__})")
                 returns.append(JobReturn(overrides=overrides, status=JobStatus.FAILED, _return_value=reason))

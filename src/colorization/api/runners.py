@@ -1,8 +1,7 @@
 """Where a run's process lives: on this machine, on a Ray cluster, or under Slurm. All see the same folders.
 
 A runner keeps in the run's row what finds its process again: the pid and the start time of one of this machine, in
-``Run.job`` the name of a cluster's job. That name follows from the row, so that a server which ended between submitting
-a job and noting it finds the job, too.
+``Run.job`` the name of a cluster's job, noted before it is submitted: whenever a server ends, the next one finds it.
 """
 
 from __future__ import annotations
@@ -15,9 +14,10 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
-from urllib.error import HTTPError, URLError
+from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 from colorization.api import processes
@@ -25,7 +25,7 @@ from colorization.api.database import Run
 from colorization.api.settings import Settings
 
 _SECRETS = ("COLORIZATION_TOKEN", "COLORIZATION_DATABASE")  # of the server; no run needs them
-TIMEOUT = 5.0  # seconds that a cluster has to answer
+TIMEOUT = 3.0  # seconds that a cluster has to answer
 STOPPING = 60  # seconds after which Ray kills what it was asked to stop
 
 
@@ -40,18 +40,24 @@ class Ended:
     Attributes:
         code: its exit code, negative for a signal; ``None`` if nobody knows.
         reason: what a cluster says of it.
+        begun: false if the cluster has no trace of it.
     """
 
     code: int | None = None
     reason: str | None = None
+    begun: bool = True
 
 
 class Runner(ABC):
     """Starts the processes of runs, and knows what has become of them; all raise :class:`Unreachable`."""
 
+    def job(self, row: Run) -> str | None:
+        """The name of the job that the row's process will be, for ``Run.job``; here none."""
+        return None
+
     @abstractmethod
     def start(self, row: Run, command: Sequence[str], output: Path) -> None:
-        """Start it, with what it says appended to ``output``, and note in the row where it is."""
+        """Start it, with what it says appended to ``output``."""
 
     @abstractmethod
     def poll(self, row: Run) -> Ended | None:
@@ -104,14 +110,12 @@ class Cluster(Runner):
 
     kind: str
 
-    def name(self, row: Run) -> str:
-        """Of the row's job: another one each time that the run is put into the queue."""
-        return f"{row.id}-{row.queued_ns}"
+    def job(self, row: Run) -> str | None:
+        return f"{self.kind}:{row.id}-{row.queued_ns}"  # another one each time that the run is put into the queue
 
     def start(self, row: Run, command: Sequence[str], output: Path) -> None:
-        if not self.knows(self.name(row)):  # else a server submitted it that ended before it could note that
-            self.submit(self.name(row), command, output)
-        row.job = f"{self.kind}:{self.name(row)}"
+        if not self.knows(_job(row)):  # a submission may have arrived though its answer did not
+            self.submit(_job(row), command, output)
 
     @abstractmethod
     def submit(self, name: str, command: Sequence[str], output: Path) -> None:
@@ -143,7 +147,8 @@ class Ray(Cluster):
             "runtime_env": {"env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(STOPPING)}},
             **self.resources,
         }
-        self._ask("/api/jobs/", content)
+        if self._ask("/api/jobs/", content) is None:
+            raise Unreachable(f"{self.address} is no dashboard of a Ray cluster")
 
     def knows(self, name: str) -> bool:
         return self._ask(f"/api/jobs/{name}") is not None
@@ -151,7 +156,7 @@ class Ray(Cluster):
     def poll(self, row: Run) -> Ended | None:
         found = self._ask(f"/api/jobs/{_job(row)}")
         if found is None:
-            return Ended(reason=f"the Ray cluster at {self.address} has lost it")
+            return Ended(reason=f"the Ray cluster at {self.address} has lost it", begun=False)
         if found["status"] in ("PENDING", "RUNNING"):
             return None
         if (code := found.get("driver_exit_code")) is None and found["status"] == "FAILED":
@@ -178,7 +183,7 @@ class Ray(Cluster):
                 return None
             said = error.read(2000).decode(errors="replace").strip().split("\n")[-1]
             raise Unreachable(f"the Ray cluster at {self.address} refuses: {error.code} {said}") from error
-        except (URLError, OSError, ValueError) as error:
+        except (OSError, HTTPException, ValueError) as error:
             raise Unreachable(f"the Ray cluster at {self.address} does not answer") from error
 
 
@@ -187,18 +192,19 @@ class Slurm(Cluster):
 
     Args:
         options: of ``sbatch``, as ``--partition=gpu``, ``--gres=gpu:1``.
+        runs_dir: the run folders.
     """
 
     kind = "slurm"
     _OFTEN = 2.0  # seconds between two looks at the queue, which all of a cluster's users share
 
-    def __init__(self, options: Sequence[str]) -> None:
-        self.options = list(options)
+    def __init__(self, options: Sequence[str], runs_dir: Path) -> None:
+        self.options, self.runs_dir = list(options), runs_dir
         self._states: dict[str, str] = {}
         self._next_look = 0.0
 
     def submit(self, name: str, command: Sequence[str], output: Path) -> None:
-        log = output.with_name("slurm.log")  # of Slurm itself: why a job was ended
+        log = output.with_name(f"slurm-{name}.log")  # of Slurm itself: why a job was ended
         options = [f"--job-name={name}", f"--output={log}", "--open-mode=append", "--no-requeue", *self.options]
         self._ask("sbatch", *options, f"--wrap={_appending(command, output)}")
         self._next_look = 0
@@ -208,7 +214,13 @@ class Slurm(Cluster):
         return name in self._look()
 
     def poll(self, row: Run) -> Ended | None:
-        return None if _job(row) in self._look() else Ended()
+        if _job(row) in self._look():
+            return None
+        log = self.runs_dir / row.id / f"slurm-{_job(row)}.log"
+        if not log.is_file():
+            return Ended(begun=False)
+        said = log.read_text(encoding="utf-8", errors="replace").strip()
+        return Ended(reason=said.splitlines()[-1] if said else None)
 
     def terminate(self, row: Run) -> None:
         self._next_look = 0
@@ -251,7 +263,7 @@ def make(settings: Settings) -> dict[str, Runner]:
     return {
         "local": Local(),
         "ray": Ray(settings.ray_address, settings.ray_resources),
-        "slurm": Slurm(settings.slurm_options),
+        "slurm": Slurm(settings.slurm_options, Path(settings.output_dir).absolute() / "runs"),
     }
 
 

@@ -52,6 +52,7 @@ class RunEvents:
 
     def __init__(self, trainings: Trainings, id: str, describe: Callable[[Run], dict[str, Any]]) -> None:
         self.trainings, self.id, self.describe = trainings, id, describe
+        self._notice: str | None = None  # that was told last
         self._app = current_app._get_current_object()  # type: ignore[attr-defined]
 
     def is_over(self, last: str | None) -> bool:
@@ -71,6 +72,7 @@ class RunEvents:
             return
         # What has ended before its files are read has all of its events in them.
         ended = row.state not in UNFINISHED and not row.has_process
+        notice = self.trainings.notices.get(self.id)
         run = self.trainings.folder(row)
         folder = self.trainings.output_dir
         for end, line in _lines(run.metrics_file, place.metrics):
@@ -91,7 +93,8 @@ class RunEvents:
         if ended:
             place = replace(place, status=row.seen, over=1)
             yield Event(str(place), "end", self.describe(row), last=True)
-        elif row.seen != place.status:
+        elif row.seen != place.status or notice != self._notice:
+            self._notice = notice
             place = replace(place, status=row.seen, over=0)
             yield Event(str(place), "status", self.describe(row))
 

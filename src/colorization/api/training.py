@@ -42,7 +42,7 @@ QUEUE = 1000  # runs that wait
 GRACE = 10.0  # seconds that a process has to end before it is killed, where that was asked
 TICK = 0.5
 _SHARE = 20  # looking at the folders takes a twentieth of the time at most
-_PAUSE = 5.0  # seconds for which a cluster that does not answer is left alone
+_PAUSE = 20.0  # seconds for which a cluster that does not answer is left alone
 
 
 class Trainings:
@@ -54,7 +54,7 @@ class Trainings:
         self.runs_dir = self.output_dir / "runs"
         self.runners = runners.make(settings)
         self.notices: dict[str, str] = {}  # why nothing is known of a run at the moment
-        self._pauses: dict[runners.Runner, float] = {}
+        self._silent: dict[runners.Runner, tuple[float, str]] = {}  # until when it is left alone, and what it is
         self._seen: dict[str, int] = {}
         self._next_look = 0.0
         self._lock = threading.RLock()
@@ -116,6 +116,7 @@ class Trainings:
                         row.state, row.command, row.queued_ns = "queued", plan.command, time.time_ns()
                         row.pid = row.process_started = row.job = row.stop_asked = None
                         row.stop_force = False
+                    self.notices.pop(id, None)
                     run.update_status(state="queued", error=None, eta_seconds=None, max_epochs=plan.max_epochs)
             except Timeout as error:
                 raise Problem(409, f"{id}: another process has this run in hand") from error
@@ -148,15 +149,26 @@ class Trainings:
                         raise Problem(409, f"{id} trains on another machine, {host}; stop it there")
                     return
                 if row.state == "queued" and not row.has_process:
-                    if not self._write(row, {"state": "stopped", "error": None}):
-                        raise Problem(409, f"{id}: another process has this run in hand")
+                    self._take_back(row)
                     return
                 if row.stop_asked is None:  # a second SIGTERM would not wait for the batch
-                    with _answering():
+                    try:
                         self._runner(row).terminate(row)
+                    except runners.Unreachable as error:
+                        if not force or row.state != "queued":
+                            raise Problem(503, str(error), retry_after=10) from error
+                        self._take_back(row)  # should its cluster come back, it finds that the run is stopped
+                        return
                     row.stop_asked = time.time()
                 row.stop_force = row.stop_force or force
         self._wake.set()
+
+    def _take_back(self, row: Run) -> None:
+        """Stop a run that has not begun."""
+        if not self._write(row, {"state": "stopped", "error": None}):
+            raise Problem(409, f"{row.id}: another process has this run in hand")
+        row.job = None
+        self.notices.pop(row.id, None)
 
     def delete(self, id: str, files: bool) -> None:
         """Take an ended run out of the history, with its files or without.
@@ -332,27 +344,41 @@ class Trainings:
                 row = session.get(Run, id)
                 if row is None or (row.job is None and not _is_here(row.status)):
                     continue
-                runner = self._runner(row)
-                if self._pausing(runner):
-                    continue
                 try:
-                    if (ended := runner.poll(row)) is not None:
-                        self._settle(row, ended)
-                    elif row.stop_force and time.time() - (row.stop_asked or 0) > GRACE:
-                        runner.kill(row)
-                    self.notices.pop(id, None)
-                except runners.Unreachable as error:
-                    self._pauses[runner], self.notices[id] = time.monotonic() + _PAUSE, str(error)
-                    if row.state == "running":  # what runs holds the lock, and this would write nothing
-                        self._settle(row, runners.Ended(reason=f"{error}, and its process is gone"))
+                    self._check_process(row, self._runner(row))
                 except OSError as error:
                     log.warning("%s: %s", id, error)
+
+    def _check_process(self, row: Run, runner: runners.Runner) -> None:
+        if (silent := self._silence(runner)) is None:
+            try:
+                ended = runner.poll(row)
+                if ended is None and row.stop_force and time.time() - (row.stop_asked or 0) > GRACE:
+                    runner.kill(row)
+            except runners.Unreachable as error:
+                silent = self._leave_alone(runner, error)
+        if silent is not None:
+            self.notices[row.id] = silent
+            if row.state != "queued":  # what runs holds the lock, and this would write nothing
+                self._settle(row, runners.Ended(reason=f"{silent}, and its process is gone"))
+            return
+        self.notices.pop(row.id, None)
+        if ended is not None and not ended.begun and row.state == "queued" and row.stop_asked is None:
+            row.job = None  # the server ended before it had submitted it, or the cluster before it began: once more
+        elif ended is not None:
+            self._settle(row, ended)
 
     def _runner(self, row: Run) -> runners.Runner:
         return runners.of(row, self.runners)
 
-    def _pausing(self, runner: runners.Runner) -> bool:
-        return time.monotonic() < self._pauses.get(runner, 0)
+    def _silence(self, runner: runners.Runner) -> str | None:
+        """What it said as it did not answer, as long as it is left alone."""
+        until, said = self._silent.get(runner, (0.0, ""))
+        return said if time.monotonic() < until else None
+
+    def _leave_alone(self, runner: runners.Runner, error: runners.Unreachable) -> str:
+        self._silent[runner] = time.monotonic() + _PAUSE, str(error)
+        return str(error)
 
     def _settle(self, row: Run, ended: runners.Ended) -> None:
         """Say what became of a run whose process is gone, unless it has said so itself."""
@@ -396,22 +422,26 @@ class Trainings:
             free = self.settings.trainings - (busy or 0)
             waiting = select(Run).where(Run.state == "queued", ~Run.has_process, Run.command.is_not(None))
             ids = [row.id for row in session.scalars(waiting.order_by(Run.queued_ns).limit(max(0, free)))]
+        runner = self.runners[self.settings.runner]
         for id in ids:
+            with self.database() as session:  # noted first: a job that is not noted would be nobody's
+                row = session.get(Run, id)
+                row.job = runner.job(row)
             with self.database() as session:
-                self._start_process(session.get(Run, id))
+                self._start_process(session.get(Run, id), runner)
 
-    def _start_process(self, row: Run) -> None:
+    def _start_process(self, row: Run, runner: runners.Runner) -> None:
         run = self.folder(row)
         if not run.status():  # the server before this one ended in between
             self._write(row, row.status)
         command = [sys.executable, "-m", "colorization.train", *self._names(row.id), *(row.command or [])]
-        runner = self.runners[self.settings.runner]
-        if self._pausing(runner):
-            return
-        try:
-            runner.start(row, command, run.path / OUTPUT)
-        except runners.Unreachable as error:
-            self._pauses[runner], self.notices[row.id] = time.monotonic() + _PAUSE, str(error)
+        if (silent := self._silence(runner)) is None:
+            try:
+                runner.start(row, command, run.path / OUTPUT)
+            except runners.Unreachable as error:
+                silent = self._leave_alone(runner, error)
+        if silent is not None:
+            row.job, self.notices[row.id] = None, silent
             return
         self.notices.pop(row.id, None)
         log.info("%s: started (%s)", row.id, row.job or f"pid {row.pid}")
@@ -425,8 +455,10 @@ class Trainings:
     def _check_ended(self, row: Run) -> None:
         if row.state in UNFINISHED:
             raise Problem(409, f"{row.id} is {row.state}; stop it first")
-        with _answering():
+        try:
             living = row.has_process and self._runner(row).poll(row) is None
+        except runners.Unreachable as error:
+            raise Problem(503, str(error), retry_after=10) from error
         if living:
             raise Problem(409, f"the process of {row.id} has not ended yet; try again in a moment")
 
@@ -465,15 +497,6 @@ class Trainings:
         if status.get("state") in runs.STATES:
             self._take(row, status)
         return True
-
-
-@contextmanager
-def _answering() -> Iterator[None]:
-    """A cluster that does not answer, as the answer to a request."""
-    try:
-        yield
-    except runners.Unreachable as error:
-        raise Problem(503, str(error), retry_after=10) from error
 
 
 def _is_here(status: Mapping[str, Any]) -> bool:
