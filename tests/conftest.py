@@ -54,7 +54,7 @@ def wait_for(condition: Callable[[], Any], seconds: float = 120) -> Any:
     while time.monotonic() < deadline:
         if value := condition():
             return value
-        time.sleep(0.02)
+        time.sleep(0.1)  # a server takes 20 requests a second of one client
     raise AssertionError(f"it did not come to pass in {seconds} s")
 
 
