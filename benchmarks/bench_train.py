@@ -94,7 +94,6 @@ class Watch(pl.Callback):
 
 
 def quiet() -> None:
-    hydra_main.register_resolvers()
     for name in ("pytorch_lightning", "lightning_fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore")

@@ -28,10 +28,10 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig
 from PIL import Image
 
+import colorization.hydra_main  # noqa: F401 (the resolvers of the configs)
 from colorization.api.app import create_app
 from colorization.api.settings import load
 from colorization.data.datamodules import sample_photo
-from colorization.hydra_main import register_resolvers
 
 # The four stages at widths for tests, as overrides.
 SMALL_STAGES = {
@@ -46,6 +46,28 @@ SMALL_STAGES = {
         "model.resnet_weights=null",
     ],
 }
+
+
+# A training of seconds, as overrides.
+SMALL_RUN = [
+    *SMALL_STAGES["baseline"],
+    "datamodule=sample",
+    "datamodule.image_size=32",
+    "datamodule.crops=1",
+    "datamodule.batch_size=2",
+    "datamodule.num_workers=0",
+    "accelerator=cpu",
+    "logger=csv",
+    "test=false",
+    "trainer.max_epochs=2",
+]
+
+
+def free_port() -> int:
+    """A port of this machine on which nobody listens."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
 
 
 def wait_for(condition: Callable[[], Any], seconds: float = 120) -> Any:
@@ -134,8 +156,7 @@ def trained_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def compose_train() -> Iterator[Callable[..., DictConfig]]:
-    """``compose_train("model=unet", ...)``: the ``train`` config with these overrides, resolvers registered."""
-    register_resolvers()
+    """``compose_train("model=unet", ...)``: the ``train`` config with these overrides."""
     GlobalHydra.instance().clear()
     with initialize_config_module("colorization.configs", version_base="1.3"):
         yield lambda *overrides: compose("train", overrides=list(overrides))
@@ -195,9 +216,7 @@ class Server:
         (folder / "data").mkdir(exist_ok=True)
 
     def start(self, *arguments: str, **environment: str) -> Server:
-        with socket.socket() as asked:
-            asked.bind(("127.0.0.1", 0))
-            port = asked.getsockname()[1]
+        port = free_port()
         self.url = f"http://127.0.0.1:{port}"
         command = [sys.executable, "-m", "colorization.api.server", "serve", "--port", str(port), *arguments]
         with (self.folder / "server.log").open("ab") as log:

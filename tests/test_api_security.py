@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import requests
+from conftest import free_port
 from itsdangerous import URLSafeTimedSerializer
 
 from colorization.api import security
@@ -265,12 +266,6 @@ def serve(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """The command, which is expected to end by itself."""
     command = [sys.executable, "-m", "colorization.api.server", "serve", *arguments]
     return subprocess.run(command, capture_output=True, text=True, cwd=folder, timeout=60)
-
-
-def free_port() -> int:
-    with socket.socket() as asked:
-        asked.bind(("127.0.0.1", 0))
-        return int(asked.getsockname()[1])
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from typing import Any
 import clusters
 import psutil
 import pytest
-from conftest import wait_for
+from conftest import free_port, wait_for
 from PIL import Image
 from test_folder import canonical, lines, results, scans, weights  # noqa: F401 (fixtures)
 
@@ -88,7 +88,7 @@ def test_killed_workers_and_a_killed_command_lose_nothing(
 
 def test_no_cluster_is_said_in_a_sentence(tmp_path: Path, scans: Path) -> None:  # noqa: F811
     command = [sys.executable, "-m", "colorization.cli", "scans", "-o", "out", "-r", "--engine", "ray"]
-    environment = os.environ | {"RAY_ADDRESS": f"127.0.0.1:{clusters.free_port()}", "RAY_AUTH_MODE": "disabled"}
+    environment = os.environ | {"RAY_ADDRESS": f"127.0.0.1:{free_port()}", "RAY_AUTH_MODE": "disabled"}
     said: Any = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
     assert said.returncode == 2
     assert said.stderr.strip().splitlines()[-1].startswith("error: --engine ray: no Ray cluster answers at 127.0.0.1")

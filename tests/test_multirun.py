@@ -14,26 +14,13 @@ from typing import Any
 import clusters
 import psutil
 import pytest
-from conftest import SMALL_STAGES, finish, wait_for
+from conftest import SMALL_RUN, finish, wait_for
 
 from colorization.runs import Run
 
-SMALL = [
-    *SMALL_STAGES["baseline"],
-    "datamodule=sample",
-    "datamodule.image_size=32",
-    "datamodule.crops=1",
-    "datamodule.batch_size=2",
-    "datamodule.num_workers=0",
-    "accelerator=cpu",
-    "logger=csv",
-    "test=false",
-    "trainer.max_epochs=2",
-]
-
 
 def start(folder: Path, *overrides: str, **environment: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "colorization.train", "-m", *SMALL, *overrides]
+    command = [sys.executable, "-m", "colorization.train", "-m", *SMALL_RUN, *overrides]
     said = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     return subprocess.Popen(command, cwd=folder, env=os.environ | environment, start_new_session=True, **said)  # type: ignore[call-overload]
 

@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 from skimage.color import lab2rgb
 from torch import nn
 
-from colorization import checkpoint, color, descriptions, hydra_main
+from colorization import checkpoint, color, descriptions
 from colorization.errors import InputError
 from colorization.networks.fusion import FrozenResNet18, FusionUNet
 from colorization.networks.layers import BatchNorm2d, UpConv2d
@@ -37,7 +37,6 @@ RESNET18 = "resnet18-f37072fd.pth"
 @cache
 def config(model: str, small: bool = True) -> dict[str, Any]:
     """The model part of the shipped config."""
-    hydra_main.register_resolvers()
     with initialize_config_module("colorization.configs", version_base="1.3"):
         cfg = compose("train", overrides=SMALL[model] if small else [f"model={model}"])
     return OmegaConf.to_container(cfg.model, resolve=True)  # type: ignore[return-value]

@@ -62,7 +62,6 @@ def no_lpips(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @cache
 def _composed(model: str, *overrides: str) -> dict[str, Any]:
-    hydra_main.register_resolvers()
     with initialize_config_module("colorization.configs", version_base="1.3"):
         cfg = compose("train", overrides=[f"model={model}", *SMALL[model], *overrides])
     return OmegaConf.to_container(cfg.model, resolve=True)  # type: ignore[return-value]

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import SMALL_STAGES, wait_for
+from conftest import SMALL_RUN, wait_for
 from hydra import compose
 from omegaconf import DictConfig
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
@@ -21,22 +21,10 @@ from colorization import sweep
 from colorization.errors import InputError
 from colorization.runs import Run
 
-SMALL = [
-    *SMALL_STAGES["baseline"],
-    "datamodule=sample",
-    "datamodule.image_size=32",
-    "datamodule.crops=1",
-    "datamodule.batch_size=2",
-    "datamodule.num_workers=0",
-    "accelerator=cpu",
-    "logger=csv",
-    "test=false",
-    "trainer.max_epochs=2",
-]
 SPACE = "space={model.optimizer.lr:'tag(log, interval(1e-5, 1e-1))',model.network.width:'choice(2, 4)'}"
 
 
-def arguments(name: str, trials: int, overrides: list[str] = SMALL) -> list[str]:
+def arguments(name: str, trials: int, overrides: list[str] = SMALL_RUN) -> list[str]:
     return [
         f"name={name}",
         f"trials={trials}",
@@ -103,12 +91,12 @@ def test_trials_are_runs_and_score_their_best_epoch(run_main: Callable[..., int]
     # More trials go on from these, and done trials are not trained again.
     assert run_main(sweep.main, *arguments("s", 4)) == 0
     assert table(tmp_path, "s")[:3] == rows and len(table(tmp_path, "s")) == 4
-    assert run_main(sweep.main, *arguments("s", 4, [*SMALL, "seed=7"])) == 2
+    assert run_main(sweep.main, *arguments("s", 4, [*SMALL_RUN, "seed=7"])) == 2
 
 
 @pytest.mark.slow
 def test_a_killed_sweep_goes_on_within_its_trial_and_ends_as_one_that_was_not(run_main, tmp_path: Path) -> None:
-    whole = [*SMALL, "checkpoint_steps=1"]
+    whole = [*SMALL_RUN, "checkpoint_steps=1"]
     assert run_main(sweep.main, *arguments("s", 2, whole), "paths.output_dir=whole/outputs") == 0
     process = subprocess.Popen(
         [sys.executable, "-m", "colorization.sweep", *arguments("s", 2, whole)], cwd=tmp_path, start_new_session=True
@@ -130,5 +118,5 @@ def test_a_trial_that_fails_costs_itself_alone(run_main: Callable[..., int], tmp
     assert run_main(sweep.main, *arguments("s", 4)[:-2], *broken) == 0
     states = {(r["datamodule.batch_size"], r["state"]) for r in table(tmp_path, "s")}
     assert states == {("-1", "fail"), ("2", "complete")}
-    assert run_main(sweep.main, *arguments("t", 1, [*SMALL, "optimized_metric=val/none"])) == 2
+    assert run_main(sweep.main, *arguments("t", 1, [*SMALL_RUN, "optimized_metric=val/none"])) == 2
     assert "no trial of this sweep" in capsys.readouterr().err

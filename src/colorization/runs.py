@@ -31,7 +31,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
 from colorization.errors import InputError
 
@@ -176,13 +176,9 @@ class Run:
             return {}
         return json.loads(self.status_file.read_text(encoding="utf-8"))
 
-    def free(self) -> bool:
-        """Whether no process trains it."""
-        try:
-            with FileLock(self.path / ".lock", timeout=0):
-                return True
-        except Timeout:
-            return False
+    def lock(self, timeout: float) -> FileLock:
+        """What the process that trains it holds, not acquired yet; ``Timeout`` if it is held for so many seconds."""
+        return FileLock(self.path / ".lock", timeout=timeout)
 
     def update_status(self, **changes: Any) -> None:
         """Merge ``changes`` into ``status.json``, atomically."""

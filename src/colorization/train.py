@@ -19,7 +19,7 @@ from typing import Any
 
 import psutil
 import pytorch_lightning as pl
-from filelock import FileLock, Timeout
+from filelock import Timeout
 from hydra import compose
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -316,7 +316,7 @@ def claim(run: runs.Run, going_on: bool) -> Iterator[None]:
         raise InputError(f"ckpt_path=last: no run_id={run.id} in {run.path.parent}; start it without ckpt_path")
     (run.path / "checkpoints").mkdir(parents=True, exist_ok=True)
     # The system lets go of it however the process ends; a killed one's loader processes hold it some seconds longer.
-    lock = FileLock(run.path / ".lock", timeout=10)
+    lock = run.lock(timeout=10)
     try:
         lock.acquire()
     except Timeout as error:

@@ -8,9 +8,11 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from filelock import Timeout
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.singleton import Singleton
@@ -75,8 +77,9 @@ class RunSweeper(BasicSweeper):
             run = Run(Path(self.config.paths.output_dir) / "runs" / trial_id(self.config.sweep, number))
             status = run.status()
             state, error = status.get("state", "not started"), status.get("error")
-            if state == "running" and run.free():
-                state = "its process died"
+            if state == "running":
+                with suppress(Timeout), run.lock(timeout=0):
+                    state = "its process died"
             rows.append({"run": run.id, "state": state, "error": error, "overrides": overrides})
         file.parent.mkdir(parents=True, exist_ok=True)
         write_json(file, rows, indent=1)
@@ -138,11 +141,9 @@ class RayLauncher(Launcher):
         for trial, overrides in zip(running, job_overrides, strict=True):
             try:
                 returns.append(ray.get(trial))
-            except ray.exceptions.RayTaskError as error:
-                reason = error.cause
-                returns.append(JobReturn(overrides=overrides, status=JobStatus.FAILED, _return_value=reason))
             except ray.exceptions.RayError as error:
-                reason = InputError(f"a trial's process died ({type(error).__name__})")
+                died = InputError(f"a trial's process died ({type(error).__name__})")
+                reason = error.cause if isinstance(error, ray.exceptions.RayTaskError) else died
                 returns.append(JobReturn(overrides=overrides, status=JobStatus.FAILED, _return_value=reason))
         return returns
 

@@ -21,10 +21,9 @@ def compose(config_name: str, overrides: Sequence[str]) -> DictConfig:
     import hydra
     from hydra.core.global_hydra import GlobalHydra
 
-    from colorization.hydra_main import register_resolvers
+    import colorization.hydra_main  # noqa: F401 (the resolvers of the configs)
 
     with _lock:
-        register_resolvers()
         GlobalHydra.instance().clear()
         with hydra.initialize_config_module("colorization.configs", version_base="1.3"):
             return hydra.compose(config_name, overrides=list(overrides))

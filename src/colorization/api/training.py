@@ -24,7 +24,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 from sqlalchemy import delete, func, or_, select
 
 from colorization import runs
@@ -471,7 +471,7 @@ class Trainings:
         """A run whose lock is held: no process trains it. Raises ``Timeout`` at once if one does."""
         run = runs.Run(self.runs_dir / id)
         run.path.mkdir(parents=True, exist_ok=True)
-        with FileLock(run.path / ".lock", timeout=0):
+        with run.lock(timeout=0):
             yield run
 
     def _write(
