@@ -14,6 +14,7 @@ from typing import Any
 import clusters
 import psutil
 import pytest
+import sftp
 from conftest import free_port, wait_for
 from PIL import Image
 from test_folder import canonical, lines, results, scans, weights  # noqa: F401 (fixtures)
@@ -34,8 +35,8 @@ def start(tmp_path: Path, scans: Path, weights: Path, ray_cluster: clusters.Ray)
     (scans / "pipe.png").unlink(missing_ok=True)
     os.mkfifo(scans / "pipe.png")
 
-    def begin(out: str, *more: str) -> subprocess.Popen[str]:
-        command = [sys.executable, "-m", "colorization.cli", "scans", "-o", out, "-r", "--strip", *more]
+    def begin(out: str, *more: str, photos: str = "scans") -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "colorization.cli", photos, "-o", out, "-r", "--strip", *more]
         environment = os.environ | ray_cluster.environment | {"COLORIZATION_WEIGHTS": str(weights)}
         said = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
         return subprocess.Popen(command, cwd=tmp_path, env=environment, **said)  # type: ignore[call-overload]
@@ -62,6 +63,18 @@ def test_the_same_files_and_the_same_manifest(start: Start, tmp_path: Path) -> N
     # Either goes on with what the other has left.
     said, error = start("ray").communicate(timeout=120)
     assert "done 0 (58 more were finished before), skipped 0, failed 2" in said, error
+
+
+@pytest.mark.slow
+def test_photos_and_results_elsewhere(start: Start, tmp_path: Path, scans: Path) -> None:  # noqa: F811
+    """Which the workers fetch and bring themselves."""
+    (scans / "pipe.png").unlink()  # a server may wait for it
+    start("local").communicate(timeout=120)
+    with sftp.serve(tmp_path) as url:
+        said, error = start(f"{url}/ray", "--engine", "ray", photos=f"{url}/scans").communicate(timeout=240)
+    assert "done 58, skipped 0, failed 1" in said, error
+    assert results(tmp_path / "ray") == results(tmp_path / "local")
+    assert "secret" not in said + error + (tmp_path / "ray" / folder.MANIFEST).read_text()
 
 
 @pytest.mark.slow

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from colorization import __version__
 from colorization.errors import InputError
+from colorization.locations import is_remote, location
 from colorization.machine import keep_freed_memory
 
 _DESCRIPTION = """\
@@ -40,9 +41,11 @@ def _parser() -> argparse.ArgumentParser:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("photos", nargs="+", type=Path, metavar="PHOTO", help="photographs, or folders of them")
     parser.add_argument(
-        "-o", "--output", required=True, type=Path, metavar="OUT", help="a folder; for one photo a file"
+        "photos", nargs="+", metavar="PHOTO", help="photographs, or folders of them; a folder may be a URL (s3://...)"
+    )
+    parser.add_argument(
+        "-o", "--output", required=True, metavar="OUT", help="a folder, or its URL; for one photo a file"
     )
     parser.add_argument("--version", action="version", version=__version__)
 
@@ -133,6 +136,8 @@ def _is_folder(options: argparse.Namespace) -> bool:
     """Whether ``-o`` means a folder."""
     photos, output = options.photos, options.output
     folder = len(photos) > 1 or photos[0].is_dir() or output.is_dir() or not output.suffix
+    if not folder and (is_remote(photos[0]) or is_remote(output)):
+        raise InputError(f"-o {output}: single photos are taken from and left on this machine; give folders")
     if folder and output.exists() and not output.is_dir():
         raise InputError(f"-o {output}: is a file; several photos need a folder")
     return folder
@@ -230,7 +235,7 @@ def _colorize_folder(options: argparse.Namespace) -> int:
 
     if options.dry_run:
         run = prepare()
-        todo = [job for job in jobs if not run.finished(job)]
+        todo = run.unfinished(jobs)
         for job in todo:
             print(f"would colorize: {shown(job.source)} -> {shown(output / job.target)}")
         for state, odd in (("skip", found.skipped), ("fail", found.failed)):
@@ -251,6 +256,8 @@ def colorize(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     keep_freed_memory()
     try:
+        options.photos = [location(photo) for photo in options.photos]
+        options.output = location(options.output)
         return _colorize_folder(options) if _is_folder(options) else _colorize_one(options)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -16,6 +16,7 @@ from colorization import backends
 from colorization.errors import InputError
 from colorization.folder import Outcome, Work
 from colorization.inference import Colorizer, find_weights
+from colorization.locations import Location
 
 ATTEMPTS = 3  # at a photo whose worker dies
 
@@ -76,7 +77,7 @@ class Workers:
         for _ in range(self.count):
             self._start_one()
 
-    def __call__(self, work: Work, source: Path, parts: dict[str, Path]) -> Outcome:
+    def __call__(self, work: Work, source: Location, parts: dict[str, Location]) -> Outcome:
         """Have a worker do it; a photo whose worker dies is given to another one."""
         for _ in range(ATTEMPTS):
             worker = self._idle.get()
@@ -129,7 +130,7 @@ class _Worker:
     def ready(self) -> None:
         """Answers."""
 
-    def do(self, work: Work, source: Path, parts: dict[str, Path]) -> Outcome:
+    def do(self, work: Work, source: Location, parts: dict[str, Location]) -> Outcome:
         if self._wrong:
             return Outcome({}, InputError(self._wrong))
         return work(self._colorizer, source, parts)

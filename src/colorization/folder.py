@@ -21,21 +21,17 @@ Imports no torch.
 
 from __future__ import annotations
 
-import errno
 import fnmatch
 import json
 import os
-import shutil
 import signal
-import stat
 import sys
-import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -43,12 +39,13 @@ from types import FrameType
 from typing import Any
 
 import cv2
-from filelock import FileLock, Timeout
+from filelock import Timeout
 from tqdm import tqdm
 
-from colorization import __version__, machine, pictures
+from colorization import __version__, locations, machine, pictures
 from colorization.errors import InputError
 from colorization.inference import Colorizer, InColour, Settings
+from colorization.locations import Lease, Location, Version, is_remote
 from colorization.pictures import Output, shown
 from colorization.runs import DISK_FULL, sha256, utc_now
 
@@ -99,7 +96,7 @@ class Naming:
 class Job:
     """A photo and the path of its result, relative to the folder of the results."""
 
-    source: Path
+    source: Location
     target: str
 
 
@@ -107,12 +104,12 @@ class Job:
 class Found:
     """What a search found: photos with their relative paths; what is none, with the reason."""
 
-    photos: list[tuple[Path, PurePosixPath]] = field(default_factory=list)
-    skipped: list[tuple[Path, str]] = field(default_factory=list)
-    failed: list[tuple[Path, str]] = field(default_factory=list)
+    photos: list[tuple[Location, PurePosixPath]] = field(default_factory=list)
+    skipped: list[tuple[Location, str]] = field(default_factory=list)
+    failed: list[tuple[Location, str]] = field(default_factory=list)
 
 
-def search(given: Sequence[Path], output: Path, recursive: bool = False, patterns: Sequence[str] = ()) -> Found:
+def search(given: Sequence[Location], output: Location, recursive: bool = False, patterns: Sequence[str] = ()) -> Found:
     """The photos among and in what was given, always in the same order.
 
     A folder that is given alone is the root of its results; several keep their names. Hidden files, the folder of the
@@ -129,7 +126,7 @@ def search(given: Sequence[Path], output: Path, recursive: bool = False, pattern
         if not path.is_dir():
             found.photos.append((path, PurePosixPath(path.name)))
             continue
-        if output.is_dir() and output.samefile(path):
+        if locations.same(output, path):
             raise InputError(f"-o {output}: is the folder of the photos; choose another, which may lie in it")
         base = PurePosixPath() if len(given) == 1 else PurePosixPath(path.resolve().name)
         _search_folder(path, base, output, recursive, found)
@@ -142,17 +139,17 @@ def search(given: Sequence[Path], output: Path, recursive: bool = False, pattern
     return found
 
 
-def _search_folder(root: Path, base: PurePosixPath, output: Path, recursive: bool, found: Found) -> None:
+def _search_folder(root: Location, base: PurePosixPath, output: Location, recursive: bool, found: Found) -> None:
     def unreadable(error: OSError) -> None:
         found.failed.append((Path(error.filename), reason(error)))
 
-    for folder, names, files in os.walk(root, onerror=unreadable):
+    for folder, names, files in locations.walk(root, unreadable):
         inside = []
         for name in sorted(n for n in names if not n.startswith(".")):
-            path = Path(folder, name)
-            if path.is_symlink():
+            path = folder / name
+            if not is_remote(path) and path.is_symlink():
                 found.skipped.append((path, "a link to a folder is not followed"))
-            elif output.is_dir() and output.samefile(path):
+            elif locations.same(output, path):
                 continue
             elif not recursive:
                 found.skipped.append((path, "a folder; --recursive goes into it"))
@@ -161,21 +158,21 @@ def _search_folder(root: Path, base: PurePosixPath, output: Path, recursive: boo
                 if path.suffix.lower() in pictures.EXTENSIONS:
                     found.skipped.append((path, "a folder, not a photo; what is in it is colorized"))
         names[:] = inside
-        relative = base / PurePosixPath(Path(folder).relative_to(root).as_posix())
+        relative = base / locations.relative(folder, root)
         for name in sorted(f for f in files if not f.startswith(".")):
             if PurePosixPath(name).suffix.lower() in pictures.EXTENSIONS:
-                found.photos.append((Path(folder, name), relative / name))
+                found.photos.append((folder / name, relative / name))
 
 
-def plan(photos: Iterable[tuple[Path, PurePosixPath]], output: Path, naming: Naming, type: str) -> list[Job]:
+def plan(photos: Iterable[tuple[Location, PurePosixPath]], output: Location, naming: Naming, type: str) -> list[Job]:
     """A job for each photo.
 
     Raises:
         InputError: two results would have one name, or a result would replace a photo.
     """
     jobs: list[Job] = []
-    taken: dict[str, Path] = {}
-    sources: dict[str, Path] = {}
+    taken: dict[str, Location] = {}
+    sources: dict[str, Location] = {}
     for source, name in photos:
         target = naming.target(name, type).as_posix()
         if taken.get(target) == source:  # given twice
@@ -188,10 +185,10 @@ def plan(photos: Iterable[tuple[Path, PurePosixPath]], output: Path, naming: Nam
                     "and so would separate folders"
                 )
             taken[result] = source
-        sources[os.path.realpath(source)] = source
+        sources[locations.real(source)] = source
         jobs.append(Job(source, target))
     for result in taken:
-        if (source := sources.get(os.path.realpath(output / result))) is not None:  # type: ignore[assignment]
+        if (source := sources.get(locations.real(output / result))) is not None:
             raise InputError(f"-o {output}: would replace {shown(source)} itself; choose another folder")
     return jobs
 
@@ -207,18 +204,16 @@ class Manifest:
         InputError: it is not one of these, or damaged other than by a crash.
     """
 
-    def __init__(self, output: Path) -> None:
-        self.path = output / MANIFEST
+    def __init__(self, output: Location) -> None:
+        path = output / MANIFEST
         self.run: dict[str, Any] | None = None
         self.records: dict[str, dict[str, Any]] = {}
-        self._lock = threading.Lock()
-        content = self.path.read_bytes() if self.path.exists() else b""
-        self._whole = content.rfind(b"\n") + 1  # a crash may have cut the last line short
-        for number, line in enumerate(content[: self._whole].splitlines(), 1):
+        self._log = locations.log(path, output / WORK / "manifest")
+        for number, line in enumerate(self._log.read().splitlines(), 1):
             try:
                 row = json.loads(line)
                 if row["schema"] != SCHEMA:
-                    raise InputError(f"{self.path}: written by another version (schema {row['schema']})")
+                    raise InputError(f"{path}: written by another version (schema {row['schema']})")
                 if "run" in row:
                     self.run = row["run"]
                 elif row["state"] != "failed" and row["target"]:
@@ -226,22 +221,20 @@ class Manifest:
             except (ValueError, LookupError, TypeError) as error:
                 if isinstance(error, InputError):
                     raise
-                raise InputError(f"{self.path}: line {number} is damaged; repair it, or choose another -o") from error
+                raise InputError(f"{path}: line {number} is damaged; repair it, or choose another -o") from error
 
     def begin(self, run: dict[str, Any]) -> None:
-        """Write the line that begins a run; one that was cut short goes."""
-        with self.path.open("ab") as file:
-            file.truncate(self._whole)
+        """Write the line that begins a run."""
+        self._log.begin()
         self.append(run=run)
 
     def append(self, **row: Any) -> None:
         """Write a line, whole or not at all; from any thread. Raises ``OSError``."""
-        line = json.dumps({"schema": SCHEMA, **row}, allow_nan=False).encode() + b"\n"
-        with self._lock, self.path.open("ab", buffering=0) as file:
-            start = file.seek(0, os.SEEK_END)
-            if file.write(line) != len(line):
-                file.truncate(start)
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
+        self._log.append(json.dumps({"schema": SCHEMA, **row}, allow_nan=False).encode() + b"\n")
+
+    def close(self) -> None:
+        """At the end of a run."""
+        self._log.close()
 
 
 def kept(manifest: Manifest, key: str) -> str:
@@ -268,18 +261,20 @@ def _short(value: Any) -> str:
     return value[:12] if isinstance(value, str) else json.dumps(value)
 
 
-def _identity(path: Path) -> dict[str, Any]:
-    facts = path.stat()
-    return {"sha256": sha256(path), "bytes": facts.st_size, "mtime_ns": facts.st_mtime_ns}
+def _is(path: Location, recorded: dict[str, Any], known: Mapping[Location, Version], later: int = 0) -> bool:
+    """Whether a file is the recorded one: by its size and time; where the time differs, by its hash.
 
-
-def _is(path: Path, recorded: dict[str, Any]) -> bool:
-    """Whether a file is the recorded one: by its size and time; where the time differs, by its hash."""
+    Args:
+        known: what :func:`locations.versions` found of files elsewhere.
+        later: ns by which its time there may be later.
+    """
     try:
-        facts = path.stat()
-        if facts.st_size != recorded["bytes"]:
+        size, modified = known.get(path) or locations.version(path)
+        if size != recorded["bytes"]:
             return False
-        return facts.st_mtime_ns == recorded["mtime_ns"] or sha256(path) == recorded["sha256"]
+        if is_remote(path) and modified and 0 <= modified - recorded["mtime_ns"] <= later:
+            return True
+        return (modified and modified == recorded["mtime_ns"]) or sha256(path) == recorded["sha256"]
     except OSError:
         return False
 
@@ -289,7 +284,7 @@ def _traceback(error: Exception) -> str | None:
     return None if isinstance(error, InputError | InColour | OSError | MemoryError) else traceback.format_exc()
 
 
-def reason(error: BaseException, source: Path | None = None) -> str:
+def reason(error: BaseException, source: Location | None = None) -> str:
     """Why it did not work, in one line and without the photo's path."""
     if isinstance(error, MemoryError):
         return "not enough memory for it"
@@ -304,28 +299,26 @@ def reason(error: BaseException, source: Path | None = None) -> str:
 
 
 @contextmanager
-def locked(output: Path) -> Iterator[None]:
+def locked(output: Location) -> Iterator[None]:
     """Sole use of a folder of results, which is made; what a killed run left there goes.
 
     Raises:
-        InputError: another process has it. (The lock of one that was killed went with it.)
+        InputError: another process has it. (What one that was killed held went with it; elsewhere it takes a while.)
         OSError: it cannot be written.
     """
     work = output / WORK
-    work.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(work / "lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise InputError(
-            f"-o {output}: another process is colorizing into this folder; wait, or choose another"
-        ) from error
-    try:
+    locations.make_folder(work)
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(locations.lock(work / "lock"))
+        except Timeout as error:
+            wait = f"wait (one that was killed counts for {Lease.OVER:.0f} s)" if is_remote(output) else "wait"
+            raise InputError(
+                f"-o {output}: another process is colorizing into this folder; {wait}, or choose another"
+            ) from error
         for left in work.glob("photo-*"):
-            shutil.rmtree(left)
+            locations.remove(left)
         yield
-    finally:
-        lock.release()
 
 
 @dataclass
@@ -393,25 +386,30 @@ class Work:
     disclose: bool = True
     skip_colored: bool = False
 
-    def __call__(self, colorizer: Colorizer, source: Path, parts: dict[str, Path]) -> Outcome:
+    def __call__(self, colorizer: Colorizer, source: Location, parts: dict[str, Location]) -> Outcome:
         """Colorize a photo into ``parts``: ``target``, and what comes beside it."""
         facts: dict[str, Any] = {}
+        source, parts = locations.own(source), {key: locations.own(part) for key, part in parts.items()}
         try:
-            if not stat.S_ISREG(source.stat().st_mode):  # reading a pipe would wait forever
+            if not source.is_file() and source.exists():  # reading a pipe would wait forever
                 raise pictures.Unreadable("not a file")
-            facts["input"] = before = _identity(source)
-            facts |= colorizer.colorize_file(
-                source,
-                settings=self.settings,
-                output=self.how,
-                disclose=self.disclose,
-                skip_colored=self.skip_colored,
-                **parts,
-            )
-            now = source.stat()
-            if (now.st_size, now.st_mtime_ns) != (before["bytes"], before["mtime_ns"]):
-                raise pictures.Unreadable("changed while it was read")
-            return Outcome(facts | {"outputs": {key: _identity(part) for key, part in parts.items()}})
+            before = locations.version(source)
+            with locations.here(source) as photo, locations.written_here(parts) as made:
+                facts["input"] = locations.identity(photo, before)
+                facts |= colorizer.colorize_file(
+                    photo,
+                    settings=self.settings,
+                    output=self.how,
+                    disclose=self.disclose,
+                    skip_colored=self.skip_colored,
+                    **made,
+                )
+                if locations.version(source) != before:
+                    raise pictures.Unreadable("changed while it was read")
+                outputs = {key: locations.identity(part) for key, part in made.items()}
+            for key, part in parts.items():
+                outputs[key]["mtime_ns"] = locations.version(part)[1]
+            return Outcome(facts | {"outputs": outputs})
         except Exception as error:  # noqa: BLE001 (one photo that finds a bug must not cost the other 39,999)
             return Outcome(facts, error, _traceback(error))
 
@@ -433,10 +431,12 @@ class FolderRun:
         InputError: the manifest's recipe is another one, and shall not be overwritten.
     """
 
+    _MOVED = 120 * 10**9  # ns that a result may be younger than its line says, where moving it makes it anew
+
     def __init__(
         self,
         colorizer: Colorizer,
-        output: Path,
+        output: Location,
         manifest: Manifest,
         settings: Settings,
         how: Output,
@@ -445,7 +445,7 @@ class FolderRun:
         skip_colored: bool = False,
         overwrite: bool = False,
         workers: int | None = None,
-        elsewhere: Callable[[Work, Path, dict[str, Path]], Outcome] | None = None,
+        elsewhere: Callable[[Work, Location, dict[str, Location]], Outcome] | None = None,
     ) -> None:
         self.output, self.manifest, self.naming = output, manifest, naming
         self.skip_colored, self.overwrite, self.workers = skip_colored, overwrite, workers or machine.cores()
@@ -466,15 +466,32 @@ class FolderRun:
                 "another -o, or let --overwrite do all of them anew"
             )
         self._stop = threading.Event()
+        self._versions: dict[Location, Version] = {}
 
     def finished(self, job: Job) -> bool:
         """Whether the manifest vouches for a job, and the files are still what it says."""
         record = self.manifest.records.get(job.target)
-        if record is None or not _is(job.source, record["input"]):
+        if record is None or not _is(job.source, record["input"], self._versions):
             return False
         if record["state"] == "skipped":
             return self.skip_colored
-        return record["recipe"] == self.recipe and all(_is(self.output / o["name"], o) for o in record["outputs"])
+        return record["recipe"] == self.recipe and all(
+            self._is_result(self.output / o["name"], o) for o in record["outputs"]
+        )
+
+    def _is_result(self, path: Location, recorded: dict[str, Any]) -> bool:
+        return _is(path, recorded, self._versions, self._MOVED)
+
+    def unfinished(self, jobs: Sequence[Job]) -> list[Job]:
+        """Those that are not :meth:`finished`."""
+        self._versions = locations.versions(path for job in jobs for path in self._recorded(job))
+        with ThreadPoolExecutor(self.workers) as pool:
+            return [job for job, done in zip(jobs, pool.map(self.finished, jobs), strict=True) if not done]
+
+    def _recorded(self, job: Job) -> Iterator[Location]:
+        if (record := self.manifest.records.get(job.target)) is not None:
+            yield job.source
+            yield from (self.output / o["name"] for o in record.get("outputs", ()))
 
     def run(self, jobs: Sequence[Job], found: Found | None = None) -> Summary:
         """Do what is not finished, and tell the rest of ``found``, too.
@@ -494,7 +511,7 @@ class FolderRun:
         cv2.setNumThreads(1)  # the photos are what is done in parallel
         try:
             with _stopping(self._stop, summary), ThreadPoolExecutor(self.workers) as pool:
-                todo = [j for j, done in zip(jobs, pool.map(self.finished, jobs), strict=True) if not done]
+                todo = self.unfinished(jobs)
                 summary.finished, summary.left = len(jobs) - len(todo), len(todo)
                 with _progress(len(todo)) as advance:
                     for future in as_completed([pool.submit(self._attempt, job) for job in todo]):
@@ -508,6 +525,10 @@ class FolderRun:
                         advance()
         finally:
             cv2.setNumThreads(threads)
+        try:
+            self.manifest.close()
+        except OSError as error:
+            summary.stopped = summary.stopped or f"stopped: {reason(error)}"
         summary.seconds = time.perf_counter() - start
         return summary
 
@@ -548,9 +569,10 @@ class FolderRun:
         names = {"target": job.target, **self.naming.beside(job.target)}
         for name in names.values():
             self._check_free(name, job)
-        (self.output / job.target).parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix="photo-", dir=self.output / WORK) as folder:
-            parts = {key: Path(folder, key).with_suffix(PurePosixPath(name).suffix) for key, name in names.items()}
+        output = locations.own(self.output)
+        locations.make_folder((output / job.target).parent)
+        with locations.scratch(output / WORK, "photo-") as folder:
+            parts = {key: folder / f"{key}{PurePosixPath(name).suffix}" for key, name in names.items()}
             outcome = self._work(job.source, parts)
             row |= outcome.facts
             if outcome.error is not None:
@@ -562,15 +584,15 @@ class FolderRun:
             # The line comes first: a result is then never without one, and the rest is seen to be missing.
             self.manifest.append(**row, recipe=self.recipe)
             for key, part in parts.items():
-                part.replace(self.output / names[key])
+                locations.move(part, output / names[key])
         return row
 
     def _check_free(self, name: str, job: Job) -> None:
-        path = self.output / name
-        if self.overwrite or not path.exists() or (path.is_file() and not path.stat().st_size):
+        path = locations.own(self.output / name)
+        if self.overwrite or not path.exists() or (path.is_file() and not locations.version(path)[0]):
             return
         for recorded in self.manifest.records.get(job.target, {}).get("outputs", ()):
-            if recorded["name"] == name and _is(path, recorded):
+            if recorded["name"] == name and self._is_result(path, recorded):
                 return
         raise InputError(f"{path} is there already, and not as this program left it; --overwrite replaces it")
 

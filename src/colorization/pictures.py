@@ -165,9 +165,9 @@ def target_suffix(source: str | os.PathLike[str], type: str = "same") -> str:
     return TYPES[kind][0]
 
 
-def shown(path: str | os.PathLike[str]) -> str:
-    """A path for a message: on one line, whatever its name holds."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in os.fspath(path))
+def shown(path: object) -> str:
+    """A path or URL for a message: on one line, whatever its name holds."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(path))
 
 
 # Reading
