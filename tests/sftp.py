@@ -103,8 +103,10 @@ def serve(folder: Path) -> Iterator[str]:
     """The URL of a server of ``folder``."""
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     with subprocess.Popen([sys.executable, __file__, str(folder)], **pipes) as server:  # type: ignore[call-overload]
-        yield f"sftp://u:secret@127.0.0.1:{server.stdout.readline().strip()}"
-        server.stdin.close()  # it ends with this, or with us
+        try:
+            yield f"sftp://u:secret@127.0.0.1:{server.stdout.readline().strip()}"
+        finally:
+            server.terminate()  # if we die first, its standard input ends and it, too
 
 
 if __name__ == "__main__":

@@ -94,7 +94,7 @@ def test_a_killed_run_goes_on(
     parts = tmp_path / "out" / folder.WORK / "manifest"
     with subprocess.Popen(command, env=environment) as process:
         wait_for(lambda: len(list(parts.glob("*"))) >= 4)
-        # Meanwhile nobody else gets in.
+        process.send_signal(signal.SIGSTOP)  # meanwhile nobody else gets in
         capsys.readouterr()
         assert run(f"{url}/scans", "-o", f"{url}/out") == 2
         assert "another process is colorizing into this folder; wait (one that was killed counts for 90 s)" in (

@@ -192,12 +192,12 @@ import sys
 from colorization.data import packed
 from colorization.data.datamodules import FolderDataModule
 
-encode = packed._encode
+encode = packed.encode
 def slow(photos, facts, index, recipe):
     import time
     time.sleep(0.05)
     return encode(photos, facts, index, recipe)
-packed._encode = slow
+packed.encode = slow
 module = FolderDataModule(sys.argv[1], cache="raw", image_size=32, cache_dir=sys.argv[2])
 module.setup()
 print("packing", flush=True)

@@ -13,6 +13,7 @@ Credentials and endpoints are fsspec's: in the URL, its configuration files or `
 from __future__ import annotations
 
 import errno
+import json
 import os
 import platform
 import secrets
@@ -171,6 +172,16 @@ def identity(path: Location, at: Version | None = None) -> dict[str, Any]:
     return {"sha256": sha256(path), "bytes": size, "mtime_ns": modified}
 
 
+def get(path: Location, copy: Path) -> None:
+    """Copy a file to this machine, by a connection of this thread."""
+    if is_remote(path):
+        with _told():
+            path = own(path)
+            path.fs.get_file(path.path, str(copy))
+    else:
+        shutil.copyfile(path, copy)
+
+
 @contextmanager
 def here(path: Location) -> Iterator[Path]:
     """The file, or a copy of it, on this machine."""
@@ -179,8 +190,7 @@ def here(path: Location) -> Iterator[Path]:
         return
     with tempfile.TemporaryDirectory(prefix="colorize-") as folder:
         copy = Path(folder, path.name)
-        with _told():
-            path.fs.get_file(path.path, str(copy))
+        get(path, copy)
         try:
             yield copy
         except InputError as error:  # which names the copy
@@ -226,6 +236,14 @@ def remove(folder: Location) -> None:
         folder.fs.invalidate_cache(folder.path)
         if folder.exists():  # where folders are but parts of names, an empty one is not
             folder.fs.rm(folder.path, recursive=True)
+
+
+def write_json(path: Location, content: Any) -> None:
+    """Nothing half-written is ever there."""
+    temporary = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
+    with _told():
+        temporary.write_text(json.dumps(content, allow_nan=False) + "\n")
+    move(temporary, path)
 
 
 def move(source: Location, target: Location) -> None:

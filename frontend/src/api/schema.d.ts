@@ -1389,7 +1389,7 @@ export interface components {
              * @description Kind of data; `folder` is your own photographs, `sample` a few that always are there.
              * @enum {string}
              */
-            datamodule?: "cifar10" | "coco" | "folder" | "imagenet-sample" | "sample";
+            datamodule?: "cifar10" | "coco" | "folder" | "imagenet-sample" | "sample" | "shards";
             epochs?: number;
             /** @description Side of the crops, pixels. */
             image_size?: number;

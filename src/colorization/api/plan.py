@@ -191,7 +191,7 @@ def check(config: DictConfig, roots: Sequence[Path]) -> None:
     import torch
 
     from colorization import hydra_main, train
-    from colorization.data.datamodules import FolderDataModule
+    from colorization.data.datamodules import FolderDataModule, ShardsDataModule
 
     train.check(config)
     for key in _FOLDERS:
@@ -202,7 +202,7 @@ def check(config: DictConfig, roots: Sequence[Path]) -> None:
     if isinstance(workers, int) and workers > most:
         raise InputError(f"datamodule.num_workers={workers}: this machine should have at most {most}")
     datamodule = hydra_main.instantiate(config.datamodule)
-    if isinstance(datamodule, FolderDataModule):
+    if isinstance(datamodule, FolderDataModule | ShardsDataModule):
         datamodule.load_splits()
     with torch.device("meta"):
         stage = hydra_main.instantiate(config.model)
@@ -271,9 +271,9 @@ def _check_leaf(key: str, value: Any, config: DictConfig, field: str = "override
 
 
 def _check_takes_data(config: DictConfig) -> None:
-    if not config.datamodule._target_.endswith(".FolderDataModule"):
+    if not config.datamodule._target_.endswith((".FolderDataModule", ".ShardsDataModule")):
         raise invalid("data", f"datamodule={config.datamodule.name} brings its own photographs")
-    if config.datamodule.train_dir or config.datamodule.test_dir:
+    if config.datamodule.get("train_dir") or config.datamodule.get("test_dir"):
         raise invalid("data", "this experiment has folders of its own")
 
 

@@ -16,7 +16,8 @@ from PIL import Image
 from tqdm import tqdm
 
 from colorization.data.datamodules import PhotoDataModule
-from colorization.data.photos import UNREADABLE, ArrayPhotos, PhotoSet, to_rgb8
+from colorization.data.loading import PhotoSet
+from colorization.data.photos import UNREADABLE, ArrayPhotos, to_rgb8
 from colorization.data.splits import split_names
 from colorization.errors import InputError
 from colorization.runs import atomic_path

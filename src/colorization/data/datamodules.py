@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,10 +12,11 @@ import numpy as np
 import pytorch_lightning as pl
 
 from colorization.color import NEAR_GREY
+from colorization.data import shards
 from colorization.data.augment import Augment
-from colorization.data.loading import PhotoDataset, PhotoLoader, auto_workers
+from colorization.data.loading import PhotoDataset, PhotoLoader, PhotoSet, auto_workers
 from colorization.data.packed import PackedPhotos, Recipe, pack
-from colorization.data.photos import ArrayPhotos, Facts, FolderPhotos, PhotoSet
+from colorization.data.photos import ArrayPhotos, Facts, FolderPhotos
 from colorization.data.splits import data_hash, split_names
 from colorization.errors import InputError
 
@@ -91,7 +92,7 @@ class PhotoDataModule(pl.LightningDataModule):
         self.min_colorfulness, self.max_unreadable = min_colorfulness, max_unreadable
         self.crop_scale = (float(smallest), float(largest))
         self.augmentation = {"crop_scale": self.crop_scale, "flip": flip, "damage": damage}
-        self.photos: dict[str, PhotoSet] = {}
+        self.photos: dict[str, Any] = {}  # of the subclass's kind of PhotoSet
         self.scans: dict[str, list[Facts]] = {}  # of all photos, those that are left out, too
         self.facts: dict[str, list[Facts]] = {}
         self.unreadable: list[Facts] = []
@@ -99,7 +100,7 @@ class PhotoDataModule(pl.LightningDataModule):
         self.near_grey: dict[str, int] = {}
         self._loaders: list[PhotoLoader] = []
 
-    def load_splits(self) -> dict[str, PhotoSet]:
+    def load_splits(self) -> Mapping[str, PhotoSet]:
         """The photos of each split, before any is left out. May lack splits that were not asked for."""
         raise NotImplementedError
 
@@ -250,27 +251,30 @@ class FolderDataModule(PhotoDataModule):
         self.cache, self.cache_side = cache, cache_side
         self._packed: dict[tuple[str, bool], PackedPhotos] = {}
 
+    def recipe(self, train: bool) -> Recipe:
+        """What is done to photos that are packed, for training or for evaluation."""
+        return Recipe(self.cache, self.cache_side if train else self.image_size, square=not train)
+
     def fast(self, split: str, train: bool) -> PhotoSet | PackedPhotos:
         """The packed photos: of training the whole folder, so that another seed's split finds it packed, too."""
         if self.cache == "off" or self.cache_dir is None:
             return self.photos[split]
         if (split, train) not in self._packed:
-            root = self._folder(split).root
-            together = [s for s in self.photos if s == split or (train and self._folder(s).root == root)]
-            facts = sorted((f for s in together for f in self.scans[s]), key=lambda f: f.name)
-            photos = FolderPhotos(root, self._folder(split).key, [f.name for f in facts])
-            recipe = Recipe(self.cache, self.cache_side if train else self.image_size, square=not train)
-            packed = pack(photos, facts, recipe, self.cache_dir)
+            root = self.photos[split].root
+            together = [s for s in self.photos if s == split or (train and self.photos[s].root == root)]
+            photos, facts = self.scanned(*together)
+            packed = pack(photos, facts, self.recipe(train), self.cache_dir)
             positions = {name: i for i, name in enumerate(packed.names)}
             self._packed[split, train] = packed.subset(positions[name] for name in self.photos[split].names)
         return self._packed[split, train]
 
-    def _folder(self, split: str) -> FolderPhotos:
-        photos = self.photos[split]
-        assert isinstance(photos, FolderPhotos)
-        return photos
+    def scanned(self, *splits: str) -> tuple[FolderPhotos, list[Facts]]:
+        """All photos of splits of one folder, those that are left out, too, by name."""
+        facts = sorted((f for split in splits for f in self.scans[split]), key=lambda f: f.name)
+        one = self.photos[splits[0]]
+        return FolderPhotos(one.root, one.key, [f.name for f in facts]), facts
 
-    def load_splits(self) -> dict[str, PhotoSet]:
+    def load_splits(self) -> Mapping[str, PhotoSet]:
         if any(self.dirs.values()):
             sets = {
                 s: FolderPhotos(d, f"datamodule.{s}_dir", cache_dir=self.cache_dir) for s, d in self.dirs.items() if d
@@ -285,7 +289,7 @@ class FolderDataModule(PhotoDataModule):
                             f"datamodule.{seen[path]}_dir; the splits must not share photos"
                         )
                     seen[path] = split
-            return dict(sets)
+            return sets
         if not self.data_dir:
             raise InputError("datamodule.data_dir is not set; give a folder of photographs")
         photos = FolderPhotos(self.data_dir, "datamodule.data_dir", cache_dir=self.cache_dir)
@@ -295,6 +299,49 @@ class FolderDataModule(PhotoDataModule):
             )
         parts = split_names(photos.names, self.fractions, self.seed)
         return {s: photos.subset(parts[s]) for s in SPLITS}
+
+
+class ShardsDataModule(PhotoDataModule):
+    """Shards that ``python -m colorization.pack to=...`` wrote, see :mod:`colorization.data.shards`.
+
+    Args:
+        data_dir: their folder: a path, or a URL that fsspec knows.
+        lanes: of each epoch's order; where this is a multiple of the number of processes, each reads its share of the
+            shards alone. Another number is another order.
+        cache_dir: keeps those from elsewhere.
+        cache_gb: what they may take there, about; ``None``: all that is needed.
+        name: what tables call this data; default: as when they were written.
+        others: see :class:`PhotoDataModule`.
+    """
+
+    def __init__(
+        self,
+        data_dir: str | None = None,
+        lanes: int = 8,
+        cache_dir: str = "outputs/cache",
+        cache_gb: float | None = None,
+        name: str | None = None,
+        **others: Any,
+    ) -> None:
+        super().__init__(name or "shards", **others)
+        if not data_dir:
+            raise InputError("datamodule.data_dir is not set; give the folder of the shards, a path or a URL")
+        if not isinstance(lanes, int) or lanes < 1:
+            raise InputError(f"datamodule.lanes={lanes}: should be a whole number, 1 or more")
+        if cache_gb is not None and (not is_number(cache_gb) or cache_gb <= 0):
+            raise InputError(f"datamodule.cache_gb={cache_gb}: should be null or a number above 0")
+        self.data_dir, self.lanes, self.cache_dir, self.named = data_dir, lanes, Path(cache_dir), name
+        self.cache_bytes = None if cache_gb is None else int(cache_gb * 1e9)
+
+    def load_splits(self) -> Mapping[str, PhotoSet]:
+        about, photos = shards.open_shards(self.data_dir, self.lanes, self.cache_dir, self.cache_bytes)
+        if about["image_size"] != self.image_size:
+            raise InputError(
+                f"datamodule.image_size={self.image_size}: the shards in {self.data_dir} are of photos packed for "
+                f"{about['image_size']}; set that, or pack them again"
+            )
+        self.name = self.named or about["name"]
+        return photos
 
 
 class SampleDataModule(PhotoDataModule):
@@ -319,7 +366,7 @@ class SampleDataModule(PhotoDataModule):
             raise InputError(f"datamodule.crops={crops}: should be 1 or more")
         self.crops = crops
 
-    def load_splits(self) -> dict[str, PhotoSet]:
+    def load_splits(self) -> Mapping[str, PhotoSet]:
         sets: dict[str, PhotoSet] = {}
         for split, photos in self.PHOTOS.items():
             names, arrays = [], []

@@ -15,12 +15,14 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from colorization import devices, distributed, machine
 from colorization.data.augment import Augment
 from colorization.data.packed import PackedPhotos
-from colorization.data.photos import UNREADABLE, PhotoSet
+from colorization.data.photos import UNREADABLE, ArrayPhotos, FolderPhotos
+from colorization.data.shards import ShardedPhotos
 from colorization.errors import InputError
 
 log = logging.getLogger(__name__)
 
 Key = tuple[int, int]  # (epoch, position in the photo set)
+PhotoSet = ArrayPhotos | FolderPhotos | ShardedPhotos
 
 
 def auto_workers() -> int:
@@ -50,10 +52,14 @@ class EpochSampler(Sampler[Key]):
         batch: photos a batch, of all processes.
         even: whether each process must have as many photos as the others (in training; then up to one photo less than
             there are processes is left out).
+        shards: makes the order, where the photos come in shards.
     """
 
-    def __init__(self, size: int, shuffle: bool, seed: int, batch: int, even: bool) -> None:
+    def __init__(
+        self, size: int, shuffle: bool, seed: int, batch: int, even: bool, shards: ShardedPhotos | None = None
+    ) -> None:
         self.size, self.shuffle, self.seed, self.batch, self.even = size, shuffle, seed, batch, even
+        self.shards = shards
         self.rank, self.world = distributed.rank() if distributed.together() else 0, distributed.world()
         self.epoch, self.start = 0, 0  # start: of this process's photos, those that are done
 
@@ -69,11 +75,14 @@ class EpochSampler(Sampler[Key]):
         return len(self._share(np.arange(self.size)))
 
     def __iter__(self) -> Iterator[Key]:
-        order = np.arange(self.size)
-        if self.shuffle:
-            np.random.default_rng([self.seed, self.epoch]).shuffle(order)
-        for i in self._share(order)[self.start :]:
-            yield (self.epoch if self.shuffle else 0), int(i)
+        order, rng = np.arange(self.size), np.random.default_rng([self.seed, self.epoch])
+        if self.shuffle and self.shards is not None:
+            order = self.shards.order(rng)
+        elif self.shuffle:
+            rng.shuffle(order)
+        left = self._share(order)[self.start :]
+        for i in self.shards.ahead(left) if self.shards is not None else left.tolist():
+            yield (self.epoch if self.shuffle else 0), i
 
 
 class PhotoDataset(Dataset[Any]):
@@ -112,6 +121,8 @@ class PhotoDataset(Dataset[Any]):
             index = (wanted + step) % len(self)
             try:
                 rgb = self.photos.read(index)
+            except InputError:  # of a whole shard
+                raise
             except UNREADABLE as error:
                 log.warning("skipped %s: %s", self.photos.names[index], error)
                 continue
@@ -165,10 +176,16 @@ class PhotoLoader(DataLoader[Any]):
             raise InputError(f"datamodule.batch_size={batch_size}: cannot be shared out to {world} processes evenly")
         if dataset.replace and len(dataset) < world:
             raise InputError(f"{len(dataset)} photos for training are less than the {world} processes")
+        shards = dataset.photos if isinstance(dataset.photos, ShardedPhotos) else None
+        if shards is not None and shards.lanes % world:
+            log.warning(
+                "each of %d processes reads more than its share of the shards: set datamodule.lanes=%d to a multiple",
+                world, shards.lanes,
+            )  # fmt: skip
         super().__init__(
             dataset,
             batch_size=max(1, batch_size // world),
-            sampler=EpochSampler(len(dataset), shuffle, dataset.seed, batch_size, dataset.replace),
+            sampler=EpochSampler(len(dataset), shuffle, dataset.seed, batch_size, dataset.replace, shards),
             num_workers=num_workers,
             collate_fn=_as_it_is,
             pin_memory=pin_memory,

@@ -80,6 +80,14 @@ class Recipe:
         return height * width * 3 if self.format == "raw" else int(height * width * JPEG_BITS / 8)
 
 
+def settled(recipe: Recipe, facts: Sequence[Facts]) -> Recipe:
+    """The recipe with what ``auto`` means for these photos: raw up to 32 GB, else jpeg."""
+    if recipe.format != "auto":
+        return recipe
+    raw = replace(recipe, format="raw")
+    return raw if sum(raw.bytes(f) for f in facts if f.error is None) <= RAW_LIMIT else replace(recipe, format="jpeg")
+
+
 class PackedPhotos:
     """The photos of a pack; see :func:`pack`. What a worker process gets of it is the path, not the pixels."""
 
@@ -141,16 +149,13 @@ def pack(photos: FolderPhotos, facts: Sequence[Facts], recipe: Recipe, cache_dir
     Args:
         photos: photos of a folder.
         facts: what the scan found out about each of them; the unreadable ones are not packed.
-        recipe: format ``auto`` is raw up to 32 GB, else jpeg.
+        recipe: see also :func:`settled`.
         cache_dir: where packs are kept.
 
     Raises:
         InputError: the disk has no room, or a photo has changed since the scan.
     """
-    if recipe.format == "auto":
-        raw = replace(recipe, format="raw")
-        size = sum(raw.bytes(f) for f in facts if f.error is None)
-        recipe = raw if size <= RAW_LIMIT else replace(recipe, format="jpeg")
+    recipe = settled(recipe, facts)
     content = [SCHEMA, asdict(recipe), [(f.name, f.digest) for f in facts]]
     folder = cache_dir / f"packed-{hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]}"
     if folder.is_dir():
@@ -204,7 +209,7 @@ def _build(photos: FolderPhotos, facts: Sequence[Facts], recipe: Recipe, folder:
                 )
             rows, offset = [], 0
             with (temporary / "photos.bin").open("wb") as file:
-                done = _in_order(lambda i: _encode(photos, facts[i], i, recipe), chosen)
+                done = in_order(lambda i: encode(photos, facts[i], i, recipe), chosen)
                 progress = tqdm(done, f"packing {photos.root}", len(chosen), unit="photo", disable=None, delay=2)
                 for i, (content, shape) in zip(chosen, progress, strict=True):
                     file.write(content)
@@ -227,14 +232,15 @@ def _build(photos: FolderPhotos, facts: Sequence[Facts], recipe: Recipe, folder:
         raise
 
 
-def _in_order(task: Callable[[int], Any], indices: Sequence[int], ahead: int = 256) -> Iterator[Any]:
+def in_order(task: Callable[[int], Any], indices: Sequence[int], ahead: int = 256) -> Iterator[Any]:
     """The results of the task for each index on all cores, in order, with at most ``ahead`` of them waiting."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for start in range(0, len(indices), ahead):
             yield from pool.map(task, indices[start : start + ahead])
 
 
-def _encode(photos: FolderPhotos, facts: Facts, index: int, recipe: Recipe) -> tuple[bytes, tuple[int, int]]:
+def encode(photos: FolderPhotos, facts: Facts, index: int, recipe: Recipe) -> tuple[bytes, tuple[int, int]]:
+    """A photo as it is packed, and its height and width. Raises ``InputError`` if it has changed since the scan."""
     try:
         rgb, digest = photos.read_with_digest(index)
     except UNREADABLE as error:

@@ -217,6 +217,3 @@ class FolderPhotos:
 def _facts_of_json(row: dict[str, Any]) -> Facts:
     values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in row.items() if k != "stamp"}
     return Facts(**values)
-
-
-PhotoSet = ArrayPhotos | FolderPhotos

@@ -56,6 +56,10 @@ export const DATA: Record<Given<'datamodule'>, { label: string; hint: string }> 
     label: 'ImageNet sample',
     hint: 'One photo of each of 1,000 classes, in `data/imagenet-sample` of the server.',
   },
+  shards: {
+    label: 'Shards',
+    hint: 'A folder below a data root that `python -m colorization.pack to=...` wrote.',
+  },
 }
 export const SCHEDULES = [
   { value: 'linear_decay', label: 'Constant, then falling' },
@@ -68,7 +72,7 @@ export const ACCELERATORS: Record<Given<'accelerator'>, string> = {
   cuda: 'NVIDIA GPU',
   mps: 'Apple GPU',
 }
-const TAKES_FOLDER = ['folder', 'coco']
+const TAKES_FOLDER = ['folder', 'coco', 'shards']
 export const takesFolder = (datamodule: string) => TAKES_FOLDER.includes(datamodule)
 
 /** Field -> key of the config tree, as the server has it; the last two go as overrides. */

@@ -1,0 +1,390 @@
+"""Packed photos in shards, anywhere that fsspec gets to: for data that no single disk holds, or many machines share.
+
+``python -m colorization.pack to=s3://bucket/imagenet datamodule.data_dir=photos`` writes them, ``datamodule=shards
+datamodule.data_dir=s3://bucket/imagenet`` trains on them. A folder holds
+
+- ``shards.json``, written last: the recipe, and what each split has;
+- for each split ``00000.bin``, ...: photos packed as in :mod:`colorization.data.packed`, one after the other, in an
+  order by the hash of their names, so that a shard is a sample of the whole; and for each of them ``00000.npz``: what
+  is known of its photos;
+- ``index.npz``: those of all shards, joined.
+
+Shards are fetched whole, when they are needed or a little before, into a folder of this machine, which all processes
+here share and which can be kept below a size.
+
+The order of an epoch is made of a number of lanes through the shards, which take turns photo by photo. Of P processes
+that train together each has every P-th photo of the order (:class:`colorization.data.loading.EpochSampler`), which is
+every P-th lane where P divides their number: it reads its share of the shards and no others. The order does not depend
+on P, so the batches are the same however many processes there are, and a stopped run goes on with another number of
+them. (MosaicML's streaming calls the lanes canonical nodes.)
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import logging
+import os
+import zlib
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from filelock import FileLock
+from tqdm import tqdm
+
+from colorization import locations
+from colorization.data.packed import Recipe, encode, in_order, settled
+from colorization.data.photos import Facts, FolderPhotos
+from colorization.errors import InputError
+from colorization.locations import Location
+from colorization.runs import atomic_path
+
+log = logging.getLogger(__name__)
+
+SCHEMA = 1
+MIXED = 2  # shards of a lane whose photos are shuffled together
+SHARD_BYTES = 64 << 20
+_FETCHING = 4  # shards at a time, ahead of their use
+_MAPPED = 128  # shards that a process keeps open
+
+
+_COLUMNS: dict[str, Any] = {
+    "shard": np.int32, "offset": np.int64, "length": np.int64, "height": np.int32, "width": np.int32,
+    "crc32": np.uint32, "bytes": np.int64, "original_height": np.int32, "original_width": np.int32,
+    "colorfulness": np.float64, "mean_a": np.float64, "mean_b": np.float64, "digest": "S32",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Index:
+    """What is known of packed photos: an array of N for each column, and N names."""
+
+    names: list[str]
+    columns: dict[str, np.ndarray]
+
+    @classmethod
+    def of_rows(cls, rows: Sequence[dict[str, Any]]) -> Index:
+        """From a dict a photo."""
+        columns = {key: np.array([row[key] for row in rows], kind) for key, kind in _COLUMNS.items()}
+        return cls([row["name"] for row in rows], columns)
+
+    @classmethod
+    def of_bytes(cls, content: bytes) -> Index:
+        """From the content of a file."""
+        with np.load(io.BytesIO(content), allow_pickle=False) as file:
+            columns = {key: file[key] for key in _COLUMNS}
+            return cls(json.loads(file["names"].tobytes()), columns)
+
+    @classmethod
+    def joined(cls, parts: Sequence[Index]) -> Index:
+        """All photos of several."""
+        columns = {key: np.concatenate([part.columns[key] for part in parts]) for key in _COLUMNS}
+        return cls([name for part in parts for name in part.names], columns)
+
+    def to_bytes(self) -> bytes:
+        """The content of its file."""
+        file = io.BytesIO()
+        content: dict[str, Any] = {"names": np.frombuffer(json.dumps(self.names).encode(), np.uint8), **self.columns}
+        np.savez_compressed(file, **content)
+        return file.getvalue()
+
+    def facts(self) -> list[Facts]:
+        """Of each photo."""
+        c = self.columns
+        return [
+            Facts(
+                name,
+                int(c["bytes"][i]),
+                float(c["colorfulness"][i]),
+                (float(c["mean_a"][i]), float(c["mean_b"][i])),
+                size=(int(c["original_height"][i]), int(c["original_width"][i])),
+                digest=c["digest"][i].decode(),
+            )
+            for i, name in enumerate(self.names)
+        ]
+
+
+class ShardedPhotos:
+    """The photos of one split; what a worker process gets of it are places, not pixels.
+
+    Args:
+        folder: of the split's shards.
+        recipe: what was done to the photos.
+        index: of the photos.
+        lanes: of an epoch's order.
+        cache_dir: where shards from elsewhere are kept; those of this machine are read where they are.
+        cache_bytes: what they may take there, about; ``None``: no bound.
+        chosen: positions of these photos in the index; default all.
+    """
+
+    def __init__(
+        self,
+        folder: Location,
+        recipe: Recipe,
+        index: Index,
+        lanes: int,
+        cache_dir: Path,
+        cache_bytes: int | None = None,
+        chosen: np.ndarray | None = None,
+    ) -> None:
+        self.folder, self.recipe, self.index = folder, recipe, index
+        self.lanes, self.cache_dir, self.cache_bytes = lanes, cache_dir, cache_bytes
+        self._chosen = np.arange(len(index.names)) if chosen is None else chosen
+        self.names = [index.names[i] for i in self._chosen]
+        self._places = np.stack(
+            [index.columns[k][self._chosen] for k in ("shard", "offset", "length", "height", "width")], 1
+        ).astype(np.int64)
+        self._maps: OrderedDict[int, np.ndarray] = OrderedDict()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_maps": OrderedDict()}
+
+    def scan(self) -> list[Facts]:
+        """The facts of every photo, in order, as they were packed."""
+        facts = self.index.facts()
+        return [facts[i] for i in self._chosen]
+
+    def subset(self, indices: Iterable[int]) -> ShardedPhotos:
+        """The photos at these positions."""
+        chosen = self._chosen[list(indices)]
+        return ShardedPhotos(self.folder, self.recipe, self.index, self.lanes, self.cache_dir, self.cache_bytes, chosen)
+
+    def read(self, index: int) -> np.ndarray:
+        """Photo ``index`` as (H, W, 3) uint8. Raises ``InputError`` if its shard cannot be had."""
+        shard, offset, length, height, width = self._places[index].tolist()
+        content = self._map(shard)[offset : offset + length]
+        if self.recipe.format == "raw":
+            return content.reshape(height, width, 3)
+        bgr = cv2.imdecode(content, cv2.IMREAD_COLOR)
+        assert bgr is not None
+        return cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
+
+    def order(self, rng: np.random.Generator) -> np.ndarray:
+        """The positions in an order for an epoch, see above."""
+        shards = self._places[:, 0]
+        by_shard = np.argsort(shards, kind="stable")
+        groups = np.split(by_shard, np.flatnonzero(np.diff(shards[by_shard])) + 1)
+        for group in groups:
+            rng.shuffle(group)
+        rng.shuffle(groups)
+        photos = np.concatenate(groups)
+        result = np.empty_like(photos)
+        reach, start = MIXED * self._shard_length(), 0
+        for lane in range(self.lanes):
+            run = photos[start : start + len(photos[lane :: self.lanes])]
+            start += len(run)
+            # Each photo goes back by up to some shards' length: an epoch begins with the first shard alone.
+            result[lane :: self.lanes] = run[np.argsort(np.arange(len(run)) + rng.uniform(0, reach, len(run)))]
+        return result
+
+    def _shard_length(self) -> int:
+        """Photos in a shard, about."""
+        return len(self.names) // max(1, len(np.unique(self._places[:, 0]))) + 1
+
+    def ahead(self, order: np.ndarray) -> Iterator[int]:
+        """The positions, one by one, while the shards of those that come soon are fetched by other threads."""
+        if not locations.is_remote(self.folder):
+            yield from order.tolist()
+            return
+        shards = self._places[order, 0]
+        reach = self._shard_length() * self.lanes  # the next shard of each lane is on its way
+        asked: dict[int, Future[Any]] = {}
+        pool = ThreadPoolExecutor(_FETCHING, "fetch")
+        try:
+            for position, index in enumerate(order.tolist()):
+                if position % 64 == 0:
+                    for shard in dict.fromkeys(shards[position : position + reach].tolist()):
+                        if shard not in asked or asked[shard].done():
+                            asked[shard] = pool.submit(self._fetch, shard)
+                yield index
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    def _map(self, shard: int) -> np.ndarray:
+        if shard not in self._maps:
+            file = self._fetch(shard)
+            self._maps[shard] = np.memmap(file, np.uint8, "r")
+            if len(self._maps) > _MAPPED:
+                self._maps.popitem(last=False)
+        self._maps.move_to_end(shard)
+        return self._maps[shard]
+
+    def _fetch(self, shard: int) -> Path:
+        """The file of a shard on this machine. Several threads and processes may ask for it at once."""
+        name = f"{shard:05d}.bin"
+        if not locations.is_remote(self.folder):
+            return self.folder / name
+        file = self.cache_dir / name
+        if not self._touch(file):
+            self.cache_dir.mkdir(parents=True, exist_ok=True)
+            with FileLock(file.with_suffix(".lock")):
+                if not self._touch(file):
+                    try:
+                        with atomic_path(file) as temporary:
+                            locations.get(self.folder / name, temporary)
+                            self._check(shard, np.fromfile(temporary, np.uint8))
+                    except OSError as error:
+                        raise InputError(
+                            f"{self.folder / name}: cannot be fetched ({error.strerror or error})"
+                        ) from error
+                    self._make_room(file)
+        return file
+
+    def _check(self, shard: int, content: np.ndarray) -> None:
+        c = self.index.columns
+        photos = np.flatnonzero(c["shard"] == shard)
+        for offset, length, crc in zip(*(c[k][photos].tolist() for k in ("offset", "length", "crc32")), strict=True):
+            if zlib.crc32(content[offset : offset + length].data) != crc:
+                raise OSError("is damaged")
+
+    def _touch(self, file: Path) -> bool:
+        """Whether it is there; the ones that were used the longest time ago go first."""
+        try:
+            os.utime(file)
+        except FileNotFoundError:
+            return False
+        return True
+
+    def _make_room(self, new: Path) -> None:
+        if self.cache_bytes is None:
+            return
+        with FileLock(self.cache_dir / "room.lock"):
+            there = sorted((f.stat().st_mtime_ns, f.stat().st_size, f) for f in self.cache_dir.glob("[0-9]*.bin"))
+            used = sum(size for _, size, _ in there)
+            for _, size, file in there:
+                if used <= self.cache_bytes:
+                    break
+                if file != new:
+                    file.unlink()  # whoever has it open still can read it
+                    used -= size
+
+
+def open_shards(
+    location: str, lanes: int, cache_dir: Path, cache_bytes: int | None = None
+) -> tuple[dict[str, Any], dict[str, ShardedPhotos]]:
+    """What ``shards.json`` says, and the photos of each split.
+
+    Args:
+        location: path or URL.
+        lanes, cache_dir, cache_bytes: see :class:`ShardedPhotos`.
+
+    Raises:
+        InputError: there are none, or they cannot be reached or read.
+    """
+    folder = locations.location(location)
+    try:
+        if not (folder / "shards.json").exists():
+            raise InputError(
+                f"datamodule.data_dir={folder}: no shards there; python -m colorization.pack to=... writes them"
+            )
+        about = json.loads((folder / "shards.json").read_text())
+        if about["schema"] != SCHEMA:
+            raise InputError(f"datamodule.data_dir={folder}: written by another version (schema {about['schema']})")
+        photos = {}
+        for split, known in about["splits"].items():
+            content = (folder / split / "index.npz").read_bytes()
+            digest = hashlib.sha256(content).hexdigest()
+            if digest != known["index"]:
+                raise InputError(
+                    f"datamodule.data_dir={folder}: {split}/index.npz is not the one that was written last"
+                )
+            photos[split] = ShardedPhotos(
+                folder / split,
+                Recipe(**known["recipe"]),
+                Index.of_bytes(content),
+                lanes,
+                cache_dir / f"shards-{digest[:16]}",
+                cache_bytes,
+            )
+            used = lanes * (MIXED + 2) * known["bytes"] / max(1, known["shards"])
+            if locations.is_remote(folder) and cache_bytes is not None and cache_bytes < min(used, known["bytes"]):
+                log.warning(
+                    "datamodule.cache_gb=%.3g: %d lanes use %.3g GB of shards at a time and fetch them again and again",
+                    cache_bytes / 1e9, lanes, used / 1e9,
+                )  # fmt: skip
+    except OSError as error:
+        raise InputError(f"datamodule.data_dir={folder}: {error.strerror or error}") from error
+    return about, photos
+
+
+def write(
+    photos: FolderPhotos, facts: Sequence[Facts], recipe: Recipe, folder: Location, shard_bytes: int = SHARD_BYTES
+) -> dict[str, Any]:
+    """Write the shards of a split; those that are there from a run that was stopped are kept.
+
+    Args:
+        photos, facts: as for :func:`colorization.data.packed.pack`.
+        recipe: as there.
+        folder: for this split.
+        shard_bytes: a shard ends with the photo that reaches these.
+
+    Returns:
+        The split's entry in ``shards.json``.
+
+    Raises:
+        InputError: a photo has changed since the scan.
+        OSError: the folder cannot be written.
+    """
+    recipe = settled(recipe, facts)
+    chosen = [i for i, f in enumerate(facts) if f.error is None]
+    chosen.sort(key=lambda i: hashlib.sha256(facts[i].name.encode()).digest())
+    wanted = json.dumps([SCHEMA, asdict(recipe), shard_bytes, [(facts[i].name, facts[i].digest) for i in chosen]])
+    mark = folder / f"{hashlib.sha256(wanted.encode()).hexdigest()[:16]}.mark"  # what the parts there belong to
+    parts: list[Index] = []
+    locations.make_folder(folder)
+    if mark.exists():
+        while (part := folder / f"{len(parts):05d}.npz").exists():
+            parts.append(Index.of_bytes(part.read_bytes()))
+    else:
+        for other in [*folder.glob("*.mark"), *folder.glob("*.npz"), *folder.glob("*.bin")]:
+            other.unlink()
+        mark.write_bytes(b"\0")
+    left = chosen[sum(len(part.names) for part in parts) :]
+    done = in_order(lambda i: encode(photos, facts[i], i, recipe), left)
+    progress = tqdm(done, f"packing {photos.root}", len(left), unit="photo", disable=None, delay=2)
+    rows: list[dict[str, Any]] = []
+    content = bytearray()
+
+    def finish() -> None:
+        name = f"{len(parts):05d}"
+        (folder / f"{name}.bin").write_bytes(bytes(content))
+        parts.append(Index.of_rows(rows))
+        (folder / f"{name}.npz").write_bytes(parts[-1].to_bytes())  # after the photos: a part says that they are there
+        rows.clear()
+        content.clear()
+
+    for i, (photo, (height, width)) in zip(left, progress, strict=True):
+        f = facts[i]
+        assert f.size is not None and f.mean_ab is not None
+        rows.append({
+            "name": f.name, "shard": len(parts), "offset": len(content), "length": len(photo), "height": height,
+            "width": width, "crc32": zlib.crc32(photo), "bytes": f.bytes, "original_height": f.size[0],
+            "original_width": f.size[1], "colorfulness": f.colorfulness, "mean_a": f.mean_ab[0],
+            "mean_b": f.mean_ab[1], "digest": f.digest,
+        })  # fmt: skip
+        content += photo
+        if len(content) >= shard_bytes:
+            finish()
+    if rows:
+        finish()
+    return write_index(folder, Index.joined(parts), recipe)
+
+
+def write_index(folder: Location, index: Index, recipe: Recipe) -> dict[str, Any]:
+    """Write the index of a split's shards; returns its entry in ``shards.json``."""
+    content = index.to_bytes()
+    (folder / "index.npz").write_bytes(content)
+    return {
+        "photos": len(index.names),
+        "shards": int(index.columns["shard"].max(initial=-1)) + 1,
+        "bytes": int(index.columns["length"].sum()),
+        "recipe": asdict(recipe),
+        "index": hashlib.sha256(content).hexdigest(),
+    }
