@@ -9,7 +9,7 @@ CHROMIUM := $(shell command -v chromium)
 WEB := src/colorization/web/index.html
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test test-web test-browser web client lint format train eval serve data tensorboard bench bench-data bench-train bench-infer bench-colorize bench-eval bench-api bench-cluster bench-memory bench-accelerator wheel archive container clean
+.PHONY: help install quickstart test test-web test-browser web client lint format train eval serve data tensorboard bench bench-data bench-train bench-infer bench-colorize bench-eval bench-api bench-shards bench-cluster bench-scale bench-memory bench-accelerator scale wheel archive container clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -84,7 +84,7 @@ tensorboard: $(INSTALLED) ## curves of all runs
 
 bench: bench-data bench-infer bench-colorize bench-eval bench-api bench-train ## every benchmark against the plain way, see benchmarks/README.md
 
-bench-data bench-train bench-infer bench-colorize bench-eval bench-api bench-cluster bench-memory: bench-%: $(INSTALLED) # one of them
+bench-data bench-train bench-infer bench-colorize bench-eval bench-api bench-shards bench-cluster bench-scale bench-memory: bench-%: $(INSTALLED) # one of them
 	$(BIN)/python benchmarks/bench_$*.py --save $(ARGS)
 
 # Each stage for half a minute in each setting.
@@ -92,6 +92,9 @@ bench-accelerator: $(INSTALLED)
 	for setting in "32-true accelerator.channels_last=false" 32-true bf16-mixed "bf16-mixed accelerator.compile=true"; do \
 	  $(BIN)/python benchmarks/bench_train.py --save --device cuda --seconds 30 --overrides "trainer.precision=$$setting" $(ARGS) || exit; \
 	done
+
+scale: $(INSTALLED) ## what more machines would do, computed from what bench-scale has measured: docs/scale.md
+	$(BIN)/python benchmarks/scale.py
 
 study-%: $(INSTALLED) # repeat a study of experiments/: DATA=<folder with its data>
 	PYTHON=$(abspath $(BIN)/python) OUT=$(OUT) experiments/$*/run.sh $(DATA) $(ARGS)

@@ -32,7 +32,7 @@ _SCAN_SCHEMA = 2
 _SCAN_SIDE = 128  # pictures are reduced to about this before their colour statistics are taken
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)  # there may be millions of them
 class Facts:
     """What the scan found out about one photo.
 

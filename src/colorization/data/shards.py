@@ -97,17 +97,11 @@ class Index:
 
     def facts(self) -> list[Facts]:
         """Of each photo."""
-        c = self.columns
+        keys = ("bytes", "colorfulness", "mean_a", "mean_b", "original_height", "original_width", "digest")
+        rows = zip(self.names, *(self.columns[key].tolist() for key in keys), strict=True)
         return [
-            Facts(
-                name,
-                int(c["bytes"][i]),
-                float(c["colorfulness"][i]),
-                (float(c["mean_a"][i]), float(c["mean_b"][i])),
-                size=(int(c["original_height"][i]), int(c["original_width"][i])),
-                digest=c["digest"][i].decode(),
-            )
-            for i, name in enumerate(self.names)
+            Facts(name, size, colorfulness, (a, b), None, (height, width), digest.decode())
+            for name, size, colorfulness, a, b, height, width, digest in rows
         ]
 
 

@@ -248,7 +248,7 @@ class ColorizationStage(pl.LightningModule):
         values = metrics.compute()
         values["delta_e2000_cf"] = values["delta_e2000"] + values["delta_colorfulness"]
         for name, value in values.items():
-            self.log(f"{split}/{name}", value, prog_bar=name == "delta_e2000", sync_dist=distributed.together())
+            self.log(f"{split}/{name}", value, prog_bar=name == "delta_e2000", sync_dist=True)
         metrics.reset()
 
     def describe(self) -> dict[str, Any]:

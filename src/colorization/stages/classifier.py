@@ -65,4 +65,4 @@ class ClassifierStage(RegressionStage):
         loss, error, photos = sum(distributed.gather(self._sums))
         self._sums = torch.zeros(3, dtype=torch.float64)
         for name, value in (("loss", loss), ("error", error)):
-            self.log(f"{split}/{name}", (value / photos).float(), sync_dist=distributed.together())
+            self.log(f"{split}/{name}", (value / photos).float(), sync_dist=True)
