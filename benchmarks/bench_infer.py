@@ -19,7 +19,7 @@ import torch
 from common import arguments, interleaved
 from reference import plain_network
 
-from colorization import backends, checkpoint, descriptions
+from colorization import backends, checkpoint, descriptions, machine
 from colorization.errors import InputError
 from colorization.inference import find_weights
 from colorization.networks.unet import UNet
@@ -31,7 +31,7 @@ def bench(rounds: int = 5) -> dict[str, Any]:
     """``{"rows": [{"network", "photos", "plain", <backend>: photos/s, "best ratio"}], ...}``"""
     rows = []
     with tempfile.TemporaryDirectory() as scratch:
-        os.environ[backends.CACHE_VARIABLE] = scratch
+        os.environ[machine.CACHE_VARIABLE] = scratch
         full = Path(scratch) / "full.safetensors"
         checkpoint.save_weights(full, UNet(), descriptions.describe("unet", FULL, {}))
         for name, path, works in (

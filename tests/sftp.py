@@ -15,7 +15,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import fsspec.config
 import paramiko
+import pytest
 
 
 class _Anyone(paramiko.ServerInterface):
@@ -104,7 +106,10 @@ def serve(folder: Path) -> Iterator[str]:
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     with subprocess.Popen([sys.executable, __file__, str(folder)], **pipes) as server:  # type: ignore[call-overload]
         try:
-            yield f"sftp://u:secret@127.0.0.1:{server.stdout.readline().strip()}"
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setenv("FSSPEC_SFTP_PASSWORD", "secret")  # of processes that are started now
+                patch.setitem(fsspec.config.conf, "sftp", {"password": "secret"})
+                yield f"sftp://u@127.0.0.1:{server.stdout.readline().strip()}"
         finally:
             server.terminate()  # if we die first, its standard input ends and it, too
 

@@ -20,18 +20,21 @@ for resnet in trained random; do
   train cifar10-fusion-$resnet experiment=cifar10/fusion init_weights=cifar10-fusion-unet-$resnet $cifar
 done
 
-runs="cifar10-baseline-42 cifar10-baseline-43 cifar10-baseline-44 cifar10-unet-42 cifar10-unet-43 cifar10-unet-44
-  cifar10-gan cifar10-fusion-unet-random cifar10-fusion-unet-trained cifar10-fusion-random cifar10-fusion-trained"
-rows=$(for run in $runs; do printf '%s: %s, ' "$(echo "${run#cifar10-}" | tr - ' ')" "$run"; done)
+rows() { # name: run, of each seed or ResNet
+  for row in "$@"; do printf '%s: cifar10-%s, ' "$(echo "$row" | tr - ' ')" "$row"; done
+}
 on_test="datamodule=cifar10 $cifar datamodule.batch_size=256"
 shown="columns=[psnr,delta_e2000,colorfulness,delta_colorfulness,mae,accuracy_2,accuracy_5]"
-evaluate test "{${rows%, }}" $on_test $shown strips=64
-evaluate ensemble "[cifar10-unet-42,cifar10-unet-43,cifar10-unet-44,cifar10-gan,cifar10-fusion-trained]" \
+evaluate stages "{baseline: cifar10-baseline-42, unet: cifar10-unet-42, gan: cifar10-gan,
+  fusion unet: cifar10-fusion-unet-trained, fusion: cifar10-fusion-trained}" $on_test $shown strips=64
+evaluate ensemble "[cifar10-unet-42,cifar10-gan,cifar10-fusion-unet-trained,cifar10-fusion-trained]" \
   $on_test $shown ensemble=mean
+evaluate resnets "{$(rows fusion-unet-trained fusion-unet-random fusion-trained fusion-random)}" $on_test $shown
+evaluate seeds "{$(rows baseline-42 baseline-43 baseline-44 unet-42 unet-43 unet-44)}" $on_test $shown
 
 # Whether the epoch that the criterion chose beats the last one, on photos that it has not seen.
 for stage in gan fusion-trained; do
   checkpoints=$out/runs/cifar10-$stage/checkpoints
   evaluate best-last-$stage "{best: '$checkpoints/best.ckpt', last: '$checkpoints/last.ckpt'}" $on_test $shown
 done
-conclude $runs cifar10-resnet18
+conclude $(cd "$out/runs" && ls -d cifar10-*)

@@ -24,7 +24,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-import platformdirs
 
 from colorization import descriptions, machine, runs
 from colorization.errors import InputError
@@ -32,7 +31,6 @@ from colorization.errors import InputError
 log = logging.getLogger(__name__)
 
 NAMES = ("torch", "onnx", "openvino", "openvino-bf16")
-CACHE_VARIABLE = "COLORIZATION_CACHE"
 MEASURED_SECONDS = 0.4  # on each backend
 
 
@@ -222,12 +220,6 @@ def _identity(facts: Mapping[str, str], path: Path) -> tuple[dict[str, Any], str
     return description, facts[descriptions.SOURCE]
 
 
-def cache_dir() -> Path:
-    """Where twins and measurements are kept: ``$COLORIZATION_CACHE``, else where the system keeps a user's caches."""
-    given = os.environ.get(CACHE_VARIABLE)
-    return Path(given) if given else platformdirs.user_cache_path("lab-colorization", appauthor=False)
-
-
 def twin(path: Path) -> Path:
     """The ONNX model of a weights file: beside it, or in the cache, into which it is exported on first use.
 
@@ -236,7 +228,7 @@ def twin(path: Path) -> Path:
         InputError: the weights cannot be used.
     """
     digest = runs.sha256(path)
-    cached = cache_dir() / "onnx" / f"{digest}.onnx"
+    cached = machine.cache_dir() / "onnx" / f"{digest}.onnx"
     for candidate in (path.with_suffix(".onnx"), cached):
         if os.access(candidate, os.R_OK):  # a cache that is not for this user counts as empty
             facts = _onnx_session(candidate, 1, optimize=False).get_modelmeta().custom_metadata_map
@@ -338,7 +330,7 @@ def _fastest(path: Path, model: Path, threads: int | None, measure: bool) -> str
         "threads": threads,
     }
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
-    file = cache_dir() / "fastest" / f"{digest[:32]}.json"
+    file = machine.cache_dir() / "fastest" / f"{digest[:32]}.json"
     try:
         seconds = json.loads(file.read_text(encoding="utf-8"))["seconds"]
     except (OSError, ValueError):  # none, or not to be read

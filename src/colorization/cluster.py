@@ -41,7 +41,8 @@ def connect(asked_by: str, **options: Any) -> ModuleType:
         if host and port.isdecimal():  # Ray itself would try for minutes
             socket.create_connection((host, int(port)), timeout=5).close()
         if not ray.is_initialized():
-            ray.init(**{"include_dashboard": False, **options})
+            credentials = {k: v for k, v in os.environ.items() if k.startswith("FSSPEC_")}
+            ray.init(**{"include_dashboard": False, "runtime_env": {"env_vars": credentials}, **options})
     except (OSError, RuntimeError, ValueError, TypeError) as error:
         where = address or "this machine"
         raise InputError(f"{asked_by}: no Ray cluster answers at {where} ({str(error).splitlines()[0]})") from error

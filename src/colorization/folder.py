@@ -141,7 +141,7 @@ def search(given: Sequence[Location], output: Location, recursive: bool = False,
 
 def _search_folder(root: Location, base: PurePosixPath, output: Location, recursive: bool, found: Found) -> None:
     def unreadable(error: OSError) -> None:
-        found.failed.append((Path(error.filename), reason(error)))
+        found.failed.append((Path(error.filename) if error.filename else root, reason(error)))
 
     for folder, names, files in locations.walk(root, unreadable):
         inside = []

@@ -7,7 +7,8 @@ A :data:`Location` is a ``pathlib.Path``, or elsewhere a ``upath.UPath`` of the 
 - there are no locks, only a file that says who has a folder, see :func:`lock`
 - some connections are of one thread alone, see :func:`own`
 
-Credentials and endpoints are fsspec's: in the URL, its configuration files or ``FSSPEC_...`` variables.
+Credentials and endpoints are fsspec's: in its configuration files or ``FSSPEC_...`` variables. Not in the URL, which
+runs and manifests keep.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ import os
 import platform
 import secrets
 import shutil
+import signal
+import sys
 import tempfile
 import threading
 import time
@@ -37,6 +40,7 @@ Location = Any  # Path | UPath, which is an optional dependency
 Version = tuple[int, int]  # bytes, and time of the last change in ns: 0 where it is not known
 
 _making = threading.Lock()
+_made: set[str] = set()  # folders elsewhere: to look again for each photo would keep all threads waiting
 
 
 def location(text: str) -> Location:
@@ -47,6 +51,12 @@ def location(text: str) -> Location:
     """
     if "://" not in text:
         return Path(text)
+    protocol, _, rest = text.partition("://")
+    if ":" in rest.partition("/")[0].rpartition("@")[0]:
+        raise InputError(
+            f"{_public(text)}: a password in a URL would be kept by runs and manifests; give it by fsspec's "
+            f"configuration, such as FSSPEC_{protocol.upper()}_PASSWORD"
+        )
     try:
         from upath import UPath
     except ImportError as error:
@@ -57,6 +67,14 @@ def location(text: str) -> Location:
     except Exception as error:  # each protocol has its own
         raise InputError(f"{_public(text)}: cannot be reached ({_line(error)})") from error
     return Path(path.path) if path.protocol in ("", "file", "local") else path
+
+
+def public(path: Location) -> str:
+    """What a message calls it: with its host, without a user."""
+    if not is_remote(path):
+        return shown(path)
+    protocol, _, rest = str(path).partition("://")
+    return _public(f"{protocol}://{path.storage_options.get('host', '') if rest.startswith('/') else ''}{rest}")
 
 
 def _public(url: str) -> str:
@@ -81,7 +99,7 @@ def own(path: Location) -> Location:
 
 
 @contextmanager
-def _told() -> Iterator[None]:
+def told() -> Iterator[None]:
     """What a protocol raises, as ``OSError``."""
     try:
         yield
@@ -126,8 +144,10 @@ def make_folder(path: Location) -> None:
     if not is_remote(path):
         path.mkdir(parents=True, exist_ok=True)
         return
-    with _told(), _making:  # protocols look first, which is no good to threads that do the same
-        own(path).mkdir(parents=True, exist_ok=True)
+    with told(), _making:  # protocols look first, which is no good to threads that do the same
+        if real(path) not in _made:
+            own(path).mkdir(parents=True, exist_ok=True)
+            _made.add(real(path))
 
 
 def version(path: Location) -> Version:
@@ -135,7 +155,7 @@ def version(path: Location) -> Version:
     if not is_remote(path):
         facts = path.stat()
         return facts.st_size, facts.st_mtime_ns
-    with _told():
+    with told():
         path.fs.invalidate_cache(path.path)
         return _version(path.fs.info(path.path))
 
@@ -148,7 +168,7 @@ def versions(paths: Iterable[Location]) -> dict[Location, Version]:
             remote.setdefault(path.parent, []).append(path)
     found: dict[Location, Version] = {}
     for folder, files in remote.items():
-        with _told():
+        with told():
             folder = own(folder)
             try:
                 folder.fs.invalidate_cache(folder.path)
@@ -175,7 +195,7 @@ def identity(path: Location, at: Version | None = None) -> dict[str, Any]:
 def get(path: Location, copy: Path) -> None:
     """Copy a file to this machine, by a connection of this thread."""
     if is_remote(path):
-        with _told():
+        with told():
             path = own(path)
             path.fs.get_file(path.path, str(copy))
     else:
@@ -208,7 +228,7 @@ def written_here(parts: dict[str, Location]) -> Iterator[dict[str, Path]]:
         yield copies
         for key, copy in copies.items():
             if copy.exists():
-                with _told():
+                with told():
                     parts[key].fs.put_file(str(copy), parts[key].path)
 
 
@@ -220,7 +240,8 @@ def scratch(folder: Location, prefix: str) -> Iterator[Location]:
             yield Path(made)
         return
     made = folder / f"{prefix}{secrets.token_hex(8)}"
-    make_folder(made)
+    with told():
+        own(made).mkdir(parents=True)
     try:
         yield made
     finally:
@@ -232,7 +253,7 @@ def remove(folder: Location) -> None:
     if not is_remote(folder):
         shutil.rmtree(folder)
         return
-    with _told():
+    with told():
         folder.fs.invalidate_cache(folder.path)
         if folder.exists():  # where folders are but parts of names, an empty one is not
             folder.fs.rm(folder.path, recursive=True)
@@ -240,16 +261,21 @@ def remove(folder: Location) -> None:
 
 def write_json(path: Location, content: Any) -> None:
     """Nothing half-written is ever there."""
+    write_bytes(path, json.dumps(content, allow_nan=False).encode() + b"\n")
+
+
+def write_bytes(path: Location, content: bytes) -> None:
+    """Nothing half-written is ever there."""
     temporary = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
-    with _told():
-        temporary.write_text(json.dumps(content, allow_nan=False) + "\n")
+    with told():
+        temporary.write_bytes(content)
     move(temporary, path)
 
 
 def move(source: Location, target: Location) -> None:
     """To a place on the same file system; replaces what is there."""
     if is_remote(source):
-        with _told():
+        with told():
             source.fs.mv(source.path, target.path)
     else:
         source.replace(target)
@@ -271,30 +297,43 @@ class Lease:
         self._renewing = threading.Thread(target=self._renew, daemon=True)
 
     def __enter__(self) -> None:
-        with _told():
-            if self.path.exists():
-                _, _, when = self.path.read_text().rpartition(" ")
-                if when and time.time() - float(when) < self.OVER:
-                    raise Timeout(str(self.path))
+        with told():
+            if self._is_held():
+                raise Timeout(str(self.path))
             self._write(self.path)
             time.sleep(1)  # another one may have come at the same moment
-            if not self.path.read_text().startswith(self._me):
+            if not self._is_mine(self.path):
                 raise Timeout(str(self.path))
         self._renewing.start()
 
     def __exit__(self, *error: object) -> None:
         self._ended.set()
         self._renewing.join()
-        with suppress(OSError), _told():  # where it cannot be reached any more it ends by itself
-            self.path.unlink()
+        with suppress(OSError), told():  # where it cannot be reached any more it ends by itself
+            if self._is_mine(self.path):
+                self.path.unlink()
+
+    def _is_held(self) -> bool:
+        if not self.path.exists():
+            return False
+        _, _, when = self.path.read_text().rpartition(" ")
+        return not when.isdigit() or time.time() - int(when) < self.OVER  # no number: it is being written
+
+    def _is_mine(self, path: Location) -> bool:
+        path.fs.invalidate_cache(path.path)
+        return path.exists() and path.read_text().startswith(self._me)
 
     def _write(self, path: Location) -> None:
-        path.write_text(f"{self._me} {time.time():.0f}")
+        write_bytes(path, f"{self._me} {time.time():.0f}".encode())
 
     def _renew(self) -> None:
-        path = own(self.path)
         while not self._ended.wait(self.EVERY):
-            with _told():
+            with suppress(OSError), told():  # it may be out of reach: tried again
+                path = own(self.path)
+                if path.exists() and not self._is_mine(path):  # this process was held up for long
+                    print(f"{public(path)}: another process has taken this folder over; stopping", file=sys.stderr)
+                    os.kill(os.getpid(), signal.SIGTERM)
+                    return
                 self._write(path)
 
 
@@ -347,12 +386,12 @@ class PartedLog(Log):
         return self._read(self._listed())
 
     def _listed(self) -> list[str]:
-        with _told():
+        with told():
             self.path.fs.invalidate_cache(self._parts.path)
             return sorted(self.path.fs.find(self._parts.path)) if self._parts.exists() else []
 
     def _read(self, parts: list[str]) -> bytes:
-        with _told():
+        with told():
             self.path.fs.invalidate_cache(self.path.path)
             files = [self.path.path] if self.path.exists() else []
             contents = self.path.fs.cat(files + parts) if files + parts else {}
@@ -374,7 +413,7 @@ class PartedLog(Log):
             lines, self._lines = self._lines, []
             self._writing, self._part = True, self._part + 1
         try:
-            with _told():
+            with told():
                 part = own(self._parts) / f"{time.time_ns():020d}-{secrets.token_hex(4)}.jsonl"
                 part.write_bytes(b"".join(lines))
         except OSError:
@@ -393,7 +432,7 @@ class PartedLog(Log):
         parts = self._listed()
         if not parts:
             return
-        with _told():
+        with told():
             joined = self._parts.parent / "joined.jsonl"
             joined.write_bytes(self._read(parts))
             move(joined, self.path)

@@ -5,6 +5,11 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
+from pathlib import Path
+
+import platformdirs
+
+CACHE_VARIABLE = "COLORIZATION_CACHE"
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 
@@ -24,3 +29,9 @@ def keep_freed_memory() -> None:
 def cores() -> int:
     """The cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def cache_dir() -> Path:
+    """For ONNX twins, measurements and shards: ``$COLORIZATION_CACHE``, else where the system keeps a user's."""
+    given = os.environ.get(CACHE_VARIABLE)
+    return Path(given) if given else platformdirs.user_cache_path("lab-colorization", appauthor=False)

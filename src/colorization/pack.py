@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from filelock import Timeout
 from omegaconf import DictConfig
 
 from colorization import hydra_main, locations
@@ -51,15 +52,19 @@ def write_shards(datamodule: PhotoDataModule, to: str, shard_mb: float) -> None:
     folder = locations.location(to)
     splits: dict[str, Any] = {}
     try:
-        for split in datamodule.photos:
-            photos, facts = datamodule.scanned(split)
-            recipe = datamodule.recipe(split == "train")
-            done = splits[split] = shards.write(photos, facts, recipe, folder / split, int(shard_mb * 2**20))
-            print(
-                f"{split}: {done['photos']} photos, {done['shards']} shards, {done['bytes'] / 1e6:.1f} MB", flush=True
-            )
-        about = {"schema": shards.SCHEMA, "name": datamodule.name, "image_size": datamodule.image_size}
-        locations.write_json(folder / "shards.json", {**about, "splits": splits})
+        locations.make_folder(folder)
+        with locations.lock(folder / "packing.lock"):
+            for split in datamodule.photos:
+                photos, facts = datamodule.scanned(split)
+                recipe = datamodule.recipe(split == "train")
+                locations.make_folder(folder / split)
+                done = splits[split] = shards.write(photos, facts, recipe, folder / split, int(shard_mb * 2**20))
+                size = f"{done['shards']} shards, {done['bytes'] / 1e6:.1f} MB"
+                print(f"{split}: {done['photos']} photos, {size}", flush=True)
+            about = {"schema": shards.SCHEMA, "name": datamodule.name, "image_size": datamodule.image_size}
+            locations.write_json(folder / "shards.json", {**about, "splits": splits})
+    except Timeout as error:
+        raise InputError(f"to={to}: another process is packing into this folder") from error
     except OSError as error:
         full = "; what is there is kept, the same command goes on" if error.errno in DISK_FULL else ""
         raise InputError(f"to={to}: cannot be written ({error.strerror or error}){full}") from error

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytorch_lightning as pl
 
+from colorization import machine
 from colorization.color import NEAR_GREY
 from colorization.data import shards
 from colorization.data.augment import Augment
@@ -308,8 +309,8 @@ class ShardsDataModule(PhotoDataModule):
         data_dir: their folder: a path, or a URL that fsspec knows.
         lanes: of each epoch's order; where this is a multiple of the number of processes, each reads its share of the
             shards alone. Another number is another order.
-        cache_dir: keeps those from elsewhere.
-        cache_gb: what they may take there, about; ``None``: all that is needed.
+        cache_dir: keeps those from elsewhere; of this machine, not one that several share. ``None``: the user's cache.
+        cache_gb: what all shards may take there, about; ``None``: all that is needed.
         name: what tables call this data; default: as when they were written.
         others: see :class:`PhotoDataModule`.
     """
@@ -318,7 +319,7 @@ class ShardsDataModule(PhotoDataModule):
         self,
         data_dir: str | None = None,
         lanes: int = 8,
-        cache_dir: str = "outputs/cache",
+        cache_dir: str | None = None,
         cache_gb: float | None = None,
         name: str | None = None,
         **others: Any,
@@ -330,14 +331,15 @@ class ShardsDataModule(PhotoDataModule):
             raise InputError(f"datamodule.lanes={lanes}: should be a whole number, 1 or more")
         if cache_gb is not None and (not is_number(cache_gb) or cache_gb <= 0):
             raise InputError(f"datamodule.cache_gb={cache_gb}: should be null or a number above 0")
-        self.data_dir, self.lanes, self.cache_dir, self.named = data_dir, lanes, Path(cache_dir), name
+        self.data_dir, self.lanes, self.named = data_dir, lanes, name
+        self.cache_dir = Path(cache_dir) if cache_dir else machine.cache_dir()
         self.cache_bytes = None if cache_gb is None else int(cache_gb * 1e9)
 
     def load_splits(self) -> Mapping[str, PhotoSet]:
         about, photos = shards.open_shards(self.data_dir, self.lanes, self.cache_dir, self.cache_bytes)
         if about["image_size"] != self.image_size:
             raise InputError(
-                f"datamodule.image_size={self.image_size}: the shards in {self.data_dir} are of photos packed for "
+                f"datamodule.image_size={self.image_size}: the shards there are of photos packed for "
                 f"{about['image_size']}; set that, or pack them again"
             )
         self.name = self.named or about["name"]

@@ -179,8 +179,8 @@ class PhotoLoader(DataLoader[Any]):
         shards = dataset.photos if isinstance(dataset.photos, ShardedPhotos) else None
         if shards is not None and shards.lanes % world:
             log.warning(
-                "each of %d processes reads more than its share of the shards: set datamodule.lanes=%d to a multiple",
-                world, shards.lanes,
+                "each of %d processes reads more than its share of the shards; in a new run, set datamodule.lanes=%d "
+                "to a multiple of them", world, shards.lanes,
             )  # fmt: skip
         super().__init__(
             dataset,
@@ -197,13 +197,16 @@ class PhotoLoader(DataLoader[Any]):
             generator=torch.Generator(),
         )
         self._done = 0  # batches handed out in this epoch
-        self._restored: dict[str, int] | None = None
+        self._restored: dict[str, Any] | None = None
 
     def __iter__(self) -> Iterator[dict[str, Any]]:  # type: ignore[override]
         assert self.batch_size is not None
         # This is a generator: it starts at the first `next`, when Lightning has set the epoch.
         restored, self._restored = self._restored, None
         self._done = restored["done"] if restored and restored["epoch"] == self.sampler.epoch else 0
+        if restored and self._done and restored.get("order") != self._order():
+            log.warning("the shards have another order than before: epoch %d begins anew", self.sampler.epoch + 1)
+            self._done = 0
         self.sampler.start = self._done * self.batch_size
         any_left = self._done > 0
         for batch in super().__iter__():
@@ -229,10 +232,13 @@ class PhotoLoader(DataLoader[Any]):
         if iterator is not None:
             iterator._shutdown_workers()  # type: ignore[attr-defined]
 
-    def state_dict(self) -> dict[str, int]:
-        """The current epoch and the batches handed out in it."""
-        return self._restored or {"epoch": self.sampler.epoch, "done": self._done}
+    def _order(self) -> str | None:
+        return self.sampler.shards.order_id if self.sampler.shards is not None else None
 
-    def load_state_dict(self, state: dict[str, int]) -> None:
+    def state_dict(self) -> dict[str, Any]:
+        """The current epoch, the batches handed out in it, and of shards what their order depends on."""
+        return self._restored or {"epoch": self.sampler.epoch, "done": self._done, "order": self._order()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on in that epoch after that many batches; any other epoch starts at its beginning."""
         self._restored = dict(state)

@@ -10,7 +10,7 @@ datamodule.data_dir=s3://bucket/imagenet`` trains on them. A folder holds
 - ``index.npz``: those of all shards, joined.
 
 Shards are fetched whole, when they are needed or a little before, into a folder of this machine, which all processes
-here share and which can be kept below a size.
+here share and which can be kept below a size. One that is missing or damaged ends the run: it is no unreadable photo.
 
 The order of an epoch is made of a number of lanes through the shards, which take turns photo by photo. Of P processes
 that train together each has every P-th photo of the order (:class:`colorization.data.loading.EpochSampler`), which is
@@ -26,10 +26,12 @@ import io
 import json
 import logging
 import os
+import time
 import zlib
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -39,7 +41,7 @@ import numpy as np
 from filelock import FileLock
 from tqdm import tqdm
 
-from colorization import locations
+from colorization import distributed, locations
 from colorization.data.packed import Recipe, encode, in_order, settled
 from colorization.data.photos import Facts, FolderPhotos
 from colorization.errors import InputError
@@ -53,6 +55,7 @@ MIXED = 2  # shards of a lane whose photos are shuffled together
 SHARD_BYTES = 64 << 20
 _FETCHING = 4  # shards at a time, ahead of their use
 _MAPPED = 128  # shards that a process keeps open
+_ABANDONED = 3600.0  # seconds
 
 
 _COLUMNS: dict[str, Any] = {
@@ -135,6 +138,8 @@ class ShardedPhotos:
         self._places = np.stack(
             [index.columns[k][self._chosen] for k in ("shard", "offset", "length", "height", "width")], 1
         ).astype(np.int64)
+        self._sizes = np.zeros(index.columns["shard"].max(initial=-1) + 1, np.int64)
+        np.add.at(self._sizes, index.columns["shard"], index.columns["length"])
         self._maps: OrderedDict[int, np.ndarray] = OrderedDict()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -157,26 +162,33 @@ class ShardedPhotos:
         if self.recipe.format == "raw":
             return content.reshape(height, width, 3)
         bgr = cv2.imdecode(content, cv2.IMREAD_COLOR)
-        assert bgr is not None
+        if bgr is None:
+            raise self._lacks(shard, ValueError(f"{self.names[index]} is damaged"))
         return cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
 
     def order(self, rng: np.random.Generator) -> np.ndarray:
         """The positions in an order for an epoch, see above."""
         shards = self._places[:, 0]
         by_shard = np.argsort(shards, kind="stable")
-        groups = np.split(by_shard, np.flatnonzero(np.diff(shards[by_shard])) + 1)
-        for group in groups:
-            rng.shuffle(group)
-        rng.shuffle(groups)
-        photos = np.concatenate(groups)
-        result = np.empty_like(photos)
+        result = np.empty_like(by_shard)
         reach, start = MIXED * self._shard_length(), 0
         for lane in range(self.lanes):
-            run = photos[start : start + len(photos[lane :: self.lanes])]
+            # The same photos in each epoch: a machine that keeps its shards asks for each of them once.
+            run = by_shard[start : start + len(by_shard[lane :: self.lanes])]
             start += len(run)
+            groups = np.split(run.copy(), np.flatnonzero(np.diff(shards[run])) + 1)
+            for group in groups:
+                rng.shuffle(group)
+            rng.shuffle(groups)
+            run = np.concatenate(groups)
             # Each photo goes back by up to some shards' length: an epoch begins with the first shard alone.
             result[lane :: self.lanes] = run[np.argsort(np.arange(len(run)) + rng.uniform(0, reach, len(run)))]
         return result
+
+    @property
+    def order_id(self) -> str:
+        """Equal for sets whose orders are equal."""
+        return f"{self.lanes} lanes of {len(self.names)} photos of {self.cache_dir.name}"
 
     def _shard_length(self) -> int:
         """Photos in a shard, about."""
@@ -188,7 +200,8 @@ class ShardedPhotos:
             yield from order.tolist()
             return
         shards = self._places[order, 0]
-        reach = self._shard_length() * self.lanes  # the next shard of each lane is on its way
+        # The next shard of each of this process's lanes is on its way.
+        reach = self._shard_length() * max(1, self.lanes // distributed.world())
         asked: dict[int, Future[Any]] = {}
         pool = ThreadPoolExecutor(_FETCHING, "fetch")
         try:
@@ -203,33 +216,47 @@ class ShardedPhotos:
 
     def _map(self, shard: int) -> np.ndarray:
         if shard not in self._maps:
-            file = self._fetch(shard)
-            self._maps[shard] = np.memmap(file, np.uint8, "r")
-            if len(self._maps) > _MAPPED:
+            try:
+                self._maps[shard] = self._open(shard)
+            except (OSError, ValueError) as error:
+                raise self._lacks(shard, error) from error
+            most = _MAPPED if self.cache_bytes is None else self.lanes * (MIXED + 2)
+            if len(self._maps) > most:
                 self._maps.popitem(last=False)
         self._maps.move_to_end(shard)
         return self._maps[shard]
 
-    def _fetch(self, shard: int) -> Path:
-        """The file of a shard on this machine. Several threads and processes may ask for it at once."""
-        name = f"{shard:05d}.bin"
+    def _lacks(self, shard: int, error: OSError | ValueError) -> InputError:
+        reason = (error.strerror if isinstance(error, OSError) else None) or error
+        return InputError(f"{locations.public(self.folder / _file(shard))}: cannot be read ({reason})")
+
+    def _open(self, shard: int) -> np.ndarray:
         if not locations.is_remote(self.folder):
-            return self.folder / name
-        file = self.cache_dir / name
-        if not self._touch(file):
-            self.cache_dir.mkdir(parents=True, exist_ok=True)
-            with FileLock(file.with_suffix(".lock")):
-                if not self._touch(file):
-                    try:
-                        with atomic_path(file) as temporary:
-                            locations.get(self.folder / name, temporary)
-                            self._check(shard, np.fromfile(temporary, np.uint8))
-                    except OSError as error:
-                        raise InputError(
-                            f"{self.folder / name}: cannot be fetched ({error.strerror or error})"
-                        ) from error
-                    self._make_room(file)
-        return file
+            content = np.memmap(self.folder / _file(shard), np.uint8, "r")
+            self._check(shard, content)
+            return content
+        file = self.cache_dir / _file(shard)
+        for _ in range(5):
+            self._fetch(shard)
+            with suppress(FileNotFoundError, ValueError):  # another process has just made room; empty
+                content = np.memmap(file, np.uint8, "r")
+                if len(content) == self._sizes[shard]:
+                    return content
+            file.unlink(missing_ok=True)  # cut short, by a power failure
+        raise OSError(f"{self.cache_dir} does not keep it")
+
+    def _fetch(self, shard: int) -> None:
+        """Bring a shard from elsewhere to this machine. Several threads and processes may ask for it at once."""
+        file = self.cache_dir / _file(shard)
+        if self._touch(file):
+            return
+        self.cache_dir.mkdir(parents=True, exist_ok=True)
+        with FileLock(file.with_suffix(".lock")):
+            if not self._touch(file):
+                with atomic_path(file) as temporary:
+                    locations.get(self.folder / _file(shard), temporary)
+                    self._check(shard, np.fromfile(temporary, np.uint8))
+                self._make_room(file)
 
     def _check(self, shard: int, content: np.ndarray) -> None:
         c = self.index.columns
@@ -247,17 +274,26 @@ class ShardedPhotos:
         return True
 
     def _make_room(self, new: Path) -> None:
+        """Keep the shards of all splits and sets below the bound."""
         if self.cache_bytes is None:
             return
-        with FileLock(self.cache_dir / "room.lock"):
-            there = sorted((f.stat().st_mtime_ns, f.stat().st_size, f) for f in self.cache_dir.glob("[0-9]*.bin"))
+        with FileLock(self.cache_dir.parent / "room.lock"):
+            files = [f for f in self.cache_dir.parent.glob("shards-*/*.bin") if f.exists()]
+            there = sorted((f.stat().st_mtime_ns, f.stat().st_size, f) for f in files)
             used = sum(size for _, size, _ in there)
-            for _, size, file in there:
-                if used <= self.cache_bytes:
-                    break
+            for modified, size, file in there:
+                left = file.name.startswith(".")  # by a process that was killed, if it is old
+                if left and time.time_ns() - modified < _ABANDONED * 1e9:
+                    continue
+                if not left and used <= self.cache_bytes:
+                    continue
                 if file != new:
                     file.unlink()  # whoever has it open still can read it
                     used -= size
+
+
+def _file(shard: int) -> str:
+    return f"{shard:05d}.bin"
 
 
 def open_shards(
@@ -273,30 +309,23 @@ def open_shards(
         InputError: there are none, or they cannot be reached or read.
     """
     folder = locations.location(location)
+    place = f"datamodule.data_dir={locations.public(folder)}"
     try:
-        if not (folder / "shards.json").exists():
-            raise InputError(
-                f"datamodule.data_dir={folder}: no shards there; python -m colorization.pack to=... writes them"
-            )
-        about = json.loads((folder / "shards.json").read_text())
-        if about["schema"] != SCHEMA:
-            raise InputError(f"datamodule.data_dir={folder}: written by another version (schema {about['schema']})")
+        with locations.told():
+            if not (folder / "shards.json").exists():
+                raise InputError(f"{place}: no shards there; python -m colorization.pack to=... writes them")
+            about = json.loads((folder / "shards.json").read_text())
+            if about["schema"] != SCHEMA:
+                raise InputError(f"{place}: written by another version (schema {about['schema']})")
+            contents = {split: (folder / split / "index.npz").read_bytes() for split in about["splits"]}
         photos = {}
         for split, known in about["splits"].items():
-            content = (folder / split / "index.npz").read_bytes()
-            digest = hashlib.sha256(content).hexdigest()
+            digest = hashlib.sha256(contents[split]).hexdigest()
             if digest != known["index"]:
-                raise InputError(
-                    f"datamodule.data_dir={folder}: {split}/index.npz is not the one that was written last"
-                )
-            photos[split] = ShardedPhotos(
-                folder / split,
-                Recipe(**known["recipe"]),
-                Index.of_bytes(content),
-                lanes,
-                cache_dir / f"shards-{digest[:16]}",
-                cache_bytes,
-            )
+                raise InputError(f"{place}: {split}/index.npz is not the one that was written last")
+            cache = cache_dir / f"shards-{digest[:16]}"
+            index, recipe = Index.of_bytes(contents[split]), Recipe(**known["recipe"])
+            photos[split] = ShardedPhotos(folder / split, recipe, index, lanes, cache, cache_bytes)
             used = lanes * (MIXED + 2) * known["bytes"] / max(1, known["shards"])
             if locations.is_remote(folder) and cache_bytes is not None and cache_bytes < min(used, known["bytes"]):
                 log.warning(
@@ -304,7 +333,9 @@ def open_shards(
                     cache_bytes / 1e9, lanes, used / 1e9,
                 )  # fmt: skip
     except OSError as error:
-        raise InputError(f"datamodule.data_dir={folder}: {error.strerror or error}") from error
+        raise InputError(f"{place}: {error.strerror or error}") from error
+    except (KeyError, TypeError, json.JSONDecodeError) as error:
+        raise InputError(f"{place}: shards.json is damaged") from error
     return about, photos
 
 
@@ -332,14 +363,13 @@ def write(
     wanted = json.dumps([SCHEMA, asdict(recipe), shard_bytes, [(facts[i].name, facts[i].digest) for i in chosen]])
     mark = folder / f"{hashlib.sha256(wanted.encode()).hexdigest()[:16]}.mark"  # what the parts there belong to
     parts: list[Index] = []
-    locations.make_folder(folder)
     if mark.exists():
         while (part := folder / f"{len(parts):05d}.npz").exists():
             parts.append(Index.of_bytes(part.read_bytes()))
     else:
         for other in [*folder.glob("*.mark"), *folder.glob("*.npz"), *folder.glob("*.bin")]:
             other.unlink()
-        mark.write_bytes(b"\0")
+        locations.write_bytes(mark, b"\0")
     left = chosen[sum(len(part.names) for part in parts) :]
     done = in_order(lambda i: encode(photos, facts[i], i, recipe), left)
     progress = tqdm(done, f"packing {photos.root}", len(left), unit="photo", disable=None, delay=2)
@@ -347,10 +377,11 @@ def write(
     content = bytearray()
 
     def finish() -> None:
-        name = f"{len(parts):05d}"
-        (folder / f"{name}.bin").write_bytes(bytes(content))
-        parts.append(Index.of_rows(rows))
-        (folder / f"{name}.npz").write_bytes(parts[-1].to_bytes())  # after the photos: a part says that they are there
+        locations.write_bytes(folder / _file(len(parts)), bytes(content))
+        part = Index.of_rows(rows)
+        # After the photos: a part says that they are there.
+        locations.write_bytes(folder / f"{len(parts):05d}.npz", part.to_bytes())
+        parts.append(part)
         rows.clear()
         content.clear()
 
@@ -374,7 +405,7 @@ def write(
 def write_index(folder: Location, index: Index, recipe: Recipe) -> dict[str, Any]:
     """Write the index of a split's shards; returns its entry in ``shards.json``."""
     content = index.to_bytes()
-    (folder / "index.npz").write_bytes(content)
+    locations.write_bytes(folder / "index.npz", content)
     return {
         "photos": len(index.names),
         "shards": int(index.columns["shard"].max(initial=-1)) + 1,
