@@ -57,7 +57,6 @@ def write_shards(datamodule: PhotoDataModule, to: str, shard_mb: float) -> None:
             for split in datamodule.photos:
                 photos, facts = datamodule.scanned(split)
                 recipe = datamodule.recipe(split == "train")
-                locations.make_folder(folder / split)
                 done = splits[split] = shards.write(photos, facts, recipe, folder / split, int(shard_mb * 2**20))
                 size = f"{done['shards']} shards, {done['bytes'] / 1e6:.1f} MB"
                 print(f"{split}: {done['photos']} photos, {size}", flush=True)

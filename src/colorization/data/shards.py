@@ -363,6 +363,7 @@ def write(
     wanted = json.dumps([SCHEMA, asdict(recipe), shard_bytes, [(facts[i].name, facts[i].digest) for i in chosen]])
     mark = folder / f"{hashlib.sha256(wanted.encode()).hexdigest()[:16]}.mark"  # what the parts there belong to
     parts: list[Index] = []
+    locations.make_folder(folder)
     if mark.exists():
         while (part := folder / f"{len(parts):05d}.npz").exists():
             parts.append(Index.of_bytes(part.read_bytes()))
