@@ -237,7 +237,8 @@ class PhotoLoader(DataLoader[Any]):
 
     def state_dict(self) -> dict[str, Any]:
         """The current epoch, the batches handed out in it, and of shards what their order depends on."""
-        return self._restored or {"epoch": self.sampler.epoch, "done": self._done, "order": self._order()}
+        order = {"order": self._order()} if self.sampler.shards is not None else {}
+        return self._restored or {"epoch": self.sampler.epoch, "done": self._done, **order}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on in that epoch after that many batches; any other epoch starts at its beginning."""
