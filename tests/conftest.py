@@ -88,7 +88,10 @@ def finish(process: subprocess.Popen[str], code: int = 0, seconds: float = 240) 
         os.killpg(process.pid, signal.SIGKILL)
         raise AssertionError(process.communicate()[0]) from None
     assert process.returncode == code, said
-    assert not [p for p in psutil.process_iter() if _group(p) == process.pid], said
+    try:  # joblib's watcher of resources needs a moment to see that it is alone
+        wait_for(lambda: not [p for p in psutil.process_iter() if _group(p) == process.pid], 10)
+    except AssertionError:
+        raise AssertionError(f"a process is left behind: {said}") from None
     return said
 
 

@@ -336,8 +336,9 @@ def _check_free(run: runs.Run, going_on: bool) -> None:
         raise InputError(
             f"run_id={run.id}: this run exists ({state}); add ckpt_path=last to go on with it, or choose another id"
         )
-    for unfinished in runs.temporaries(run.path / "checkpoints"):  # of a process that was killed in a save
-        unfinished.unlink()
+    for folder in ("checkpoints", "samples"):
+        for unfinished in runs.temporaries(run.path / folder):  # of a process that was killed in a save
+            unfinished.unlink()
 
 
 def explain(error: BaseException, cfg: DictConfig, run: runs.Run) -> BaseException:
