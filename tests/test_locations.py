@@ -137,6 +137,9 @@ def test_a_lease_outlives_a_network_that_fails_for_a_time(
     with locations.lock(locations.location(f"{url}/lease")):
         began = (tmp_path / "lease").read_text()
         wait_for(lambda: (tmp_path / "lease").read_text() != began)
+        assert next(failures, None) is None  # it has failed twice before
+        with pytest.raises(locations.Timeout), locations.lock(locations.location(f"{url}/lease")):
+            pass
 
 
 def test_who_was_held_up_until_another_came_stops(tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch) -> None:

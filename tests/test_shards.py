@@ -286,9 +286,17 @@ def test_a_killed_packing_goes_on(photos: Path, tmp_path: Path, run_main: Any, m
     ],
 )
 def test_mistakes_are_told_in_a_sentence(shards: Path, tmp_path: Path, settings: dict[str, Any], words: str) -> None:
-    with pytest.raises(InputError, match=words.replace(".", r"\.")):
+    with pytest.raises(InputError, match=words.replace(".", r"\.")) as caught:
         made = ShardsDataModule(**{"data_dir": str(shards), "image_size": SIDE, "cache_dir": str(tmp_path), **settings})
         made.setup()
+    assert "InputError" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", ["{}", "[]", "{"])
+def test_a_damaged_list_is_told_in_a_sentence(shards: Path, tmp_path: Path, content: str) -> None:
+    (shards / "shards.json").write_text(content)
+    with pytest.raises(InputError, match=r"^datamodule.data_dir=\S*shards: shards.json is damaged$"):
+        module(shards, tmp_path)
 
 
 def test_the_server_trains_on_shards_below_its_data(shards: Path, make_app: Callable[..., Any], tmp_path: Path) -> None:

@@ -198,13 +198,14 @@ class PhotoLoader(DataLoader[Any]):
         )
         self._done = 0  # batches handed out in this epoch
         self._restored: dict[str, Any] | None = None
+        self._order = {} if shards is None else {"order": shards.order_id}
 
     def __iter__(self) -> Iterator[dict[str, Any]]:  # type: ignore[override]
         assert self.batch_size is not None
         # This is a generator: it starts at the first `next`, when Lightning has set the epoch.
         restored, self._restored = self._restored, None
         self._done = restored["done"] if restored and restored["epoch"] == self.sampler.epoch else 0
-        if restored and self._done and restored.get("order") != self._order():
+        if restored and self._done and restored.get("order") != self._order.get("order"):
             log.warning("the shards have another order than before: epoch %d begins anew", self.sampler.epoch + 1)
             self._done = 0
         self.sampler.start = self._done * self.batch_size
@@ -232,13 +233,9 @@ class PhotoLoader(DataLoader[Any]):
         if iterator is not None:
             iterator._shutdown_workers()  # type: ignore[attr-defined]
 
-    def _order(self) -> str | None:
-        return self.sampler.shards.order_id if self.sampler.shards is not None else None
-
     def state_dict(self) -> dict[str, Any]:
         """The current epoch, the batches handed out in it, and of shards what their order depends on."""
-        order = {"order": self._order()} if self.sampler.shards is not None else {}
-        return self._restored or {"epoch": self.sampler.epoch, "done": self._done, **order}
+        return self._restored or {"epoch": self.sampler.epoch, "done": self._done, **self._order}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on in that epoch after that many batches; any other epoch starts at its beginning."""

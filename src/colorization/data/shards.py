@@ -138,8 +138,6 @@ class ShardedPhotos:
         self._places = np.stack(
             [index.columns[k][self._chosen] for k in ("shard", "offset", "length", "height", "width")], 1
         ).astype(np.int64)
-        self._sizes = np.zeros(index.columns["shard"].max(initial=-1) + 1, np.int64)
-        np.add.at(self._sizes, index.columns["shard"], index.columns["length"])
         self._maps: OrderedDict[int, np.ndarray] = OrderedDict()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -176,7 +174,7 @@ class ShardedPhotos:
             # The same photos in each epoch: a machine that keeps its shards asks for each of them once.
             run = by_shard[start : start + len(by_shard[lane :: self.lanes])]
             start += len(run)
-            groups = np.split(run.copy(), np.flatnonzero(np.diff(shards[run])) + 1)
+            groups = np.split(run, np.flatnonzero(np.diff(shards[run])) + 1)
             for group in groups:
                 rng.shuffle(group)
             rng.shuffle(groups)
@@ -236,11 +234,12 @@ class ShardedPhotos:
             self._check(shard, content)
             return content
         file = self.cache_dir / _file(shard)
+        size = self.index.columns["length"][self.index.columns["shard"] == shard].sum()
         for _ in range(5):
             self._fetch(shard)
             with suppress(FileNotFoundError, ValueError):  # another process has just made room; empty
                 content = np.memmap(file, np.uint8, "r")
-                if len(content) == self._sizes[shard]:
+                if len(content) == size:
                     return content
             file.unlink(missing_ok=True)  # cut short, by a power failure
         raise OSError(f"{self.cache_dir} does not keep it")
@@ -282,12 +281,9 @@ class ShardedPhotos:
             there = sorted((f.stat().st_mtime_ns, f.stat().st_size, f) for f in files)
             used = sum(size for _, size, _ in there)
             for modified, size, file in there:
-                left = file.name.startswith(".")  # by a process that was killed, if it is old
-                if left and time.time_ns() - modified < _ABANDONED * 1e9:
-                    continue
-                if not left and used <= self.cache_bytes:
-                    continue
-                if file != new:
+                unfinished = file.name.startswith(".")  # and if it is old, by a process that was killed
+                old = time.time_ns() - modified > _ABANDONED * 1e9
+                if file != new and (old if unfinished else used > self.cache_bytes):
                     file.unlink()  # whoever has it open still can read it
                     used -= size
 
@@ -312,11 +308,14 @@ def open_shards(
     place = f"datamodule.data_dir={locations.public(folder)}"
     try:
         with locations.told():
-            if not (folder / "shards.json").exists():
-                raise InputError(f"{place}: no shards there; python -m colorization.pack to=... writes them")
-            about = json.loads((folder / "shards.json").read_text())
-            if about["schema"] != SCHEMA:
-                raise InputError(f"{place}: written by another version (schema {about['schema']})")
+            file = folder / "shards.json"
+            content = file.read_text() if file.exists() else None
+        if content is None:
+            raise InputError(f"{place}: no shards there; python -m colorization.pack to=... writes them")
+        about = json.loads(content)
+        if about["schema"] != SCHEMA:
+            raise InputError(f"{place}: written by another version (schema {about['schema']})")
+        with locations.told():
             contents = {split: (folder / split / "index.npz").read_bytes() for split in about["splits"]}
         photos = {}
         for split, known in about["splits"].items():
