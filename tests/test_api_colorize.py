@@ -34,7 +34,8 @@ from colorization.api.problems import Problem
 from colorization.api.results import Results
 from colorization.api.settings import load
 from colorization.data.datamodules import sample_photo
-from colorization.inference import Colorizer, shipped_weights
+from colorization.inference import Colorizer
+from colorization.runs import resolve_weights
 
 
 def form(content: bytes, name: str = "photo.jpg", **fields: Any) -> dict[str, Any]:
@@ -63,7 +64,7 @@ def opened(content: bytes) -> Image.Image:
 
 def test_the_answer_is_what_the_colorizer_makes(client: FlaskClient, photo_bytes: Any, tmp_path: Path) -> None:
     (source := tmp_path / "p.png").write_bytes(photo_bytes(120, "PNG"))
-    Colorizer.load(shipped_weights()).colorize_file(source, tmp_path / "c.png")
+    Colorizer.load().colorize_file(source, tmp_path / "c.png")
     answer = client.post("/api/colorize", data=form(source.read_bytes(), "p.png"))
     assert answer.status_code == 200 and answer.content_type == "application/json"
     assert (answer.json["width"], answer.json["height"], answer.json["pages"]) == (120, 120, 1)
@@ -139,7 +140,12 @@ def test_the_metrics_of_a_colour_photo_are_those_of_the_evaluation(
 ) -> None:
     (folder := tmp_path / "photos").mkdir()
     Image.fromarray(sample_photo("skimage/coffee")).save(folder / "coffee.png")
-    command = (f"weights={shipped_weights()[0]}", f"datamodule.test_dir={folder}", "eval_dir=out", "accelerator=cpu")
+    command = (
+        "weights=shipped-unet",
+        f"datamodule.test_dir={folder}",
+        "eval_dir=out",
+        "accelerator=cpu",
+    )
     assert run_main(evaluation.main, *command, "datamodule.num_workers=0") == 0
     with (tmp_path / "out" / "per_image.csv").open(newline="") as file:
         (expected,) = [row for row in csv.DictReader(file) if row["model"] == "unet"]
@@ -417,7 +423,7 @@ def test_weights_are_loaded_once_however_many_ask(tmp_path: Path, monkeypatch: p
 
     def ask(_: int) -> str:
         gate.wait()
-        return colorizers.run(shipped_weights(), lambda colorizer: colorizer.backends[0].digest)
+        return colorizers.run([resolve_weights("shipped-unet")], lambda colorizer: colorizer.backends[0].digest)
 
     with ThreadPoolExecutor(8) as pool:
         digests = list(pool.map(ask, range(8)))
@@ -428,7 +434,7 @@ def test_models_are_kept_by_a_budget_and_the_least_used_go(tmp_path: Path) -> No
     files = []
     for i in range(3):
         files.append(tmp_path / f"{i}.onnx")
-        files[-1].write_bytes(shipped_weights()[0].with_suffix(".onnx").read_bytes())
+        files[-1].write_bytes(resolve_weights("shipped-unet").with_suffix(".onnx").read_bytes())
     megabytes = memory(files[0].stat().st_size) / 1e6
     colorizers = Colorizers(load(output_dir=tmp_path, models_mb=int(megabytes * 2.5)))
     kept: dict[Path, Any] = {}
@@ -465,7 +471,7 @@ def test_turns_are_bounded_and_in_order() -> None:
 
 
 def test_gathered_calls_answer_as_single_ones() -> None:
-    backend = backends.load(shipped_weights()[0], "cpu", "torch")
+    backend = backends.load(resolve_weights("shipped-unet"), "cpu", "torch")
     calls: list[int] = []
 
     class Counted:

@@ -58,7 +58,7 @@ def test_evaluate_and_compare_give_the_figures_of_the_command(
     assert job["done"] == job["total"] == 12
 
     # By hand, on the same folder.
-    weights = f"weights=[{outputs}/runs/trained/weights.safetensors,{evaluation.shipped_weights()[0]}]"
+    weights = f"weights=[{outputs}/runs/trained/weights.safetensors,shipped-unet]"
     data = [f"datamodule.test_dir={tmp_path / 'data' / 'photos'}", "datamodule.num_workers=0"]
     assert run_main(evaluation.main, weights, *data, "ensemble=mean", "eval_dir=by-hand", "accelerator=cpu") == 0
     expected = json.loads((tmp_path / "by-hand" / "metrics.json").read_text())

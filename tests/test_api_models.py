@@ -20,8 +20,7 @@ from colorization import checkpoint, ensemble
 from colorization.api import weights
 from colorization.api.problems import Problem
 from colorization.checkpoint import build_network
-from colorization.inference import shipped_weights
-from colorization.runs import Run
+from colorization.runs import Run, resolve_weights, shipped_weights
 
 
 @pytest.fixture
@@ -85,7 +84,7 @@ def test_a_run_is_listed_with_its_weights_and_checkpoints(with_run: Any, tmp_pat
     assert list(found) == ["trained.last", "trained.best", "trained", "shipped-unet"]
     run = Run(tmp_path / "outputs" / "runs" / "trained")
     files = {"trained": run.weights_file, "trained.best": run.best_checkpoint, "trained.last": run.last_checkpoint}
-    for id, file in {**files, "shipped-unet": shipped_weights()[0]}.items():
+    for id, file in {**files, "shipped-unet": resolve_weights("shipped-unet")}.items():
         assert found[id]["bytes"] == file.stat().st_size
         assert found[id]["sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
         assert weights.find(id, tmp_path / "outputs").samefile(file)
@@ -116,7 +115,7 @@ def test_a_stage_means_its_newest_finished_run_or_file(with_run: Any, tmp_path: 
         shutil.copytree(trained.path, outputs / "runs" / id)
         Run(outputs / "runs" / id).update_status(state=state, started=started)
     assert weights.find("baseline", outputs).parent.name == "newer"
-    assert weights.find("unet", outputs) == shipped_weights()[0]
+    assert weights.find("unet", outputs) == resolve_weights("shipped-unet")
     assert weights.defaults(outputs) == ["newer", "shipped-unet"]
     # An ensemble in one file, as `python -m colorization.ensemble` writes it.
     network, description = checkpoint.load_weights(trained.weights_file)

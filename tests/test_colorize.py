@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from skimage.color import rgb2lab
 
-from colorization import Colorizer, checkpoint, descriptions, inference
+from colorization import Colorizer, checkpoint, descriptions, inference, runs
 from colorization.cli import colorize
 from colorization.data.datamodules import sample_photo
 from colorization.errors import InputError
@@ -103,9 +103,8 @@ def test_find_weights_looks_at_the_argument_then_the_variable_then_what_ships(we
     assert inference.find_weights(weights) == weights
     assert inference.find_weights() == other
     monkeypatch.delenv("COLORIZATION_WEIGHTS")
-    monkeypatch.setattr(inference, "shipped_weights", list)
-    with pytest.raises(InputError, match="--weights"):
-        inference.find_weights()
+    assert inference.find_weights() == inference.find_weights("shipped-unet")
+    assert inference.find_weights() in runs.shipped_weights()
 
 
 def test_what_ships_colorizes_and_is_small() -> None:

@@ -19,7 +19,7 @@ from PIL import Image
 from skimage.color import deltaE_ciede2000, lab2rgb, rgb2lab
 from skimage.metrics import peak_signal_noise_ratio
 
-from colorization import checkpoint, descriptions, statistics
+from colorization import checkpoint, descriptions, runs, statistics
 from colorization import eval as evaluation
 from colorization.networks.baseline import BaselineCNN
 from colorization.runs import Run
@@ -191,7 +191,7 @@ def test_missing_metrics_are_null_with_their_reason(command, tmp_path, monkeypat
 
 
 def test_by_default_the_newest_finished_run_of_each_model_is_evaluated(command, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(evaluation, "shipped_weights", list)
+    monkeypatch.setattr(runs, "shipped_weights", list)
     for run_id, model, state, started in [
         ("old", "unet", "finished", "2026-01-01"),
         ("new", "unet", "finished", "2026-01-02"),
@@ -260,7 +260,7 @@ def cut(file: Path, size: int) -> np.ndarray:
 
 def test_pictures_in_a_folder_score_as_the_model_that_made_them(command, tmp_path, photo_folder) -> None:
     """Within 8-bit rounding, also in the paired comparison; and so does the model in ONNX."""
-    (file,) = [f for f in evaluation.shipped_weights() if f.name == "unet.safetensors"]
+    file = runs.resolve_weights("shipped-unet")
     outputs_of(file, photo_folder, tmp_path / "theirs", 64)
     given = [
         f"weights={{own: {file}, onnx: {file.with_suffix('.onnx')}}}",

@@ -15,7 +15,7 @@ from PIL import Image
 from sklearn.metrics import auc
 from test_eval import weights
 
-from colorization import Colorizer, checkpoint, color, inference, sparsification, uncertainty
+from colorization import Colorizer, checkpoint, color, runs, sparsification, uncertainty
 from colorization import eval as evaluation
 from colorization.cli import colorize
 from colorization.data.datamodules import sample_photo
@@ -42,10 +42,9 @@ def test_members_disagree_where_they_answer_differently(tmp_path: Path) -> None:
 
 
 def test_one_model_is_asked_again_for_changed_copies() -> None:
-    (file,) = [f for f in inference.shipped_weights() if f.name == inference.DEFAULT_WEIGHTS]
-    colorizer = Colorizer.load(file)
+    colorizer = Colorizer.load("shipped-unet")
     prediction = colorizer.predict(grey(), Settings(64))
-    network, _ = checkpoint.load_weights(file)
+    network, _ = checkpoint.load_weights(runs.resolve_weights("shipped-unet"))
     L = torch.from_numpy(prediction.L)[None, None]
     height, width = prediction.L.shape
     larger = cv2.resize(prediction.L, (round(1.5 * width), round(1.5 * height)), interpolation=cv2.INTER_CUBIC).clip(

@@ -73,7 +73,7 @@ def _parser() -> argparse.ArgumentParser:
         nargs="+",
         action="extend",
         metavar="W",
-        help="weights files or run ids, several are merged; default: $COLORIZATION_WEIGHTS, else those that ship",
+        help="files, run ids or shipped-<name>, several are merged; default: $COLORIZATION_WEIGHTS, else shipped-unet",
     )
     group.add_argument("--merge", choices=MERGES, default=MERGES[0], help="of several weights; default %(default)s")
     group.add_argument(

@@ -44,7 +44,6 @@ from colorization import (
 from colorization.data.datamodules import PhotoDataModule
 from colorization.data.splits import data_hash
 from colorization.errors import InputError
-from colorization.inference import shipped_weights
 from colorization.networks.ensemble import Ensemble
 from colorization.sparsification import Measure
 from colorization.statistics import FEWEST_PHOTOS, bootstrap
@@ -245,7 +244,7 @@ def find_weights(cfg: DictConfig) -> list[Path]:
         status = run.status()
         if status["state"] == "finished" and run.weights_file.is_file():
             newest[status["model"]] = run.weights_file
-    files = [*newest.values(), *shipped_weights()]
+    files = [*newest.values(), *runs.shipped_weights()]
     if not files:
         raise InputError(
             f"weights=null: no finished run in {output_dir / 'runs'} and no weights that ship; give weights=<file>"

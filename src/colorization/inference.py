@@ -9,7 +9,6 @@ import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,6 @@ from colorization.errors import InputError
 from colorization.pictures import Output, Page
 from colorization.uncertainty import augmented, heat_map
 
-DEFAULT_WEIGHTS = "unet.safetensors"
 WEIGHTS_VARIABLE = "COLORIZATION_WEIGHTS"
 SMALLEST_SIDE = 32  # of what a network takes
 
@@ -80,33 +78,19 @@ class Prediction:
     members: np.ndarray
 
 
-def shipped_weights() -> list[Path]:
-    """The weights files that come with the package, sorted by name."""
-    return sorted(
-        Path(str(f)) for f in resources.files("colorization.weights").iterdir() if f.name.endswith(".safetensors")
-    )
-
-
 def find_weights(given: str | os.PathLike[str] | None = None) -> Path:
     """Which weights to use: those given, else those of ``$COLORIZATION_WEIGHTS``, else those that ship.
 
-    Given are a file, a run's id or folder, or ``owner/name[@revision]`` of a model hub, see :mod:`colorization.hub`.
+    Given are what :func:`colorization.runs.resolve_weights` takes, or ``owner/name[@revision]`` of a model hub, see
+    :mod:`colorization.hub`.
 
     Raises:
         InputError: they are not there.
     """
-    reference = given or os.environ.get(WEIGHTS_VARIABLE)
-    if reference:
-        reference = os.fspath(reference)
-        if hub.is_reference(reference) and not Path(reference).exists():
-            return hub.fetch(reference)
-        return runs.resolve_weights(reference)
-    default = [f for f in shipped_weights() if f.name == DEFAULT_WEIGHTS]
-    if not default:
-        raise InputError(
-            f"no weights: give some with --weights, or set ${WEIGHTS_VARIABLE}; none ship with this version"
-        )
-    return default[0]
+    reference = os.fspath(given or os.environ.get(WEIGHTS_VARIABLE) or runs.DEFAULT_WEIGHTS)
+    if hub.is_reference(reference) and not Path(reference).exists():
+        return hub.fetch(reference)
+    return runs.resolve_weights(reference)
 
 
 class Colorizer:

@@ -27,7 +27,7 @@ import sys
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from importlib import metadata
+from importlib import metadata, resources
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,8 @@ from colorization.errors import InputError
 
 SCHEMA = 1
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk, the person's quota, or the largest file it takes
+SHIPPED = "shipped-"  # before the name of weights that come with the package, wherever weights are named
+DEFAULT_WEIGHTS = SHIPPED + "unet"
 STATES = ("queued", "running", "finished", "failed", "stopped")
 # Read once: it can only be read by setting it, and threads that do so together may leave it at 0.
 _UMASK = os.umask(0o077)
@@ -231,17 +233,27 @@ def find_runs(output_dir: Path) -> list[Run]:
     return [Run(f.parent) for f in sorted(files, key=lambda f: (Run(f.parent).status().get("started", ""), f))]
 
 
+def shipped_weights() -> list[Path]:
+    """The weights files that come with the package, sorted by name."""
+    return sorted(
+        Path(str(f)) for f in resources.files("colorization.weights").iterdir() if f.name.endswith(".safetensors")
+    )
+
+
 def resolve_weights(reference: str | Path, output_dir: str | Path = "outputs") -> Path:
-    """The file that a reference means: a path, or the id of a run below ``output_dir``.
+    """The file that a reference means: a path, ``shipped-<name>``, or the id or folder of a run below ``output_dir``.
 
     Of a run: ``weights.safetensors``, else (still running, or killed) its best, else its last checkpoint.
 
     Raises:
-        InputError: neither a file nor a run with weights.
+        InputError: neither of these, or a run without weights.
     """
     path = Path(reference)
     if path.is_file():
         return path
+    for shipped in shipped_weights():
+        if reference == SHIPPED + shipped.stem:
+            return shipped
     run = Run(path if path.is_dir() else Path(output_dir) / "runs" / str(reference))
     for candidate in (run.weights_file, run.best_checkpoint, run.last_checkpoint, run.previous_checkpoint):
         if candidate.is_file():

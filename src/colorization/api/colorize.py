@@ -31,10 +31,10 @@ from colorization.errors import InputError
 from colorization.inference import Colorizer
 from colorization.inference import Settings as Colours
 from colorization.pictures import Output
+from colorization.runs import DEFAULT_WEIGHTS
 
 log = logging.getLogger(__name__)
 
-DEFAULT_WEIGHTS = "shipped-unet"
 _importing = threading.Lock()
 
 

@@ -21,11 +21,11 @@ from typing import Any
 from colorization import descriptions, runs
 from colorization.api.problems import invalid
 from colorization.errors import InputError
-from colorization.inference import shipped_weights
+from colorization.runs import SHIPPED, shipped_weights
 
 log = logging.getLogger(__name__)
 
-SHIPPED, FILE = "shipped-", "file-"
+FILE = "file-"
 CHECKPOINTS = {"best": "best.ckpt", "last": "last.ckpt"}
 ID = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
 
