@@ -17,6 +17,7 @@ import onnx
 import pytest
 import torch
 from conftest import SMALL_STAGES
+from safetensors import safe_open
 from torch import nn
 
 from colorization import Colorizer, backends, checkpoint, descriptions, export, hydra_main, inference
@@ -325,6 +326,36 @@ def test_the_command_writes_beside_the_weights_or_where_it_is_told(command, weig
     assert backends.load(tmp_path / "models" / "a.xml").name == "openvino"
 
 
+@pytest.mark.parametrize("stage", SMALL_STAGES)
+def test_weights_to_pass_on_are_float16_and_as_pale_as_asked(stage, compose_train, tmp_path) -> None:
+    spec = dict(compose_train(*SMALL_STAGES[stage]).model.network)
+    network = lively(checkpoint.build_network(spec))
+    *_, last = network.head.modules()
+    with torch.no_grad():
+        last.weight *= 0.01  # far from the bound, where the factor is one of the colours
+    source = save(tmp_path / "w.safetensors", network, spec, stage)
+    for name, chroma in (("half", 1.0), ("pale", 0.6)):
+        export.write_float16(source, tmp_path / f"{name}.safetensors", chroma)
+        made, description = checkpoint.load_weights(tmp_path / f"{name}.safetensors")
+        L = torch.from_numpy(lightness((1, 64, 80)))
+        with torch.inference_mode():
+            expected = chroma * network.eval()(L)
+            assert 0.01 < expected.abs().max() < 0.2
+            assert (made(L) - expected).abs().max() < 0.02 * expected.abs().max()
+        assert description.get("chroma", 1.0) == chroma
+    with safe_open(str(tmp_path / "pale.safetensors"), "pt") as file:
+        assert {file.get_tensor(k).dtype for k in file.keys() if k.endswith("weight")} == {torch.float16}  # noqa: SIM118
+
+
+def test_an_ensemble_keeps_the_colours_of_its_members(command, tmp_path, capsys) -> None:
+    spec = {"_target_": "colorization.networks.ensemble.Ensemble", "members": [SPEC, SPEC]}
+    source = save(tmp_path / "e.safetensors", lively(checkpoint.build_network(spec)), spec, "ensemble")
+    to = f"output={tmp_path}/half.safetensors"
+    assert command(f"weights={source}", "format=float16", to, "chroma=0.5") == 2
+    assert "a ensemble" not in (said := capsys.readouterr().err) and "an ensemble" in said
+    assert command(f"weights={source}", "format=float16", to) == 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -332,6 +363,9 @@ def test_the_command_writes_beside_the_weights_or_where_it_is_told(command, weig
         (["weights=w.safetensors", "format=tflite"], ["format=tflite", "onnx"]),
         (["weights=w.safetensors", "output=a.xml"], ["a.xml", ".onnx"]),
         (["weights=w.safetensors", "output=w.safetensors/a.onnx"], ["cannot be written"]),
+        (["weights=w.safetensors", "chroma=0.5"], ["chroma=0.5", "format=float16"]),
+        (["weights=w.safetensors", "format=float16"], ["w.safetensors", "another file"]),
+        (["weights=w.safetensors", "format=float16", "output=h.safetensors", "chroma=0"], ["chroma=0", "above 0"]),
     ],
 )
 def test_a_mistake_is_one_sentence(arguments, words, command, weights, capsys) -> None:

@@ -11,6 +11,7 @@ for seed in 42 43 44; do
   train cifar10-baseline-$seed experiment=cifar10/baseline seed=$seed $cifar
 done
 train cifar10-gan experiment=cifar10/gan init_weights=cifar10-unet-42 $cifar
+train cifar10-gan-100 experiment=cifar10/gan init_weights=cifar10-unet-42 loss.l1_weight=100 $cifar
 
 train cifar10-resnet18 experiment=cifar10/resnet18 $cifar
 for resnet in trained random; do
@@ -24,16 +25,16 @@ rows() { # name: run, of each seed or ResNet
   for row in "$@"; do printf '%s: cifar10-%s, ' "$(echo "$row" | tr - ' ')" "$row"; done
 }
 on_test="datamodule=cifar10 $cifar datamodule.batch_size=256"
-shown="columns=[psnr,delta_e2000,colorfulness,delta_colorfulness,mae,accuracy_2,accuracy_5]"
-evaluate stages "{baseline: cifar10-baseline-42, unet: cifar10-unet-42, gan: cifar10-gan,
+shown="columns=[psnr,ssim,delta_e2000,colorfulness,delta_colorfulness,bleeding,mae,accuracy_2,accuracy_5]"
+evaluate stages "{baseline: cifar10-baseline-42, unet: cifar10-unet-42, gan: cifar10-gan, gan of l1 100: cifar10-gan-100,
   fusion unet: cifar10-fusion-unet-trained, fusion: cifar10-fusion-trained}" $on_test $shown strips=64
-evaluate ensemble "[cifar10-unet-42,cifar10-gan,cifar10-fusion-unet-trained,cifar10-fusion-trained]" \
-  $on_test $shown ensemble=mean
+evaluate ensemble "[cifar10-unet-42,cifar10-unet-43,cifar10-unet-44,cifar10-fusion-unet-trained]" $on_test $shown \
+  ensemble=mean
 evaluate resnets "{$(rows fusion-unet-trained fusion-unet-random fusion-trained fusion-random)}" $on_test $shown
 evaluate seeds "{$(rows baseline-42 baseline-43 baseline-44 unet-42 unet-43 unet-44)}" $on_test $shown
 
 # Whether the epoch that the criterion chose beats the last one, on photos that it has not seen.
-for stage in gan fusion-trained; do
+for stage in gan gan-100 fusion-trained; do
   checkpoints=$out/runs/cifar10-$stage/checkpoints
   evaluate best-last-$stage "{best: '$checkpoints/best.ckpt', last: '$checkpoints/last.ckpt'}" $on_test $shown
 done

@@ -1,8 +1,10 @@
-"""Export weights for machines without torch: ``python -m colorization.export weights=<file or run> format=onnx``.
+"""Export weights: ``python -m colorization.export weights=<file or run> format=onnx``, for machines without torch.
 
 The result takes any batch, height and width, and says what it is as the weights do (:mod:`colorization.descriptions`),
 with the SHA-256 of the file that it was made from. Its input ``L`` is (N, 1, h, w) float32 in [0, 1], its output ``ab``
 (K, N, 2, h, w) float32 normalised, from each of K members (1 but for an ensemble).
+
+``format=float16`` writes the weights themselves in half the size, to pass on.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ from colorization.backends import Unexportable
 from colorization.descriptions import KEY, SOURCE
 from colorization.errors import InputError
 
-ENDINGS = {"onnx": ".onnx", "openvino": ".xml"}
+ENDINGS = {"onnx": ".onnx", "openvino": ".xml", "float16": ".safetensors"}
 # Of normalised ab, whose range is about 2. What was seen is 1e-6; a graph that computes something else is far off.
 TOLERANCE = 1e-3
 _OPSET = 18
@@ -68,6 +70,33 @@ def export(source: Path, target: Path) -> None:
         for ending in (".bin", ".xml"):
             with runs.atomic_path(target.with_suffix(ending)) as temporary:
                 temporary.write_bytes(made.with_suffix(ending).read_bytes())
+
+
+def write_float16(source: Path, target: Path, chroma: float = 1.0) -> None:
+    """Write the weights in ``source`` to ``target`` as float16, with all colours scaled.
+
+    Args:
+        source: ``*.safetensors`` or ``*.ckpt``.
+        target: ``*.safetensors``, not ``source``.
+        chroma: factor on a* and b*, above 0, noted in the description. It goes into the last layer, ahead of the
+            squashing that bounds them, so colours near the bound change less.
+
+    Raises:
+        InputError: the weights cannot be used, or are an ensemble, whose members have colours of their own.
+        OSError: ``target`` cannot be written.
+    """
+    network, description = checkpoint.load_weights(source)
+    if chroma != 1:
+        head = getattr(network, "head", None)
+        if head is None:
+            raise InputError(f"chroma={chroma}: {source} is an ensemble; scale the colours of its members")
+        last = [m for m in head.modules() if isinstance(m, nn.Conv2d | nn.ConvTranspose2d)][-1]
+        with torch.no_grad():
+            for parameter in last.parameters():
+                parameter.mul_(chroma)
+        # What was measured in training is not true of these colours.
+        description = {**description, "chroma": chroma * description.get("chroma", 1.0), "metrics": {}}
+    checkpoint.save_weights(target, network, description, torch.float16)
 
 
 class _AllAnswers(nn.Module):
@@ -159,13 +188,22 @@ def _check(backend: backends.Backend, network: nn.Module, source: Path) -> None:
 def command(cfg: DictConfig) -> None:
     """The command, as configured. Raises as :func:`export`."""
     if cfg.format not in ENDINGS:
-        raise InputError(f"format={cfg.format}: should be {' or '.join(ENDINGS)}")
+        raise InputError(f"format={cfg.format}: should be {', '.join(ENDINGS)}")
     source = runs.resolve_weights(cfg.weights, cfg.paths.output_dir)
     target = source.with_suffix(ENDINGS[cfg.format]) if cfg.output is None else Path(cfg.output)
     if target.suffix != ENDINGS[cfg.format]:
         raise InputError(f"output={target}: should end in {ENDINGS[cfg.format]}")
+    if cfg.chroma != 1 and cfg.format != "float16":
+        raise InputError(f"chroma={cfg.chroma}: goes with format=float16; what is made of those weights has it, too")
+    if not cfg.chroma > 0:
+        raise InputError(f"chroma={cfg.chroma}: should be above 0")
+    if target.exists() and target.samefile(source):
+        raise InputError(f"output={target}: these are the weights themselves; give another file")
     try:
-        export(source, target)
+        if cfg.format == "float16":
+            write_float16(source, target, cfg.chroma)
+        else:
+            export(source, target)
     except OSError as error:
         raise InputError(f"output={target}: cannot be written ({error.strerror})") from error
     logging.getLogger(__name__).info("%s: %.1f MB", target, target.stat().st_size / 1e6)
