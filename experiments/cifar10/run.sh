@@ -32,10 +32,4 @@ evaluate ensemble "[cifar10-unet-42,cifar10-unet-43,cifar10-unet-44,cifar10-fusi
   ensemble=mean
 evaluate resnets "{$(rows fusion-unet-trained fusion-unet-random fusion-trained fusion-random)}" $on_test $shown
 evaluate seeds "{$(rows baseline-42 baseline-43 baseline-44 unet-42 unet-43 unet-44)}" $on_test $shown
-
-# Whether the epoch that the criterion chose beats the last one, on photos that it has not seen.
-for stage in gan gan-100 fusion-trained; do
-  checkpoints=$out/runs/cifar10-$stage/checkpoints
-  evaluate best-last-$stage "{best: '$checkpoints/best.ckpt', last: '$checkpoints/last.ckpt'}" $on_test $shown
-done
 conclude $(cd "$out/runs" && ls -d cifar10-*)

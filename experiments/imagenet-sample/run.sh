@@ -14,7 +14,7 @@ for size in 128 256; do
   train $id-fusion-unet experiment=imagenet-sample/fusion-unet init_weights=cifar10-fusion-unet-trained $at
   train $id-fusion experiment=imagenet-sample/fusion init_weights=$id-fusion-unet $at
   rows="baseline: $id-baseline, unet: $id-unet, gan: $id-gan, fusion unet: $id-fusion-unet, fusion: $id-fusion"
-  evaluate test-$size "{$rows}" datamodule=imagenet-sample $at strips=99 curve=true stability="[128,256,512]"
+  evaluate test-$size "{$rows}" datamodule=imagenet-sample $at strips=99 curve=true stability="[128,256,512]" ensemble=mean
 done
 
 # The U-Net at 128x128 with one part of its recipe changed, all else the same.
@@ -38,4 +38,14 @@ evaluate ablation "{$variants}" datamodule=imagenet-sample $imagenet strips=0
 # The GAN without the L1 phase before it: as many epochs in all.
 train imagenet-128-gan-cold experiment=imagenet-sample/gan $pretrained trainer.max_epochs=12 $imagenet
 evaluate gan-warm-up "{after L1: imagenet-128-gan, at once: imagenet-128-gan-cold}" datamodule=imagenet-sample $imagenet strips=0
+
+# Whether the epoch that the criterion chose beats the last one, on photos that it has not seen: where the learning rate
+# falls to zero, and where it stays.
+train imagenet-128-gan-constant experiment=imagenet-sample/gan init_weights=imagenet-128-unet trainer.max_epochs=12 \
+  model.lr_schedule=constant $imagenet test=false
+for run in gan-cold gan-constant; do
+  checkpoints=$out/runs/imagenet-128-$run/checkpoints
+  evaluate best-last-$run "{best: '$checkpoints/best.ckpt', last: '$checkpoints/last.ckpt'}" datamodule=imagenet-sample \
+    $imagenet strips=0
+done
 conclude $(cd "$out/runs" && ls -d imagenet-*)

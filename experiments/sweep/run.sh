@@ -1,5 +1,5 @@
 #!/bin/sh
-# Five knobs of the U-Net on CIFAR-10, 40 trials of four half epochs; see README.md beside this file.
+# Five knobs of the U-Net on CIFAR-10, 24 trials of four half epochs; see README.md beside this file.
 #   experiments/sweep/run.sh DATA [override ...]        (DATA holds cifar10-jpeg.tar.xz)
 # Interrupted, the same command goes on with the trial in hand.
 set -eu
@@ -7,5 +7,5 @@ data=$1; shift
 out=${OUT:-outputs}
 python=${PYTHON:-python}
 trial="'experiment=cifar10/sweep','datamodule.archive=$data/cifar10-jpeg.tar.xz','datamodule.data_dir=$out/cache'"
-$python -m colorization.sweep name=unet-knobs paths.output_dir="$out" overrides="[$trial]" "$@"
+$python -m colorization.sweep name=unet-knobs trials=24 paths.output_dir="$out" overrides="[$trial]" "$@"
 cp "$out/sweeps/unet-knobs/trials.csv" "$out/sweeps/unet-knobs/importance.csv" "$out/sweeps/unet-knobs/importance.png" "$(dirname "$0")"
