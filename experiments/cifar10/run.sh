@@ -27,7 +27,7 @@ rows() { # name: run, of each seed or ResNet
 on_test="datamodule=cifar10 $cifar datamodule.batch_size=256"
 shown="columns=[psnr,ssim,delta_e2000,colorfulness,delta_colorfulness,bleeding,mae,accuracy_2,accuracy_5]"
 evaluate stages "{baseline: cifar10-baseline-42, unet: cifar10-unet-42, gan: cifar10-gan, gan of l1 100: cifar10-gan-100,
-  fusion unet: cifar10-fusion-unet-trained, fusion: cifar10-fusion-trained}" $on_test $shown strips=64
+  fusion unet: cifar10-fusion-unet-trained, fusion: cifar10-fusion-trained}" $on_test $shown strips=64 curve=true
 evaluate ensemble "[cifar10-unet-42,cifar10-unet-43,cifar10-unet-44,cifar10-fusion-unet-trained]" $on_test $shown \
   ensemble=mean
 evaluate resnets "{$(rows fusion-unet-trained fusion-unet-random fusion-trained fusion-random)}" $on_test $shown
