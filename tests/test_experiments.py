@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from PIL import Image
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
@@ -46,10 +47,11 @@ def test_a_folder_that_is_not_there_is_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("study", ["cifar10", "imagenet-sample"])
-def test_a_study_starts_its_runs_from_runs_that_are_there(study: str, tmp_path: Path) -> None:
-    """What its commands would be: every run once, and nothing from a run that no study has trained before."""
+def test_a_study_starts_its_runs_from_runs_that_are_there(study: str, compose_train, tmp_path: Path) -> None:
+    """What its commands would be: overrides that Hydra reads and experiments that compose; every run once, and nothing
+    from a run that no study has trained before."""
     told = tmp_path / "python"
-    told.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/commands\n')
+    told.write_text(f'#!/bin/sh\nprintf "%s\\0" "$@" >> {tmp_path}/commands\necho >> {tmp_path}/commands\n')
     told.chmod(0o755)
     (tmp_path / "runs" / "imagenet-128-unet").mkdir(parents=True)  # the last command lists what is there
     done = subprocess.run(
@@ -61,9 +63,12 @@ def test_a_study_starts_its_runs_from_runs_that_are_there(study: str, tmp_path: 
     )
     assert done.returncode == 0, done.stderr
     runs: list[str] = []
-    trainings = [c for c in (tmp_path / "commands").read_text().splitlines() if "colorization.train " in c]
-    for command in trainings:
-        given = dict(part.split("=", 1) for part in command.split() if "=" in part)
+    commands = [line.split("\0")[:-1] for line in (tmp_path / "commands").read_text().splitlines()]
+    for command in (c[2:] for c in commands if c[1] in ("colorization.train", "colorization.eval")):
+        OverridesParser.create().parse_overrides(command)
+    for command in (c[2:] for c in commands if c[1] == "colorization.train"):
+        compose_train(*command)
+        given = dict(part.split("=", 1) for part in command)
         assert given["run_id"] not in runs
         runs.append(given["run_id"])
         start = given.get("init_weights")

@@ -22,12 +22,17 @@ for resnet in trained random; do
 done
 
 rows() { # name: run, of each seed or ResNet
-  for row in "$@"; do printf '%s: cifar10-%s, ' "$(echo "$row" | tr - ' ')" "$row"; done
+  _comma=
+  for row in "$@"; do
+    printf "$_comma%s: cifar10-%s" "$(echo "$row" | tr - ' ')" "$row"
+    _comma=', '
+  done
 }
 on_test="datamodule=cifar10 $cifar datamodule.batch_size=256"
 shown="columns=[psnr,ssim,delta_e2000,colorfulness,delta_colorfulness,bleeding,mae,accuracy_2,accuracy_5]"
-evaluate stages "{baseline: cifar10-baseline-42, unet: cifar10-unet-42, gan: cifar10-gan, gan of l1 100: cifar10-gan-100,
-  fusion unet: cifar10-fusion-unet-trained, fusion: cifar10-fusion-trained}" $on_test $shown strips=64 curve=true
+stages="baseline: cifar10-baseline-42, unet: cifar10-unet-42, gan: cifar10-gan, gan of l1 100: cifar10-gan-100"
+stages="$stages, fusion unet: cifar10-fusion-unet-trained, fusion: cifar10-fusion-trained"
+evaluate stages "{$stages}" $on_test $shown strips=64 curve=true
 evaluate ensemble "[cifar10-unet-42,cifar10-unet-43,cifar10-unet-44,cifar10-fusion-unet-trained]" $on_test $shown \
   ensemble=mean
 evaluate resnets "{$(rows fusion-unet-trained fusion-unet-random fusion-trained fusion-random)}" $on_test $shown
