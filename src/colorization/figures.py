@@ -197,8 +197,9 @@ def learning_curves(runs: Mapping[str, tuple[Sequence[float], Sequence[float]]],
     """
     figure = _figure(6, 4)
     ax = figure.subplots()
-    for name, (epochs, values) in runs.items():
-        ax.plot(epochs, values, marker=".", label=name)
+    for i, (name, (epochs, values)) in enumerate(runs.items()):
+        style = ("-", "--", ":")[i // 10 % 3]  # there are ten colours
+        ax.plot(epochs, values, style, marker=".", label=name)
     ax.set_xlabel("epochs")
     ax.set_ylabel(label)
     ax.grid(alpha=0.3)
