@@ -140,12 +140,7 @@ def test_the_metrics_of_a_colour_photo_are_those_of_the_evaluation(
 ) -> None:
     (folder := tmp_path / "photos").mkdir()
     Image.fromarray(sample_photo("skimage/coffee")).save(folder / "coffee.png")
-    command = (
-        "weights=shipped-unet",
-        f"datamodule.test_dir={folder}",
-        "eval_dir=out",
-        "accelerator=cpu",
-    )
+    command = ("weights=shipped-unet", f"datamodule.test_dir={folder}", "eval_dir=out", "accelerator=cpu")
     assert run_main(evaluation.main, *command, "datamodule.num_workers=0") == 0
     with (tmp_path / "out" / "per_image.csv").open(newline="") as file:
         (expected,) = [row for row in csv.DictReader(file) if row["model"] == "unet"]

@@ -104,7 +104,7 @@ def test_find_weights_looks_at_the_argument_then_the_variable_then_what_ships(we
     assert inference.find_weights() == other
     monkeypatch.delenv("COLORIZATION_WEIGHTS")
     assert inference.find_weights() == inference.find_weights("shipped-unet")
-    assert inference.find_weights() in runs.shipped_weights()
+    assert inference.find_weights() in runs.shipped_weights().values()
 
 
 def test_what_ships_colorizes_and_is_small() -> None:

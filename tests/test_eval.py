@@ -191,7 +191,7 @@ def test_missing_metrics_are_null_with_their_reason(command, tmp_path, monkeypat
 
 
 def test_by_default_the_newest_finished_run_of_each_model_is_evaluated(command, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(runs, "shipped_weights", list)
+    monkeypatch.setattr(runs, "shipped_weights", dict)
     for run_id, model, state, started in [
         ("old", "unet", "finished", "2026-01-01"),
         ("new", "unet", "finished", "2026-01-02"),

@@ -24,7 +24,7 @@ done
 rows() { # name: run, of each seed or ResNet
   _comma=
   for row in "$@"; do
-    printf "$_comma%s: cifar10-%s" "$(echo "$row" | tr - ' ')" "$row"
+    printf '%s%s: cifar10-%s' "$_comma" "$(echo "$row" | tr - ' ')" "$row"
     _comma=', '
   done
 }

@@ -244,7 +244,7 @@ def find_weights(cfg: DictConfig) -> list[Path]:
         status = run.status()
         if status["state"] == "finished" and run.weights_file.is_file():
             newest[status["model"]] = run.weights_file
-    files = [*newest.values(), *runs.shipped_weights()]
+    files = [*newest.values(), *runs.shipped_weights().values()]
     if not files:
         raise InputError(
             f"weights=null: no finished run in {output_dir / 'runs'} and no weights that ship; give weights=<file>"

@@ -37,8 +37,7 @@ from colorization.errors import InputError
 
 SCHEMA = 1
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk, the person's quota, or the largest file it takes
-SHIPPED = "shipped-"  # before the name of weights that come with the package, wherever weights are named
-DEFAULT_WEIGHTS = SHIPPED + "unet"
+DEFAULT_WEIGHTS = "shipped-unet"
 STATES = ("queued", "running", "finished", "failed", "stopped")
 # Read once: it can only be read by setting it, and threads that do so together may leave it at 0.
 _UMASK = os.umask(0o077)
@@ -233,11 +232,10 @@ def find_runs(output_dir: Path) -> list[Run]:
     return [Run(f.parent) for f in sorted(files, key=lambda f: (Run(f.parent).status().get("started", ""), f))]
 
 
-def shipped_weights() -> list[Path]:
-    """The weights files that come with the package, sorted by name."""
-    return sorted(
-        Path(str(f)) for f in resources.files("colorization.weights").iterdir() if f.name.endswith(".safetensors")
-    )
+def shipped_weights() -> dict[str, Path]:
+    """The weights files that come with the package, by what they are called wherever weights are named."""
+    files = [Path(str(f)) for f in resources.files("colorization.weights").iterdir()]
+    return {f"shipped-{f.stem}": f for f in sorted(files) if f.suffix == ".safetensors"}
 
 
 def resolve_weights(reference: str | Path, output_dir: str | Path = "outputs") -> Path:
@@ -251,9 +249,8 @@ def resolve_weights(reference: str | Path, output_dir: str | Path = "outputs") -
     path = Path(reference)
     if path.is_file():
         return path
-    for shipped in shipped_weights():
-        if reference == SHIPPED + shipped.stem:
-            return shipped
+    if (shipped := shipped_weights().get(str(reference))) is not None:
+        return shipped
     run = Run(path if path.is_dir() else Path(output_dir) / "runs" / str(reference))
     for candidate in (run.weights_file, run.best_checkpoint, run.last_checkpoint, run.previous_checkpoint):
         if candidate.is_file():

@@ -21,7 +21,7 @@ from typing import Any
 from colorization import descriptions, runs
 from colorization.api.problems import invalid
 from colorization.errors import InputError
-from colorization.runs import SHIPPED, shipped_weights
+from colorization.runs import shipped_weights
 
 log = logging.getLogger(__name__)
 
@@ -62,9 +62,8 @@ def find(id: str, output_dir: Path, field: str = "weights") -> Path:
     Raises:
         Problem: 422, there is none.
     """
-    for file in shipped_weights():
-        if id == SHIPPED + file.stem:
-            return file
+    if (shipped := shipped_weights().get(id)) is not None:
+        return shipped
     if id.startswith(FILE) and (file := _child(Path(output_dir), f"{id.removeprefix(FILE)}.safetensors")).is_file():
         return file
     if (path := _file_of_run(id, Path(output_dir) / "runs")) is not None:
@@ -99,7 +98,7 @@ def listing(output_dir: Path) -> list[Weights]:
     for entry in _folders(output_dir / "runs"):
         found += _of_run(Path(entry.path))
     found.sort(key=lambda w: (w.since, w.id), reverse=True)
-    return found + [w for f in shipped_weights() for w in _whole(SHIPPED + f.stem, "shipped", f)]
+    return found + [w for id, f in shipped_weights().items() for w in _whole(id, "shipped", f)]
 
 
 def _folders(folder: Path) -> Iterator[os.DirEntry[str]]:
@@ -133,8 +132,9 @@ def defaults(output_dir: Path) -> list[str]:
 def id_of(path: str | Path, output_dir: Path) -> str:
     """The id of a file (``find`` the other way); the bare name of one that has none."""
     path = Path(path)
-    if any(path.samefile(f) for f in shipped_weights() if path.exists()):
-        return SHIPPED + path.stem
+    for id, file in shipped_weights().items():
+        if path.exists() and path.samefile(file):
+            return id
     if path.suffix == ".ckpt":
         return f"{path.parent.parent.name}.{path.stem}"
     if path.parent.resolve() == Path(output_dir).resolve():
