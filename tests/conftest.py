@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -70,14 +71,27 @@ def free_port() -> int:
         return listener.getsockname()[1]
 
 
-def wait_for(condition: Callable[[], Any], seconds: float = 120) -> Any:
-    """What ``condition`` returns once it is true."""
+def is_free(port: int) -> bool:
+    """Whether one could listen on this port of this machine."""
+    with socket.socket() as listener, suppress(OSError):
+        listener.bind(("127.0.0.1", port))
+        return True
+    return False
+
+
+def wait_for(condition: Callable[[], Any], seconds: float = 120, process: subprocess.Popen[str] | None = None) -> Any:
+    """What ``condition`` returns once it is true; if that needs a process, it fails with what this said."""
     deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
+    while time.monotonic() < deadline and (process is None or process.poll() is None):
         if value := condition():
             return value
         time.sleep(0.1)  # a server takes 20 requests a second of one client
-    raise AssertionError(f"it did not come to pass in {seconds} s")
+    if process is None:
+        raise AssertionError(f"it did not come to pass in {seconds} s")
+    ended = process.poll()
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    raise AssertionError(f"it did not come to pass; exit code {ended}; it said:\n{process.communicate()[0]}")
 
 
 def finish(process: subprocess.Popen[str], code: int = 0, seconds: float = 240) -> str:

@@ -1,4 +1,4 @@
-"""A real SFTP server for tests: ``python sftp.py FOLDER`` serves it on a port of this machine, which it prints.
+"""A real SFTP server for tests: ``python sftp.py FOLDER [PORT]`` serves it on this machine and prints the port.
 
 Paramiko's protocol on the files of the folder, for the user ``u`` with the password ``secret``.
 """
@@ -85,10 +85,10 @@ class _Files(paramiko.SFTPServerInterface):
         return self._try(self._here(path).rmdir)
 
 
-def _main(folder: str) -> None:
+def _main(folder: str, port: str = "0") -> None:
     _Files.root = Path(folder)
     key = paramiko.RSAKey.generate(2048)
-    with socket.create_server(("127.0.0.1", 0)) as listener:
+    with socket.create_server(("127.0.0.1", int(port))) as listener:
         print(listener.getsockname()[1], flush=True)
         threading.Thread(target=lambda: (sys.stdin.read(), os._exit(0)), daemon=True).start()
         transports = []  # which end when nobody holds them
@@ -101,10 +101,10 @@ def _main(folder: str) -> None:
 
 
 @contextmanager
-def serve(folder: Path) -> Iterator[str]:
-    """The URL of a server of ``folder``."""
+def serve(folder: Path, port: int = 0) -> Iterator[str]:
+    """The URL of a server of ``folder``; by itself it chooses a free port."""
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    with subprocess.Popen([sys.executable, __file__, str(folder)], **pipes) as server:  # type: ignore[call-overload]
+    with subprocess.Popen([sys.executable, __file__, str(folder), str(port)], **pipes) as server:  # type: ignore[call-overload]
         try:
             with pytest.MonkeyPatch.context() as patch:
                 patch.setenv("FSSPEC_SFTP_PASSWORD", "secret")  # of processes that are started now
@@ -115,4 +115,4 @@ def serve(folder: Path) -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    _main(sys.argv[1])
+    _main(*sys.argv[1:])

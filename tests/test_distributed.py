@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -15,7 +16,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import SMALL_STAGES, finish, wait_for
+from conftest import SMALL_STAGES, finish, is_free, wait_for
 from torch import nn
 
 from colorization import train
@@ -49,7 +50,16 @@ def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, st
     """For commands in ``tmp_path``, whose processes find :mod:`distributed_probe`."""
     monkeypatch.chdir(tmp_path)
     paths = [str(TESTS), os.environ.get("PYTHONPATH", "")]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths)), "GLOO_SOCKET_IFNAME": "lo"}
+    return {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(filter(None, paths)),
+        "GLOO_SOCKET_IFNAME": "lo",
+        # The processes meet seconds after Lightning would have chosen a free port, which another test's connection
+        # could have by then: one that no connection is given.
+        "MASTER_PORT": str(
+            next(port for port in random.SystemRandom().sample(range(20000, 30000), 100) if is_free(port))
+        ),
+    }
 
 
 def start(environment: dict[str, str], *overrides: str, by: tuple[str, ...] = ()) -> subprocess.Popen[str]:
@@ -112,7 +122,7 @@ def test_a_stopped_run_goes_on_with_another_number_of_processes(environment: dic
     assert run_main(train.main, *options, "run_id=whole") == 0
     process = start(environment, *options, *TWO, "run_id=parts")
     parts = run_of("parts")
-    wait_for(lambda: parts.status().get("step", 0) >= 3)
+    wait_for(lambda: parts.status().get("step", 0) >= 3, process=process)
     os.kill(process.pid, signal.SIGTERM)
     said = finish(process, code=143)
     assert said.count("go on with: run_id=parts ckpt_path=last") == 1
@@ -179,7 +189,7 @@ def test_a_lost_host_ends_the_other_within_a_minute(loss: str, environment: dict
     with two_hosts() as hosts:
         by = [(*host, *torchrun(i, "--nnodes=2")) for i, host in enumerate(hosts, 1)]
         processes = [start(environment, *options, by=b) for b in by]
-        wait_for(lambda: run_of("r").status().get("step", 0) >= 10)
+        wait_for(lambda: run_of("r").status().get("step", 0) >= 10, process=processes[0])
         if loss == "killed":
             kill_host(hosts[1][-1])
         else:
@@ -204,7 +214,7 @@ def test_torchrun_goes_on_with_the_hosts_that_are_left(environment: dict[str, st
         elastic = ("--nnodes=1:2", "--max-restarts=3")
         by = [(*host, *torchrun(i, *elastic, conf=",last_call_timeout=15")) for i, host in enumerate(hosts, 1)]
         processes = [start(environment, *options, by=b) for b in by]
-        wait_for(lambda: run_of("r").status().get("step", 0) >= 10)
+        wait_for(lambda: run_of("r").status().get("step", 0) >= 10, process=processes[0])
         assert len(torch.load(run_of("r").last_checkpoint, weights_only=True)["rng"]) == 2
         kill_host(hosts[1][-1])
         said, _ = processes[0].communicate(timeout=240)

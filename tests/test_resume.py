@@ -112,9 +112,7 @@ def test_a_run_that_trains_is_not_taken_up_by_another_process(command, tmp_path:
     finally:
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
-    # Killed between two renames of a save, the run has but the checkpoint before.
-    saved = run.last_checkpoint if run.last_checkpoint.is_file() else run.previous_checkpoint
-    epoch = torch.load(saved)["epoch"]
+    epoch = torch.load(run.last_checkpoint)["epoch"]
     if epoch > 1:
         assert command("run_id=one", "ckpt_path=last", "trainer.max_epochs=1") == 2
         assert f"trained for {epoch} epochs already" in capsys.readouterr().err
@@ -374,6 +372,32 @@ def test_a_save_that_does_not_fit_stops_the_run_and_leaves_the_checkpoints(comma
     assert run.status()["error"] in error
     assert {f: f.read_bytes() for f in (run.path / "checkpoints").iterdir()} == before
     assert command("run_id=r", "ckpt_path=last", "trainer.max_epochs=2") == 0
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_the_last_checkpoint_and_the_one_before_it(links: bool, tmp_path: Path, monkeypatch) -> None:
+    if not links:  # as on exFAT
+
+        def refuse(*names: Any) -> None:
+            raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+        monkeypatch.setattr(Path, "hardlink_to", refuse)
+    run = Run(tmp_path)
+    files, there = callbacks.CheckpointFiles(run), []
+    replace = Path.replace
+    monkeypatch.setattr(
+        Path, "replace", lambda self, to: (replace(self, to), there.append(run.last_checkpoint.exists()))
+    )
+    for step in range(4):
+        files.save_checkpoint({"step": step}, run.last_checkpoint)
+        assert torch.load(run.last_checkpoint) == {"step": step}
+        if step:
+            assert torch.load(run.previous_checkpoint) == {"step": step - 1}
+        if step == 2 and links:  # killed after the first of two renames
+            run.previous_checkpoint.unlink()
+            run.previous_checkpoint.hardlink_to(run.last_checkpoint)
+    assert sorted(f.name for f in (tmp_path / "checkpoints").iterdir()) == ["last.ckpt", "previous.ckpt"]
+    assert all(there) == links
 
 
 def test_the_only_best_checkpoint_survives_a_failing_save_of_its_successor(command, tmp_path, monkeypatch) -> None:

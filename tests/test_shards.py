@@ -6,7 +6,10 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +17,7 @@ import numpy as np
 import pytest
 import sftp
 import torch
-from conftest import wait_for
+from conftest import free_port, wait_for
 from PIL import Image
 from test_distributed import STAGES, TWO, figures, finish, run_of, start
 from test_distributed import environment as environment
@@ -218,6 +221,26 @@ def test_a_shard_that_cannot_be_had_ends_it(
         epoch(made)
 
 
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_a_server_that_is_away_for_a_time_is_waited_for(
+    shards: Path, tmp_path: Path, num_workers: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    port = free_port()
+    with sftp.serve(tmp_path, port) as url:
+        made = module(f"{url}/shards", tmp_path / "cache", num_workers=num_workers, lanes=1)
+        batches = iter(made.loader("train", train=True))
+        found = [next(batches)["index"]]
+    start = time.monotonic()
+    back = threading.Timer(2, lambda: stack.enter_context(sftp.serve(tmp_path, port)))
+    with ExitStack() as stack:
+        back.start()
+        found += [batch["index"] for batch in batches]
+        back.join()
+    assert len(set(torch.cat(found).tolist())) == len(made.photos["train"].names) // 4 * 4
+    assert time.monotonic() - start > 2
+    assert num_workers or "cannot be read ([Errno None] Unable to connect to port" in caplog.text
+
+
 def test_another_order_begins_the_epoch_anew(shards: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Nothing is seen twice or left out where a run goes on with other lanes."""
     first = module(shards, tmp_path).train_dataloader()
@@ -327,7 +350,7 @@ def test_training_on_shards_elsewhere_by_two_processes_and_then_by_one(
     assert run_main(train.main, *options, "run_id=whole") == 0
     process = start(environment, *options, *TWO, "run_id=parts")
     parts = run_of("parts")
-    wait_for(lambda: parts.status().get("step", 0) >= 5)
+    wait_for(lambda: parts.status().get("step", 0) >= 5, process=process)
     os.kill(process.pid, signal.SIGTERM)
     finish(process, code=143)
     assert 5 <= parts.status()["step"] < 40 * 11

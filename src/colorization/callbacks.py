@@ -80,9 +80,9 @@ class StopSignals:
 
 
 class CheckpointFiles(TorchCheckpointIO):
-    """Writes a checkpoint beside its place, to the disk, and renames it; ``last.ckpt`` becomes ``previous.ckpt`` first.
+    """Writes a checkpoint beside its place, to the disk, and renames it; ``last.ckpt`` becomes ``previous.ckpt``.
 
-    At every instant one of the two is whole.
+    At every instant ``last.ckpt`` is whole (one of the two, in a file system that cannot link).
     """
 
     def __init__(self, run: Run) -> None:
@@ -97,10 +97,23 @@ class CheckpointFiles(TorchCheckpointIO):
                     file.flush()
                     os.fsync(file.fileno())
                 if path == self.run.last_checkpoint and path.is_file():
-                    path.replace(self.run.previous_checkpoint)
+                    _keep(path, self.run.previous_checkpoint)
         except OSError as error:
             error.filename = str(path)  # not that of the temporary file, or none
             raise
+
+
+def _keep(last: Path, previous: Path) -> None:
+    """Give the last checkpoint a second name, that of the one before it."""
+    link = previous.with_name(f".{previous.name}")
+    link.unlink(missing_ok=True)
+    try:
+        link.hardlink_to(last)
+    except OSError:
+        last.replace(previous)
+        return
+    link.replace(previous)
+    link.unlink(missing_ok=True)  # nothing was renamed if both were one file already, after a kill at this point
 
 
 def _save(content: Any, file: Any) -> None:

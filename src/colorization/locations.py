@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import errno
 import json
+import logging
 import os
 import platform
 import secrets
@@ -38,6 +39,9 @@ from colorization.runs import sha256
 
 Location = Any  # Path | UPath, which is an optional dependency
 Version = tuple[int, int]  # bytes, and time of the last change in ns: 0 where it is not known
+
+logger = logging.getLogger(__name__)
+logging.getLogger("paramiko").setLevel(logging.WARNING)  # each connection that went well
 
 _making = threading.Lock()
 _made: set[str] = set()  # folders elsewhere: to look again for each photo would keep all threads waiting
@@ -200,6 +204,29 @@ def get(path: Location, copy: Path) -> None:
             path.fs.get_file(path.path, str(copy))
     else:
         shutil.copyfile(path, copy)
+
+
+def forget_connections(path: Location) -> None:
+    """One that broke is not used again."""
+    from fsspec import get_filesystem_class  # type: ignore[import-untyped]
+
+    get_filesystem_class(path.protocol).clear_instance_cache()
+
+
+def get_again(path: Location, copy: Path) -> None:
+    """The same for what a long run cannot do without: a network that fails for a time does not end it.
+
+    Tries again after 1, 2, 4, 8 and 16 s. Raises ``OSError``; at once where the file is not there.
+    """
+    for wait in (1, 2, 4, 8, 16, 0):
+        try:
+            return get(path, copy)
+        except OSError as error:
+            if not wait or not is_remote(path) or isinstance(error, FileNotFoundError | PermissionError):
+                raise
+            logger.warning("%s: cannot be read (%s); trying again in %d s", public(path), _line(error), wait)
+            time.sleep(wait)
+            forget_connections(path)
 
 
 @contextmanager

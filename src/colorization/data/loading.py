@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import multiprocessing.util
 import signal
 from collections.abc import Iterator, Sequence
@@ -12,7 +13,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from colorization import devices, distributed, machine
+from colorization import devices, distributed, locations, machine
 from colorization.data.augment import Augment
 from colorization.data.packed import PackedPhotos
 from colorization.data.photos import UNREADABLE, ArrayPhotos, FolderPhotos
@@ -145,6 +146,18 @@ def _start_worker(worker_id: int) -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
+def _workers_without_connections() -> Any:
+    """How to start workers beside threads that are connected elsewhere.
+
+    A fork would copy connections, and locks that nobody would ever release: fsspec is not to be forked.
+    """
+    if "forkserver" not in multiprocessing.get_all_start_methods():  # Windows, which never forks
+        return None
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["colorization.data.datamodules", "pytorch_lightning"])  # once, not by each worker
+    return context
+
+
 def _end_workers() -> None:
     for child in multiprocessing.active_children():
         if child.daemon:
@@ -182,6 +195,9 @@ class PhotoLoader(DataLoader[Any]):
                 "each of %d processes reads more than its share of the shards; in a new run, set datamodule.lanes=%d "
                 "to a multiple of them", world, shards.lanes,
             )  # fmt: skip
+        context = None
+        if num_workers and shards is not None and locations.is_remote(shards.folder):
+            context = _workers_without_connections()
         super().__init__(
             dataset,
             batch_size=max(1, batch_size // world),
@@ -192,6 +208,7 @@ class PhotoLoader(DataLoader[Any]):
             # An odd last batch would weigh its photos more; a set smaller than a batch still trains.
             drop_last=shuffle and len(dataset) >= batch_size,
             worker_init_fn=_start_worker,
+            multiprocessing_context=context,
             persistent_workers=num_workers > 0,
             # Else each epoch's start would draw from the global generator, and a resumed run's dropout would differ.
             generator=torch.Generator(),

@@ -29,7 +29,7 @@ import os
 import time
 import zlib
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -207,7 +207,7 @@ class ShardedPhotos:
                 if position % 64 == 0:
                     for shard in dict.fromkeys(shards[position : position + reach].tolist()):
                         if shard not in asked or asked[shard].done():
-                            asked[shard] = pool.submit(self._fetch, shard)
+                            asked[shard] = pool.submit(self._fetch, shard, locations.get)
                 yield index
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
@@ -236,7 +236,7 @@ class ShardedPhotos:
         file = self.cache_dir / _file(shard)
         size = self.index.columns["length"][self.index.columns["shard"] == shard].sum()
         for _ in range(5):
-            self._fetch(shard)
+            self._fetch(shard, locations.get_again)
             with suppress(FileNotFoundError, ValueError):  # another process has just made room; empty
                 content = np.memmap(file, np.uint8, "r")
                 if len(content) == size:
@@ -244,7 +244,7 @@ class ShardedPhotos:
             file.unlink(missing_ok=True)  # cut short, by a power failure
         raise OSError(f"{self.cache_dir} does not keep it")
 
-    def _fetch(self, shard: int) -> None:
+    def _fetch(self, shard: int, get: Callable[[Location, Path], None]) -> None:
         """Bring a shard from elsewhere to this machine. Several threads and processes may ask for it at once."""
         file = self.cache_dir / _file(shard)
         if self._touch(file):
@@ -253,7 +253,7 @@ class ShardedPhotos:
         with FileLock(file.with_suffix(".lock")):
             if not self._touch(file):
                 with atomic_path(file) as temporary:
-                    locations.get(self.folder / _file(shard), temporary)
+                    get(self.folder / _file(shard), temporary)
                     self._check(shard, np.fromfile(temporary, np.uint8))
                 self._make_room(file)
 
