@@ -11,7 +11,7 @@ import skimage
 from PIL import Image
 from safetensors import safe_open
 from safetensors.numpy import save_file
-from colorization.inference import shipped_weights
+from colorization.runs import resolve_weights
 
 folder = pathlib.Path(sys.argv[1])
 photos = folder / "data" / "photos"
@@ -25,7 +25,7 @@ for name in ("astronaut", "chelsea", "coffee", "rocket"):
         box = (left, 0, left + min(width, height), min(width, height))
         picture.crop(box).resize((320, 320)).save(photos / f"{name}-{number}.jpg")
 (outputs := folder / "outputs").mkdir(exist_ok=True)
-with safe_open(shipped_weights()[0], "numpy") as file:
+with safe_open(resolve_weights("shipped-unet"), "numpy") as file:
     tensors = {key: file.get_tensor(key) for key in file.keys()}
     last = [key for key in tensors if key.endswith("weight")][-1]
     tensors[last] = tensors[last] * 0.5
