@@ -48,4 +48,17 @@ for run in gan-cold gan-constant; do
   evaluate best-last-$run "{best: '$checkpoints/best.ckpt', last: '$checkpoints/last.ckpt'}" datamodule=imagenet-sample \
     $imagenet strips=0
 done
+
+# What ships. How colourful is chosen on the validation photographs: of the factors on the colours the one with the lowest
+# ΔE2000, for the GAN, which is for those who want colour, none. (Fusion's ResNet alone is larger than all of these.)
+evaluate validation-128 "{baseline: imagenet-128-baseline, unet: imagenet-128-unet, gan: imagenet-128-gan}" datamodule=folder \
+  datamodule.name=validation datamodule.test_dir="$data/imagenet-sample/val" strips=0 curve=true
+ship() { # name, run, factor
+  $python -m colorization.export weights=$2 format=float16 chroma=$3 output="$out/shipped/$1.safetensors" paths.output_dir="$out"
+}
+ship baseline imagenet-128-baseline 0.8
+ship unet imagenet-128-unet 0.8
+ship gan imagenet-256-gan 1
+rows="baseline: '$out/shipped/baseline.safetensors', unet: '$out/shipped/unet.safetensors', gan: '$out/shipped/gan.safetensors'"
+evaluate shipped "{$rows}" datamodule=imagenet-sample $imagenet strips=99 curve=true
 conclude $(cd "$out/runs" && ls -d imagenet-*)
