@@ -23,6 +23,9 @@ from colorization.checkpoint import build_network
 from colorization.runs import Run, resolve_weights, shipped_weights
 
 
+SHIPPED = ["shipped-baseline", "shipped-gan", "shipped-unet"]
+
+
 @pytest.fixture
 def with_run(make_app: Callable[..., Any], tmp_path: Path, trained_run: Path) -> Any:
     """A client of the app whose output folder holds the run `trained`."""
@@ -49,8 +52,9 @@ def test_all_stages_and_the_ensemble_are_listed_without_any_weights(make_app: An
         assert model["loss"]["name"] == config.loss.name
     assert models["fusion"]["frozen_parameters"] == 11_176_512  # ResNet-18 without its last layer
     assert models["ensemble"]["parameters"] == sum(models[n]["parameters"] for n in list(models)[:4])
-    assert [w["id"] for w in models["unet"]["weights"]] == ["shipped-unet"]
-    assert models["gan"]["weights"] == []
+    for name in ("baseline", "unet", "gan"):
+        assert [w["id"] for w in models[name]["weights"]] == [f"shipped-{name}"]
+    assert models["fusion"]["weights"] == []
 
 
 def test_a_server_that_has_described_the_models_once_needs_no_torch_for_it(make_app: Any, tmp_path: Path) -> None:
@@ -71,7 +75,7 @@ def test_a_server_that_has_described_the_models_once_needs_no_torch_for_it(make_
 
 def test_checkpoints_of_a_type_without_any_are_an_empty_list(make_app: Any) -> None:
     client = make_app().test_client()
-    for name in ("gan", "ensemble"):
+    for name in ("fusion", "ensemble"):
         answer = client.get(f"/api/checkpoints/{name}")
         assert answer.status_code == 200 and answer.json == {"checkpoints": []}
     answer = client.get("/api/checkpoints/vgg")
@@ -81,7 +85,7 @@ def test_checkpoints_of_a_type_without_any_are_an_empty_list(make_app: Any) -> N
 
 def test_a_run_is_listed_with_its_weights_and_checkpoints(with_run: Any, tmp_path: Path) -> None:
     found = {c["id"]: c for c in with_run.get("/api/checkpoints?sha256=true").json["checkpoints"]}
-    assert list(found) == ["trained.last", "trained.best", "trained", "shipped-unet"]
+    assert list(found) == ["trained.last", "trained.best", "trained", *SHIPPED]
     run = Run(tmp_path / "outputs" / "runs" / "trained")
     files = {"trained": run.weights_file, "trained.best": run.best_checkpoint, "trained.last": run.last_checkpoint}
     for id, file in {**files, "shipped-unet": resolve_weights("shipped-unet")}.items():
@@ -101,6 +105,7 @@ def test_a_run_is_listed_with_its_weights_and_checkpoints(with_run: Any, tmp_pat
     assert [c["id"] for c in with_run.get("/api/checkpoints/baseline").json["checkpoints"]] == [
         "trained.last",
         "trained.best",
+        "shipped-baseline",
     ]
 
 
@@ -116,7 +121,7 @@ def test_a_stage_means_its_newest_finished_run_or_file(with_run: Any, tmp_path: 
         Run(outputs / "runs" / id).update_status(state=state, started=started)
     assert weights.find("baseline", outputs).parent.name == "newer"
     assert weights.find("unet", outputs) == resolve_weights("shipped-unet")
-    assert weights.defaults(outputs) == ["newer", "shipped-unet"]
+    assert weights.defaults(outputs) == ["newer", *SHIPPED]
     # An ensemble in one file, as `python -m colorization.ensemble` writes it.
     network, description = checkpoint.load_weights(trained.weights_file)
     merged = ensemble.assemble([network, network], [description["network"]] * 2, "mean")

@@ -195,7 +195,8 @@ def learning_curves(runs: Mapping[str, tuple[Sequence[float], Sequence[float]]],
         label: of the value.
         path: the PNG to write.
     """
-    figure = _figure(6, 4)
+    many = len(runs) > 10  # their names would hide the lines
+    figure = _figure(9 if many else 6, 4)
     ax = figure.subplots()
     for i, (name, (epochs, values)) in enumerate(runs.items()):
         style = ("-", "--", ":")[i // 10 % 3]  # there are ten colours
@@ -203,5 +204,5 @@ def learning_curves(runs: Mapping[str, tuple[Sequence[float], Sequence[float]]],
     ax.set_xlabel("epochs")
     ax.set_ylabel(label)
     ax.grid(alpha=0.3)
-    ax.legend(fontsize=7)
+    figure.legend(fontsize=7, loc="outside right upper") if many else ax.legend(fontsize=7)
     figure.savefig(path, dpi=120)
