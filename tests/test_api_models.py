@@ -22,7 +22,6 @@ from colorization.api.problems import Problem
 from colorization.checkpoint import build_network
 from colorization.runs import Run, resolve_weights, shipped_weights
 
-
 SHIPPED = ["shipped-baseline", "shipped-gan", "shipped-unet"]
 
 
