@@ -107,12 +107,18 @@ def test_find_weights_looks_at_the_argument_then_the_variable_then_what_ships(we
     assert inference.find_weights() in runs.shipped_weights().values()
 
 
-def test_what_ships_colorizes_and_is_small() -> None:
-    file = inference.find_weights()
-    assert file.stat().st_size < 10_000_000
-    colorizer = Colorizer.load()
-    assert colorizer.description["stage"] == "unet"
-    assert colorizer.description["metrics"]["val/delta_e2000"] > 0
+def test_what_ships_fits_in_what_is_allowed() -> None:
+    assert inference.find_weights() == runs.shipped_weights()["shipped-unet"]
+    files = list(runs.shipped_weights().values())
+    assert sum(f.stat().st_size for f in files[0].parent.iterdir() if f.is_file()) < 24_000_000
+
+
+@pytest.mark.parametrize("stage", ["baseline", "unet", "gan"])
+def test_what_ships_colorizes_and_is_small(stage: str) -> None:
+    assert inference.find_weights(f"shipped-{stage}").stat().st_size < 10_000_000
+    colorizer = Colorizer.load(f"shipped-{stage}")
+    assert colorizer.description["stage"] == stage
+    assert colorizer.description["training_data"]["photos"] == 810
     photo = Image.fromarray(sample_photo("sklearn/flower"))
     result = np.asarray(colorizer.colorize(photo))
     assert np.abs(rgb2lab(result)[..., 1:]).mean() > 1
