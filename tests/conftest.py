@@ -91,7 +91,7 @@ def wait_for(condition: Callable[[], Any], seconds: float = 120, process: subpro
     ended = process.poll()
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    raise AssertionError(f"it did not come to pass; exit code {ended}; it said:\n{process.communicate()[0]}")
+    raise AssertionError(f"it did not come to pass; exit code {ended}; it said:\n{process.communicate(timeout=60)[0]}")
 
 
 def finish(process: subprocess.Popen[str], code: int = 0, seconds: float = 240) -> str:

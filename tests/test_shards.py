@@ -235,9 +235,10 @@ def test_a_server_that_is_away_for_a_time_is_waited_for(
     with ExitStack() as stack:
         back.start()
         found += [batch["index"] for batch in batches]
+        waited = time.monotonic() - start
         back.join()
     assert len(set(torch.cat(found).tolist())) == len(made.photos["train"].names) // 4 * 4
-    assert time.monotonic() - start > 2
+    assert waited > 2
     assert num_workers or "cannot be read ([Errno None] Unable to connect to port" in caplog.text
 
 
@@ -351,7 +352,7 @@ def test_training_on_shards_elsewhere_by_two_processes_and_then_by_one(
     process = start(environment, *options, *TWO, "run_id=parts")
     parts = run_of("parts")
     wait_for(lambda: parts.status().get("step", 0) >= 5, process=process)
-    os.kill(process.pid, signal.SIGTERM)
+    os.killpg(process.pid, signal.SIGTERM)  # as a scheduler does: the workers, and who starts them, go on meanwhile
     finish(process, code=143)
     assert 5 <= parts.status()["step"] < 40 * 11
     assert run_main(train.main, "run_id=parts", "ckpt_path=last", "trainer=default", "trainer.devices=1") == 0

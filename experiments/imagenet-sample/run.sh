@@ -52,7 +52,7 @@ done
 # What ships. How colourful is chosen on the validation photographs: of the factors on the colours the one with the lowest
 # ΔE2000, for the GAN, which is for those who want colour, none. (Fusion's ResNet alone is larger than all of these.)
 evaluate validation-128 "{baseline: imagenet-128-baseline, unet: imagenet-128-unet, gan: imagenet-128-gan}" datamodule=folder \
-  datamodule.name=validation datamodule.test_dir="$data/imagenet-sample/val" strips=0 curve=true
+  datamodule.name=validation datamodule.test_dir="$data/imagenet-sample/val" datamodule.image_size=128 strips=0 curve=true
 ship() { # name, run, factor
   $python -m colorization.export weights=$2 format=float16 chroma=$3 output="$out/shipped/$1.safetensors" paths.output_dir="$out"
 }

@@ -207,14 +207,14 @@ def get(path: Location, copy: Path) -> None:
 
 
 def forget_connections(path: Location) -> None:
-    """One that broke is not used again."""
+    """Use none of its protocol's connections again: one has broken."""
     from fsspec import get_filesystem_class  # type: ignore[import-untyped]
 
     get_filesystem_class(path.protocol).clear_instance_cache()
 
 
 def get_again(path: Location, copy: Path) -> None:
-    """The same for what a long run cannot do without: a network that fails for a time does not end it.
+    """As :func:`get`, for what a long run cannot do without: a network that fails for a time does not end it.
 
     Tries again after 1, 2, 4, 8 and 16 s. Raises ``OSError``; at once where the file is not there.
     """

@@ -153,8 +153,18 @@ def _workers_without_connections() -> Any:
     """
     if "forkserver" not in multiprocessing.get_all_start_methods():  # Windows, which never forks
         return None
+    from multiprocessing import forkserver, resource_tracker
+
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["colorization.data.datamodules", "pytorch_lightning"])  # once, not by each worker
+    # The server would die of a signal to the process group, and its workers with it: it inherits that they are blocked.
+    # (The tracker, which it needs, unblocks them when it is started.)
+    resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _LEFT_TO_MAIN)
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
     return context
 
 
