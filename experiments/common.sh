@@ -28,7 +28,7 @@ evaluate() { # name, weights, then overrides: one that is there is left alone; i
   [ -n "$tiny" ] && return
   mkdir -p "$study/$_name"
   cp "$_folder/table.md" "$_folder/metrics.json" "$study/$_name"
-  [ ! -f "$_folder/curve.csv" ] || cp "$_folder/curve.csv" "$study/$_name"
+  for _file in curve.csv sparsification.png; do [ ! -f "$_folder/$_file" ] || cp "$_folder/$_file" "$study/$_name"; done
 }
 
 conclude() { # runs: how they learnt, and the figures of all tables

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -65,18 +66,12 @@ SMALL_RUN = [
 
 
 def free_port() -> int:
-    """A port of this machine on which nobody listens."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
-
-
-def is_free(port: int) -> bool:
-    """Whether one could listen on this port of this machine."""
-    with socket.socket() as listener, suppress(OSError):
-        listener.bind(("127.0.0.1", port))
-        return True
-    return False
+    """A port of this machine on which nobody listens, and which no connection of another test is given meanwhile."""
+    for port in random.SystemRandom().sample(range(20000, 30000), 100):
+        with socket.socket() as listener, suppress(OSError):
+            listener.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("no port is free")
 
 
 def wait_for(condition: Callable[[], Any], seconds: float = 120, process: subprocess.Popen[str] | None = None) -> Any:

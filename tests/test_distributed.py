@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import shutil
 import signal
 import subprocess
@@ -16,7 +15,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import SMALL_STAGES, finish, is_free, wait_for
+from conftest import SMALL_STAGES, finish, free_port, wait_for
 from torch import nn
 
 from colorization import train
@@ -54,11 +53,8 @@ def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, st
         **os.environ,
         "PYTHONPATH": os.pathsep.join(filter(None, paths)),
         "GLOO_SOCKET_IFNAME": "lo",
-        # The processes meet seconds after Lightning would have chosen a free port, which another test's connection
-        # could have by then: one that no connection is given.
-        "MASTER_PORT": str(
-            next(port for port in random.SystemRandom().sample(range(20000, 30000), 100) if is_free(port))
-        ),
+        # The processes meet seconds after Lightning would have chosen one, which a connection could have by then.
+        "MASTER_PORT": str(free_port()),
     }
 
 
