@@ -191,6 +191,19 @@ def test_other_weights_are_converted_once_into_the_cache(weights, cache, tmp_pat
     assert np.abs(np.load(tmp_path / "ab.npy")[0] - eager(weights, L)).max() < 1e-4
 
 
+def test_several_threads_export_at_once(cache, tmp_path) -> None:
+    """As a server's do, asked for several weights that it has not seen."""
+    files = [
+        save(tmp_path / f"{width}.safetensors", lively(UNet(width, 4, 0, "nearest")), {**SPEC, "width": width})
+        for width in range(4, 10)
+    ]
+    with ThreadPoolExecutor(len(files)) as threads:
+        twins = list(threads.map(backends.twin, files))
+    L = lightness((1, 47, 33))
+    for file, twin in zip(files, twins, strict=True):
+        np.testing.assert_allclose(backends.OnnxBackend(twin)(L)[0], eager(file, L), atol=1e-4)
+
+
 def test_a_twin_beside_the_weights_counts_only_while_it_is_theirs(weights, cache, tmp_path) -> None:
     np.save(tmp_path / "L.npy", lightness((1, 40, 50)))
     export.export(weights, weights.with_suffix(".onnx"))

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -46,8 +47,12 @@ def start(tmp_path: Path, scans: Path, weights: Path, ray_cluster: clusters.Ray)
 
 def workers(cluster: clusters.Ray) -> list[psutil.Process]:
     """The processes of its actors."""
-    below = psutil.Process(cluster.process.pid).children(recursive=True)
-    return [p for p in below if "ray::_Worker" in " ".join(p.cmdline())]
+    found = []
+    for process in psutil.Process(cluster.process.pid).children(recursive=True):
+        with suppress(psutil.NoSuchProcess):  # it ended meanwhile
+            if "ray::_Worker" in " ".join(process.cmdline()):
+                found.append(process)
+    return found
 
 
 @pytest.mark.slow

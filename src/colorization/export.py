@@ -13,6 +13,7 @@ import io
 import json
 import logging
 import tempfile
+import threading
 import warnings
 from importlib.util import find_spec
 from pathlib import Path
@@ -36,6 +37,7 @@ ENDINGS = {"onnx": ".onnx", "openvino": ".xml", "float16": ".safetensors"}
 TOLERANCE = 1e-3
 _OPSET = 18
 _CHECKED = ((1, 32, 32), (2, 45, 71), (1, 130, 97))  # batch, height, width
+_ONE_AT_A_TIME = threading.Lock()  # torch.onnx.export keeps its state in the process; a server exports in threads
 
 
 def export(source: Path, target: Path) -> None:
@@ -113,7 +115,7 @@ class _AllAnswers(nn.Module):
 def _onnx(network: nn.Module, metadata: dict[str, str], source: Path) -> bytes:
     axes = {0: "batch", 2: "height", 3: "width"}
     buffer = io.BytesIO()
-    with warnings.catch_warnings():
+    with _ONE_AT_A_TIME, warnings.catch_warnings():
         # Tracing, not torch.export: that one reasons about the sizes of every level of a U-Net of unknown size, which
         # took more than ten minutes. A constant in a trace is what the warnings are about; _check would see it.
         warnings.simplefilter("ignore")
