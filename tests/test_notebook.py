@@ -17,13 +17,15 @@ def test_no_outputs_are_kept(path: Path) -> None:
     assert all(not c.outputs and c.execution_count is None for c in cells if c.cell_type == "code")
 
 
-def run(path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[int, str]:
+def run(path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, **environment: str) -> tuple[int, str]:
     """How many pictures a notebook shows and what it prints, run in a folder."""
     from nbclient import NotebookClient
 
     monkeypatch.setenv("IPYTHONDIR", str(folder / "ipython"))
     for name in ("COLORIZATION_WEIGHTS", "COLORIZATION_SWEEP", "COLORIZATION_PHOTO"):
         monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
     monkeypatch.delenv("MPLBACKEND", raising=False)  # the notebooks show their figures inline
     notebook = nbformat.read(path, 4)
     NotebookClient(
@@ -65,3 +67,13 @@ def test_read_a_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert pictures == 3
     assert "3 trials of tiny" in printed
     assert sum("tiny-00" in line and "width" in line for line in printed.splitlines()) == 3
+
+
+@pytest.mark.slow
+def test_read_the_sweep_of_a_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    study = Path(__file__).parents[1] / "experiments" / "sweep"
+    pictures, printed = run(notebook("read_a_sweep"), tmp_path, monkeypatch, COLORIZATION_SWEEP=str(study))
+    assert pictures == 3
+    best = min((study / "trials.csv").read_text().splitlines()[1:], key=lambda row: float(row.split(",")[3]))
+    rows = [line for line in printed.splitlines() if "unet-knobs-0" in line]
+    assert rows and best.split(",")[1] in rows[0]

@@ -103,7 +103,7 @@ def importance(shares: Mapping[str, float], path: Path) -> None:
     ax = figure.subplots()
     names = sorted(shares, key=lambda name: shares[name])
     ax.barh(names, [shares[name] for name in names])
-    ax.set_xlabel("share of the variance between trials (fANOVA)")
+    ax.set_xlabel("share of the variance (fANOVA)")
     ax.grid(axis="x", alpha=0.3)
     figure.savefig(path, dpi=120)
 

@@ -96,18 +96,20 @@ def sweep(cfg: DictConfig) -> optuna.Study:
             study.set_user_attr(key, now)
         while (found := next_trial(study, space, cfg)) is not None:
             trial, interrupted = found
-            log.info("trial %d of %d: %s", trial.number + 1, cfg.trials, trial.params)
+            name = run_id(cfg, trial.number)
+            log.info("trial %s, %d of %d: %s", name, trial.number + 1, cfg.trials, trial.params)
             try:
                 value = train_once(cfg, trial, interrupted)
             except Exception as error:  # noqa: BLE001 (a sweep goes on with its other trials; the run says what it was)
-                log.error("trial %d failed: %s", trial.number + 1, hydra_main.sentence(error))
+                log.error("trial %s failed: %s", name, hydra_main.sentence(error))
                 study.tell(trial.number, state=TrialState.FAIL)
             else:
                 study.tell(trial.number, value)
             report(study, folder)
     if all(t.state != TrialState.COMPLETE for t in study.trials):
         raise InputError(f"name={cfg.name}: no trial of this sweep has come to an end; see {folder / 'sweep.log'}")
-    log.info("best: trial %d, %.5g with %s", study.best_trial.number + 1, study.best_value, study.best_params)
+    best = study.best_trial
+    log.info("best: trial %s, %.5g with %s", run_id(cfg, best.number), study.best_value, best.params)
     return study
 
 
