@@ -48,7 +48,7 @@ class FusionUNet(UNet):
     its state, so that loading a checkpoint never downloads anything.
 
     Args:
-        width, depth, dropout, upsampling, full_resolution: as in :class:`UNet`.
+        width, depth, dropout, upsampling: as in :class:`UNet`.
         resnet_size: as ``size`` in :class:`FrozenResNet18`.
     """
 
@@ -59,9 +59,8 @@ class FusionUNet(UNet):
         dropout: float = 0.5,
         upsampling: Upsampling = "transposed",
         resnet_size: int | None = 224,
-        full_resolution: bool = False,
     ) -> None:
-        super().__init__(width, depth, dropout, upsampling, full_resolution)
+        super().__init__(width, depth, dropout, upsampling)
         self.resnet = FrozenResNet18(resnet_size)
         self.mix = nn.Sequential(
             nn.Conv2d(self.bottleneck_channels + FEATURES, self.bottleneck_channels, 1), nn.LeakyReLU(0.2)

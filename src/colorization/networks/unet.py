@@ -17,10 +17,6 @@ def _upsample(inputs: int, outputs: int, how: Upsampling, bias: bool) -> nn.Modu
     return nn.Sequential(nn.Identity(), UpConv2d(inputs, outputs, bias))  # the name of its weights: <level>.1.weight
 
 
-def _conv(inputs: int, outputs: int) -> tuple[nn.Module, nn.Module]:
-    return nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), BatchNorm2d(outputs)
-
-
 class UNet(nn.Module):
     """Encoder and decoder with a skip connection at every level.
 
@@ -33,29 +29,20 @@ class UNet(nn.Module):
         dropout: rate in the (up to three) innermost decoder levels that have 8 * width channels; 0 for none.
         upsampling: ``transposed`` 4x4 convolutions as in pix2pix, or ``nearest`` with 3x3 convolutions (fewer
             parameters, no checkerboards).
-        full_resolution: one more level ahead of the first halving, of ``width`` channels and two 3x3 convolutions on
-            either side, so that what is decided per pixel is computed per pixel.
     """
 
     def __init__(
-        self,
-        width: int = 64,
-        depth: int = 8,
-        dropout: float = 0.5,
-        upsampling: Upsampling = "transposed",
-        full_resolution: bool = False,
+        self, width: int = 64, depth: int = 8, dropout: float = 0.5, upsampling: Upsampling = "transposed"
     ) -> None:
         super().__init__()
         channels = [min(2**i, 8) * width for i in range(depth)]
         self.bottleneck_channels = channels[-1]
-        self.full_resolution = full_resolution
         self.down, self.up = nn.ModuleList(), nn.ModuleList()
         for i, c in enumerate(channels):
             layers: list[nn.Module] = [] if i == 0 else [nn.LeakyReLU(0.2)]
             # As in pix2pix: no normalisation next to the image nor at the bottleneck.
             norm = 0 < i < depth - 1
-            inputs = channels[i - 1] if i > 0 else width if full_resolution else 1
-            layers.append(nn.Conv2d(inputs, c, 4, stride=2, padding=1, bias=not norm))
+            layers.append(nn.Conv2d(1 if i == 0 else channels[i - 1], c, 4, stride=2, padding=1, bias=not norm))
             if norm:
                 layers.append(BatchNorm2d(c))
             self.down.append(Level(*layers))
@@ -69,13 +56,7 @@ class UNet(nn.Module):
             if dropout > 0 and depth - 4 <= i < depth - 1 and channels[i - 1] == 8 * width:
                 layers.append(nn.Dropout(dropout))
             self.up.append(Level(*layers))
-        inputs = 2 * channels[0] if depth > 1 else channels[0]
-        if full_resolution:
-            self.stem = Level(*_conv(1, width), nn.LeakyReLU(0.2), *_conv(width, width), nn.LeakyReLU(0.2))
-            self.up.append(Level(nn.ReLU(), _upsample(inputs, width, upsampling, bias=False), BatchNorm2d(width)))
-            self.head = Level(nn.ReLU(), *_conv(2 * width, width), nn.ReLU(), nn.Conv2d(width, 2, 3, padding=1))
-        else:
-            self.head = Level(nn.ReLU(), _upsample(inputs, 2, upsampling, bias=True))
+        self.head = Level(nn.ReLU(), _upsample(2 * channels[0] if depth > 1 else channels[0], 2, upsampling, True))
         for module in self.modules():
             if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
                 nn.init.normal_(module.weight, 0.0, 0.02)
@@ -90,8 +71,6 @@ class UNet(nn.Module):
         """(B, 1, H, W) in [0, 1] to (B, 2, H, W) normalised ab."""
         x = 2 * L - 1
         skips = []
-        if self.full_resolution:
-            skips.append(x := self.stem(x))
         for level in self.down:
             x = level(pad_to_even(x))
             skips.append(x)
