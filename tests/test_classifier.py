@@ -109,6 +109,13 @@ def test_it_learns_stops_and_goes_on_as_a_run_and_fusion_takes_its_file(
     assert wrong == pytest.approx(test) and wrong < 0.3  # three kinds of lightness are soon told apart
     assert description["metrics"]["val/error"] == pytest.approx(min(errors), abs=1e-5)
 
+    # Another goes on from its weights, at another size.
+    finer = ["run_id=finer", "init_weights=r", "model.network.size=64", "trainer.max_epochs=1", "model.optimizer.lr=1e-12"]
+    assert run_main(train.main, *overrides(archive, *finer)) == 0
+    taken, _ = checkpoint.load_network(tmp_path / "outputs" / "runs" / "finer" / "resnet18.safetensors")
+    for (name, ours), theirs in zip(taken.named_parameters(), network.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, msg=name)
+
     # No colorizer, and nobody takes it for one.
     assert run_main(evaluation.main, f"weights={file}", "datamodule=sample", "datamodule.image_size=32") == 2
     assert "a classifier, which gives no colours" in capsys.readouterr().err

@@ -21,6 +21,12 @@ for resnet in trained random; do
   train cifar10-fusion-$resnet experiment=cifar10/fusion init_weights=cifar10-fusion-unet-$resnet $cifar
 done
 
+# A ResNet that sees the photographs enlarged, and what that gives to fusion.
+train cifar10-resnet18-64 experiment=cifar10/resnet18 model.network.size=64 init_weights=cifar10-resnet18 trainer.max_epochs=6 \
+  $cifar
+train cifar10-fusion-unet-64 experiment=cifar10/fusion-unet model.network.resnet_size=64 \
+  model.resnet_weights="$out/runs/cifar10-resnet18-64/resnet18.safetensors" $cifar
+
 rows() { # name: run, of each seed or ResNet
   _comma=
   for row in "$@"; do

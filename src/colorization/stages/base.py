@@ -114,7 +114,7 @@ class ColorizationStage(pl.LightningModule):
         Raises:
             InputError: the file cannot be loaded, or holds another network.
         """
-        network, description = checkpoint.load_weights(path)
+        network, description = checkpoint.load_network(path)
         try:
             self.network.load_state_dict(network.state_dict(), strict=True)
         except RuntimeError as error:
