@@ -42,5 +42,6 @@ evaluate stages "{$stages}" $on_test $shown strips=64 curve=true
 evaluate ensemble "[cifar10-unet-42,cifar10-unet-43,cifar10-unet-44,cifar10-fusion-unet-trained]" $on_test $shown \
   ensemble=mean
 evaluate resnets "{$(rows fusion-unet-trained fusion-unet-random fusion-trained fusion-random)}" $on_test $shown
+evaluate fusions "{$(rows unet-42 fusion-unet-trained fusion-unet-64)}" $on_test $shown ensemble=mean
 evaluate seeds "{$(rows baseline-42 baseline-43 baseline-44 unet-42 unet-43 unet-44)}" $on_test $shown
 conclude $(cd "$out/runs" && ls -d cifar10-*)
