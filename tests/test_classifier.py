@@ -110,8 +110,8 @@ def test_it_learns_stops_and_goes_on_as_a_run_and_fusion_takes_its_file(
     assert description["metrics"]["val/error"] == pytest.approx(min(errors), abs=1e-5)
 
     # Another goes on from its weights, at another size.
-    finer = ["run_id=finer", "init_weights=r", "model.network.size=64", "trainer.max_epochs=1", "model.optimizer.lr=1e-12"]
-    assert run_main(train.main, *overrides(archive, *finer)) == 0
+    finer = ["run_id=finer", "init_weights=r", "model.network.size=64", "model.optimizer.lr=1e-12"]
+    assert run_main(train.main, *overrides(archive, *finer, "trainer.max_epochs=1")) == 0
     taken, _ = checkpoint.load_network(tmp_path / "outputs" / "runs" / "finer" / "resnet18.safetensors")
     for (name, ours), theirs in zip(taken.named_parameters(), network.parameters(), strict=True):
         torch.testing.assert_close(ours, theirs, msg=name)
