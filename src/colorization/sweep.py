@@ -96,7 +96,7 @@ def sweep(cfg: DictConfig) -> optuna.Study:
             study.set_user_attr(key, now)
         while (found := next_trial(study, space, cfg)) is not None:
             trial, interrupted = found
-            name = run_id(cfg, trial.number)
+            name = run_id(study.study_name, trial.number)
             log.info("trial %s, %d of %d: %s", name, trial.number + 1, cfg.trials, trial.params)
             try:
                 value = train_once(cfg, trial, interrupted)
@@ -109,7 +109,7 @@ def sweep(cfg: DictConfig) -> optuna.Study:
     if all(t.state != TrialState.COMPLETE for t in study.trials):
         raise InputError(f"name={cfg.name}: no trial of this sweep has come to an end; see {folder / 'sweep.log'}")
     best = study.best_trial
-    log.info("best: trial %s, %.5g with %s", run_id(cfg, best.number), study.best_value, best.params)
+    log.info("best: trial %s, %.5g with %s", run_id(study.study_name, best.number), study.best_value, best.params)
     return study
 
 
@@ -143,15 +143,15 @@ def next_trial(
     return study.get_trials(deepcopy=False)[number], False
 
 
-def run_id(cfg: DictConfig, number: int) -> str:
-    """The run of a trial."""
-    return f"{cfg.name}-{number:03d}"
+def run_id(sweep: str, number: int) -> str:
+    """The run of a sweep's trial."""
+    return f"{sweep}-{number:03d}"
 
 
 def train_once(cfg: DictConfig, trial: FrozenTrial, interrupted: bool) -> float:
     """Train a trial, or go on with an interrupted one; the best epoch's ``optimized_metric``."""
     paths = {key: str(cfg.paths[key]) for key in ("output_dir", "data_dir")}
-    run = Run(Path(paths["output_dir"]) / "runs" / run_id(cfg, trial.number))
+    run = Run(Path(paths["output_dir"]) / "runs" / run_id(cfg.name, trial.number))
     overrides = [
         *cfg.overrides,
         *(f"paths.{key}={_written(value)}" for key, value in paths.items()),
@@ -180,7 +180,7 @@ def report(study: optuna.Study, folder: Path) -> None:
     rows = [
         [
             t.number,
-            f"{study.study_name}-{t.number:03d}",
+            run_id(study.study_name, t.number),
             t.state.name.lower(),
             t.value,
             *(t.params.get(k) for k in keys),
