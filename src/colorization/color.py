@@ -22,6 +22,8 @@ from typing import Any
 import cv2
 import numpy as np
 
+from colorization.errors import InputError
+
 Array = Any  # numpy.ndarray | torch.Tensor; torch is deliberately not imported here
 
 L_SCALE = 100.0
@@ -557,6 +559,27 @@ def delta_e2000(lab1: Array, lab2: Array) -> Array:
     bump = xp.exp(-((mean_h * (180 / math.pi / 25) - 275 / 25) ** 2).clip(max=50))
     rotation = -2 * xp.sin(math.radians(60) * bump) * root7(mean_C)
     return xp.sqrt((L * L + C * C + H * H + rotation * C * (turn * H)).clip(0))
+
+
+def ab_grid(step: float) -> np.ndarray:
+    """The colours on a square grid that sRGB has at some lightness, as classes of ab (Zhang et al. 2016).
+
+    Args:
+        step: distance of the grid's points, Lab units; 0 is one of them.
+
+    Returns:
+        (Q, 2) float32, a*b* in Lab units, by rising a* and then b*.
+    """
+    if not step > 0:
+        raise InputError(f"grid={step}: should be above 0")
+    axes = [
+        step * np.arange(math.ceil(low / step), math.floor(high / step) + 1)
+        for low, high in zip(AB_MIN, AB_MAX, strict=True)
+    ]
+    points = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 2)
+    L = np.arange(1, 100, dtype=np.float32)[:, None].repeat(len(points), 1)
+    lab = np.stack((L, *np.broadcast_to(points.T[:, None], (2, *L.shape)).astype(np.float32)))
+    return points[in_gamut(lab).any(0)].astype(np.float32)
 
 
 MERGES = ("mean", "median")

@@ -1,10 +1,12 @@
 """Losses. Each ``loss=`` config names one of these; all work on normalised ab (a*b*/110), in float32."""
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from colorization.color import AB_SCALE
+from colorization.color import AB_MAX, AB_MIN, AB_SCALE
 from colorization.errors import InputError
 
 
@@ -80,6 +82,80 @@ class ClassLoss(nn.CrossEntropyLoss):
     def __init__(self, name: str = "cross_entropy", label_smoothing: float = 0.0) -> None:
         super().__init__(label_smoothing=label_smoothing)
         self.name = name
+
+
+class RebalancedLoss(nn.Module):
+    """Cross-entropy of a distribution over classes of ab with soft labels, rare colours counting for more.
+
+    (Zhang et al. 2016, "Colorful image colorization", equations 2 to 4.) A place's label is shared out to the classes
+    nearest to its colour by a Gaussian of their distance, and the place counts as much as its nearest class.
+
+    Args:
+        name: as in the config.
+        neighbours: classes that a label is shared out to.
+        sigma: of the Gaussian, Lab units.
+        uniform: λ in the weights 1 / ((1 - λ) p + λ / Q) of the classes, p being a class's share of the training
+            photographs and Q the number of classes: 1 does not rebalance, 0 does so in full.
+        max_weight: of a class; the mean over all places is 1 before this limit.
+    """
+
+    centres: torch.Tensor
+
+    def __init__(
+        self,
+        name: str = "rebalanced",
+        neighbours: int = 5,
+        sigma: float = 5.0,
+        uniform: float = 0.5,
+        max_weight: float = 5.0,
+    ) -> None:
+        super().__init__()
+        if neighbours < 1:
+            raise InputError(f"loss.neighbours={neighbours}: should be 1 or more")
+        if not sigma > 0:
+            raise InputError(f"loss.sigma={sigma}: should be above 0")
+        if not 0 <= uniform <= 1:
+            raise InputError(f"loss.uniform={uniform}: should be between 0 and 1")
+        if not max_weight >= 1:
+            raise InputError(f"loss.max_weight={max_weight}: should be 1 or more")
+        self.name, self.neighbours, self.sigma = name, neighbours, sigma
+        self.uniform, self.max_weight = uniform, max_weight
+        self._tables: tuple[torch.Tensor, torch.Tensor] | None = None
+
+    def class_weights(self, shares: torch.Tensor) -> torch.Tensor:
+        """(Q,) shares of the classes in the training photographs to (Q,) weights, 0 for a share of 0."""
+        there = shares > 0
+        weights = 1 / ((1 - self.uniform) * shares + self.uniform / there.sum())
+        weights = torch.where(there, weights, torch.zeros_like(weights))
+        return (weights / (weights * shares).sum()).clamp(max=self.max_weight)
+
+    def prepare(self, centres: torch.Tensor, class_weights: torch.Tensor) -> None:
+        """Look up each colour's neighbours once, by whole Lab units.
+
+        Args:
+            centres: (Q, 2) normalised ab of the classes.
+            class_weights: (Q,), 0 for those that no label may have.
+        """
+        there = class_weights.nonzero()[:, 0]
+        axes = [torch.arange(math.floor(low), math.ceil(high) + 1.0) for low, high in zip(AB_MIN, AB_MAX, strict=True)]
+        self._origin, self._columns = (float(axes[0][0]), float(axes[1][0])), len(axes[1])
+        colours = torch.cartesian_prod(*axes).to(centres)
+        distances = torch.cdist(colours, AB_SCALE * centres[there])
+        nearest = distances.topk(min(self.neighbours, len(there)), largest=False)
+        labels = (-0.5 * (nearest.values / self.sigma).square()).softmax(1)
+        self._tables = there[nearest.indices], labels * class_weights[there[nearest.indices[:, :1]]]
+
+    def forward(self, log_shares: torch.Tensor, ab: torch.Tensor) -> torch.Tensor:
+        """Log-probabilities (B, Q, h, w) and normalised ab (B, 2, h, w) of the truth to a scalar."""
+        assert self._tables is not None, "prepare() comes first"
+        classes, labels = self._tables
+        a, b = (
+            (AB_SCALE * ab[:, i].float()).round().sub(start).clamp(0, float(end - start))
+            for i, (start, end) in enumerate(zip(self._origin, map(math.ceil, AB_MAX), strict=True))
+        )
+        place = (a * self._columns + b).long()  # (B, h, w)
+        found = log_shares.gather(1, classes[place].permute(0, 3, 1, 2))
+        return -(labels[place].permute(0, 3, 1, 2) * found).sum(1).mean()
 
 
 class AdversarialLoss(nn.Module):

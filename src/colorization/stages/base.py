@@ -45,6 +45,11 @@ def lr_factor(schedule: str, progress: float, warmup: float) -> float:
     raise InputError(f"model.lr_schedule={schedule}: should be constant, linear_decay or cosine")
 
 
+def _is_part(name: str, part: str) -> bool:
+    """Whether a parameter of that name is in that part of a network."""
+    return f"{name}.".startswith(f"{part}.")
+
+
 class ColorizationStage(pl.LightningModule):
     """Base of the stages: subclasses add ``training_step`` and ``configure_optimizers``.
 
@@ -54,6 +59,9 @@ class ColorizationStage(pl.LightningModule):
         loss: ``_target_`` and arguments of a loss in :mod:`colorization.losses`.
         optimizer: ``_target_`` and arguments of a torch optimizer.
         lr_schedule, lr_warmup: see :func:`lr_factor`.
+        lr_factors: the learning rate of parts of the network, as a multiple of the configured one, by the beginning of
+            their parameters' names, of which the longest counts, e.g. ``{"encoder": 0.2, "encoder.conv_stem": 0}``;
+            0 freezes them.
         pretrained: all other keys of the model's config, e.g. ``resnet_weights``: the network's ``load_pretrained``
             gets them when a run starts from nothing.
 
@@ -74,6 +82,7 @@ class ColorizationStage(pl.LightningModule):
         optimizer: dict[str, Any],
         lr_schedule: str = "constant",
         lr_warmup: float = 0.0,
+        lr_factors: Mapping[str, float] | None = None,
         **pretrained: str | None,
     ) -> None:
         super().__init__()
@@ -85,6 +94,15 @@ class ColorizationStage(pl.LightningModule):
             raise InputError(f"loss={loss['name']} cannot train model={name}; use {self.fitting_losses}")
         self.loss = loss_class(**{k: v for k, v in loss.items() if k != "_target_"})
         self.optimizer_spec, self.lr_schedule, self.lr_warmup = optimizer, lr_schedule, lr_warmup
+        self.lr_factors = dict(lr_factors or {})
+        for part, factor in self.lr_factors.items():
+            if not factor >= 0:
+                raise InputError(f"model.lr_factors.{part}={factor}: should be 0 or more")
+            if not any(_is_part(name, part) for name, _ in self.network.named_parameters()):
+                raise InputError(f"model.lr_factors.{part}: the network has no such part")
+        for parameter_name, parameter in self.network.named_parameters():
+            if self._lr_factor_of(parameter_name) == 0:
+                parameter.requires_grad_(False)
         lr_factor(lr_schedule, 0.5, lr_warmup)  # refuses a wrong name before anything runs
         if not optimizer["lr"] > 0:
             raise InputError(f"model.optimizer.lr={optimizer['lr']}: should be above 0")
@@ -164,15 +182,25 @@ class ColorizationStage(pl.LightningModule):
         # (For a single channel ``contiguous`` sees nothing to do.)
         return L.clone(memory_format=torch.contiguous_format), ab.contiguous(), lab
 
-    def build_optimizer(self, parameters: Any, lr_factor: float = 1.0) -> torch.optim.Optimizer:
-        """The configured optimizer over the parameters that require a gradient."""
+    def _lr_factor_of(self, name: str) -> float:
+        """That of a parameter of the network by its name."""
+        parts = [part for part in self.lr_factors if _is_part(name, part)]
+        return self.lr_factors[max(parts, key=len)] if parts else 1.0
+
+    def build_optimizer(self, network: nn.Module, lr_factor: float = 1.0) -> torch.optim.Optimizer:
+        """The configured optimizer over the parameters that require a gradient, those of one learning rate together."""
         arguments = {k: v for k, v in self.optimizer_spec.items() if k != "_target_"}
         arguments["lr"] *= lr_factor
         cls = get_class(self.optimizer_spec["_target_"])
         if self.fused and cls in FUSED and not {"fused", "foreach"} & arguments.keys():
             arguments["fused"] = True
+        groups: dict[float, list[nn.Parameter]] = {1.0: []}  # the configured rate first: it is the one that is logged
+        for name, parameter in network.named_parameters():
+            if parameter.requires_grad:
+                factor = self._lr_factor_of(name) if network is self.network else 1.0
+                groups.setdefault(factor, []).append(parameter)
         try:
-            return cls([p for p in parameters if p.requires_grad], **arguments)
+            return cls([{"params": p, "lr": f * arguments["lr"]} for f, p in groups.items() if p], **arguments)
         except (TypeError, ValueError) as error:
             raise InputError(f"model.optimizer={arguments}: {cls.__name__} does not take this ({error})") from error
 

@@ -40,11 +40,12 @@ class GANStage(ColorizationStage):
         optimizer: dict[str, Any],
         lr_schedule: str = "linear_decay",
         lr_warmup: float = 0.0,
+        lr_factors: dict[str, float] | None = None,
         d_lr_factor: float = 1.0,
         warmup_epochs: float = 0.0,
         **pretrained: str | None,
     ) -> None:
-        super().__init__(name, network, loss, optimizer, lr_schedule, lr_warmup, **pretrained)
+        super().__init__(name, network, loss, optimizer, lr_schedule, lr_warmup, lr_factors, **pretrained)
         self.save_hyperparameters()
         self.automatic_optimization = False
         if d_lr_factor <= 0:
@@ -62,8 +63,8 @@ class GANStage(ColorizationStage):
         return "val/lpips" if metrics.lpips_network()[0] is not None else "val/delta_e2000_cf"
 
     def configure_optimizers(self) -> tuple[list[Any], list[Any]]:
-        g = self.build_optimizer(self.network.parameters())
-        d = self.build_optimizer(self.discriminator.parameters(), self.d_lr_factor)
+        g = self.build_optimizer(self.network)
+        d = self.build_optimizer(self.discriminator, self.d_lr_factor)
         return [g, d], [self.build_scheduler(g), self.build_scheduler(d)]
 
     def on_train_start(self) -> None:

