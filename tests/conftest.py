@@ -49,6 +49,12 @@ SMALL_STAGES = {
     ],
 }
 
+# The same of what has a timm backbone.
+SMALL_ENCODERS = {
+    name: [f"model={name}", "model.network.encoder=test_efficientnet", "model.encoder_weights=null"]
+    for name in ("encoder_unet", "classes")
+}
+
 
 # A training of seconds, as overrides.
 SMALL_RUN = [

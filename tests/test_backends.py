@@ -16,7 +16,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from conftest import SMALL_STAGES
+from conftest import SMALL_ENCODERS, SMALL_STAGES
 from safetensors import safe_open
 from torch import nn
 
@@ -25,6 +25,7 @@ from colorization.errors import InputError
 from colorization.networks.unet import UNet
 
 ROOT = Path(__file__).parent.parent
+ALL = {**SMALL_STAGES, **SMALL_ENCODERS}
 SHAPES = [(1, 32, 32), (2, 47, 33), (1, 100, 131), (3, 64, 64)]
 
 
@@ -92,9 +93,9 @@ np.save(sys.argv[2], backend(np.load(sys.argv[3])))
 """
 
 
-@pytest.mark.parametrize("stage", SMALL_STAGES)
+@pytest.mark.parametrize("stage", ALL)
 def test_every_stage_answers_as_in_torch_at_any_size_and_batch(stage, compose_train, tmp_path) -> None:
-    config = compose_train(*SMALL_STAGES[stage]).model
+    config = compose_train(*ALL[stage]).model
     network = lively(hydra_main.instantiate(config.network))
     spec = dict(config.network)
     source = save(tmp_path / "w.safetensors", network, spec, stage)

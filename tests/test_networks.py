@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 import torchvision
+from conftest import SMALL_ENCODERS
 from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 from skimage.color import lab2rgb
@@ -30,6 +31,9 @@ SMALL = {
     "gan": ["model=gan", "model.network.width=4"],
     "fusion": ["model=fusion", "model.network.width=4", "model.network.resnet_size=64", "model.resnet_weights=null"],
 }
+SMALL |= SMALL_ENCODERS
+SMALL["encoder_unet of a ConvNeXt"] = [*SMALL_ENCODERS["encoder_unet"], "model.network.encoder=test_convnext"]
+SMALL["classes at half the size"] = [*SMALL_ENCODERS["classes"], "model.network.stride=2"]
 MODELS = list(SMALL)
 RESNET18 = "resnet18-f37072fd.pth"
 

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import pytorch_lightning as pl
 import torch
-from conftest import SMALL_STAGES, wait_for
+from conftest import SMALL_ENCODERS, SMALL_STAGES, wait_for
 from pytorch_lightning.trainer import call
 
 from colorization import callbacks, checkpoint, train
@@ -31,6 +31,7 @@ STAGES = {
     "unet": [*SMALL_STAGES["unet"], "trainer.val_check_interval=0.5"],
     "gan": [*SMALL_STAGES["gan"], "callbacks=ema"],
     "fusion": [*SMALL_STAGES["fusion"], "trainer.accumulate_grad_batches=4"],
+    "classes": [*SMALL_ENCODERS["classes"], "model.head_epochs=0.5"],
 }
 SMALL = [
     "datamodule.data_dir=photos",

@@ -36,7 +36,7 @@ from colorization.stages.base import ColorizationStage, lr_factor
 from colorization.stages.gan import GANStage
 
 Batch = dict[str, torch.Tensor]
-MODELS = ["baseline", "unet", "gan", "fusion"]
+MODELS = ["baseline", "unet", "gan", "fusion", "classes"]
 GANS = ["gan", "fusion"]
 SMALL = {
     "baseline": ["model.network.width=4"],
@@ -44,6 +44,7 @@ SMALL = {
     "gan": ["model.network.width=4", "model.network.depth=4", "model.discriminator.width=4"],
 }
 SMALL["fusion"] = [*SMALL["gan"], "model.network.resnet_size=null", "model.resnet_weights=null"]
+SMALL["classes"] = SMALL_ENCODERS["classes"]
 # A GAN without batch norm and dropout, in which a batch is the mean of its pictures; plain descent, so that equal
 # gradients are equal steps.
 PLAIN_GAN = {

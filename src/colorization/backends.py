@@ -47,11 +47,25 @@ class Backend(Protocol):
     description: dict[str, Any]
     digest: str
 
-    def __call__(self, L: np.ndarray) -> np.ndarray:
+    def __call__(self, L: np.ndarray, vividness: float | None = None) -> np.ndarray:
         """(N, 1, h, w) float32 in [0, 1] to (K, N, 2, h, w) float32 normalised ab, from each of its K members.
 
-        K is 1 unless the weights are an ensemble's. May be called from several threads at once.
+        K is 1 unless the weights are an ensemble's. ``vividness``, in [0, 1], is for weights with that setting
+        (:func:`own_vividness`), others ignore it. May be called from several threads at once.
         """
+
+
+def own_vividness(description: Mapping[str, Any]) -> float | None:
+    """How bold the colours of these weights are unless asked otherwise; ``None`` if they have no such setting."""
+    return description["network"].get("vividness")
+
+
+def inputs(description: Mapping[str, Any], L: Any, vividness: float | None) -> dict[str, Any]:
+    """What an exported model is given, by name."""
+    own = own_vividness(description)
+    if own is None:
+        return {"L": L}
+    return {"L": L, "vividness": np.array(own if vividness is None else vividness, np.float32)}
 
 
 class Unexportable(InputError):
@@ -77,14 +91,15 @@ class TorchBackend:
         self._network = network.eval().to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.digest = runs.sha256(path)
 
-    def __call__(self, L: np.ndarray) -> np.ndarray:
+    def __call__(self, L: np.ndarray, vividness: float | None = None) -> np.ndarray:
+        given = inputs(self.description, self._torch.from_numpy(L).to(self.device), vividness)
         with self._torch.inference_mode():
-            return answers(self._network, self._torch.from_numpy(L).to(self.device)).float().cpu().numpy()
+            return answers(self._network, **given).float().cpu().numpy()
 
 
-def answers(network: Any, L: Any) -> Any:
+def answers(network: Any, L: Any, **more: Any) -> Any:
     """(K, N, 2, h, w): what each member of an ensemble answers, or the one answer of another network; tensors."""
-    return network.answers(L) if hasattr(network, "answers") else network(L)[None]
+    return network.answers(L) if hasattr(network, "answers") else network(L, **more)[None]
 
 
 class OnnxBackend:
@@ -96,8 +111,8 @@ class OnnxBackend:
         self._session = _onnx_session(path, threads)
         self.description, self.digest = _identity(self._session.get_modelmeta().custom_metadata_map, path)
 
-    def __call__(self, L: np.ndarray) -> np.ndarray:
-        return self._session.run(None, {"L": L})[0]
+    def __call__(self, L: np.ndarray, vividness: float | None = None) -> np.ndarray:
+        return self._session.run(["ab"], inputs(self.description, L, vividness))[0]
 
 
 class ForeignOnnx:
@@ -193,10 +208,10 @@ class OpenVINOBackend:
         self._model = core.compile_model(model, "CPU", config)
         self._local = threading.local()  # a request serves one thread at a time
 
-    def __call__(self, L: np.ndarray) -> np.ndarray:
+    def __call__(self, L: np.ndarray, vividness: float | None = None) -> np.ndarray:
         if not hasattr(self._local, "request"):
             self._local.request = self._model.create_infer_request()
-        return self._local.request.infer({"L": L})[0].copy()
+        return self._local.request.infer(inputs(self.description, L, vividness))[0].copy()
 
 
 @cache

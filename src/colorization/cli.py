@@ -6,11 +6,16 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from colorization import __version__
 from colorization.errors import InputError
 from colorization.locations import is_remote, location
 from colorization.machine import keep_freed_memory
+from colorization.runs import DEFAULT_WEIGHTS
+
+if TYPE_CHECKING:
+    from colorization.inference import Settings
 
 _DESCRIPTION = """\
 Colorize photographs at their full resolution: any size, nothing but colour added.
@@ -73,11 +78,18 @@ def _parser() -> argparse.ArgumentParser:
         nargs="+",
         action="extend",
         metavar="W",
-        help="files, run ids or shipped-<name>, several are merged; default: $COLORIZATION_WEIGHTS, else shipped-unet",
+        help="files, run ids or shipped-<name>, several are merged; default: $COLORIZATION_WEIGHTS, then "
+        f"{DEFAULT_WEIGHTS}",
     )
     group.add_argument("--merge", choices=MERGES, default=MERGES[0], help="of several weights; default %(default)s")
     group.add_argument(
         "--size", type=_size, metavar="N", help="short side of what the network sees, pixels; default: as trained"
+    )
+    group.add_argument(
+        "--vividness",
+        type=float,
+        metavar="X",
+        help="from 0 (the likeliest colours) to 1 (the boldest); default: the weights' own; shipped-classes has it",
     )
     group.add_argument("--saturation", type=float, default=1.0, metavar="X", help="factor on the colours; default 1")
     group.add_argument("--strength", type=float, default=1.0, metavar="X", help="from 0 (grey) to 1 (default)")
@@ -132,6 +144,13 @@ def _size(text: str) -> int | None:
     return None if text == "auto" else int(text)
 
 
+def _settings(options: argparse.Namespace) -> Settings:
+    """How photos are colorized, as asked."""
+    from colorization.inference import Settings
+
+    return Settings(options.size, options.saturation, options.strength, options.flips, options.merge, options.vividness)
+
+
 def _is_folder(options: argparse.Namespace) -> bool:
     """Whether ``-o`` means a folder."""
     photos, output = options.photos, options.output
@@ -145,12 +164,12 @@ def _is_folder(options: argparse.Namespace) -> bool:
 
 def _colorize_one(options: argparse.Namespace) -> int:
     from colorization import folder
-    from colorization.inference import Colorizer, InColour, Settings
+    from colorization.inference import Colorizer, InColour
     from colorization.pictures import TYPES, Output, shown
 
     (photo,), target = options.photos, options.output
     settings, how = (
-        Settings(options.size, options.saturation, options.strength, options.flips, options.merge),
+        _settings(options),
         Output(quality=options.quality),
     )
     if not any(target.suffix.lower() in suffixes for suffixes in TYPES.values()):
@@ -189,11 +208,11 @@ def _colorize_one(options: argparse.Namespace) -> int:
 
 def _colorize_folder(options: argparse.Namespace) -> int:
     from colorization import folder
-    from colorization.inference import Colorizer, Settings
+    from colorization.inference import Colorizer
     from colorization.pictures import Output, shown
 
     output = options.output
-    settings = Settings(options.size, options.saturation, options.strength, options.flips, options.merge)
+    settings = _settings(options)
     how = Output(options.type or "same", options.quality)
     naming = folder.Naming(options.name or "{stem}{suffix}", options.strip, options.uncertainty)
     for option, least in (("limit", 0), ("workers", 1)):
@@ -210,6 +229,7 @@ def _colorize_folder(options: argparse.Namespace) -> int:
         for key, asked in (("device", options.device), ("backend", options.backend))
     )
     colorizer = Colorizer.load(options.weights, device, backend, threads=1, measure=not options.dry_run)
+    colorizer.check(settings)
 
     workers, elsewhere = options.workers, None
     if options.engine == "ray" and not options.dry_run:

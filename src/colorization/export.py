@@ -2,7 +2,9 @@
 
 The result takes any batch, height and width, and says what it is as the weights do (:mod:`colorization.descriptions`),
 with the SHA-256 of the file that it was made from. Its input ``L`` is (N, 1, h, w) float32 in [0, 1], its output ``ab``
-(K, N, 2, h, w) float32 normalised, from each of K members (1 but for an ensemble).
+(K, N, 2, h, w) float32 normalised, from each of K members (1 but for an ensemble). A network with a distribution over
+classes of ab also takes ``vividness``, one float32 in [0, 1], and gives its ``distribution``, (N, Q, h', w') float32
+log-probabilities of the colours :func:`colorization.color.ab_grid` (grid) as often as in the photographs.
 
 ``format=float16`` writes the weights themselves in half the size, to pass on.
 """
@@ -89,6 +91,8 @@ def write_float16(source: Path, target: Path, chroma: float = 1.0) -> None:
     """
     network, description = checkpoint.load_weights(source)
     if chroma != 1:
+        if backends.own_vividness(description) is not None:
+            raise InputError(f"chroma={chroma}: {source} has a setting of its own for that, model.network.vividness")
         head = getattr(network, "head", None)
         if head is None:
             raise InputError(f"chroma={chroma}: {source} is an ensemble; scale the colours of its members")
@@ -112,8 +116,29 @@ class _AllAnswers(nn.Module):
         return backends.answers(self.network, L)
 
 
+class _WithDistribution(nn.Module):
+    """A network that has a distribution: its ab, and that."""
+
+    def __init__(self, network: Any) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, L: torch.Tensor, vividness: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        raw = self.network.raw(L)
+        ab = self.network.decoded(raw, L, vividness)
+        return ab[None], self.network.log_shares(raw, 0.0)
+
+
 def _onnx(network: nn.Module, metadata: dict[str, str], source: Path) -> bytes:
     axes = {0: "batch", 2: "height", 3: "width"}
+    dynamic = {"L": axes, "ab": {i + 1: name for i, name in axes.items() if i != 1}}
+    wrapped: nn.Module = _AllAnswers(network)
+    given: tuple[torch.Tensor, ...] = (torch.rand(2, 1, 64, 96),)
+    inputs, outputs = ["L"], ["ab"]
+    if hasattr(network, "distribution"):
+        wrapped, given = _WithDistribution(network), (*given, torch.tensor(0.5))
+        inputs, outputs = [*inputs, "vividness"], [*outputs, "distribution"]
+        dynamic["distribution"] = {0: "batch", 2: "rows", 3: "columns"}
     buffer = io.BytesIO()
     with _ONE_AT_A_TIME, warnings.catch_warnings():
         # Tracing, not torch.export: that one reasons about the sizes of every level of a U-Net of unknown size, which
@@ -121,16 +146,16 @@ def _onnx(network: nn.Module, metadata: dict[str, str], source: Path) -> bytes:
         warnings.simplefilter("ignore")
         try:
             torch.onnx.export(
-                _AllAnswers(network).eval(),
-                (torch.rand(2, 1, 64, 96),),
+                wrapped.eval(),
+                given,
                 buffer,  # type: ignore[arg-type]
                 dynamo=False,
                 opset_version=_OPSET,
                 training=torch.onnx.TrainingMode.PRESERVE,  # keeps batch norms: folded, weights are no float16 any more
                 do_constant_folding=False,
-                input_names=["L"],
-                output_names=["ab"],
-                dynamic_axes={"L": axes, "ab": {i + 1: name for i, name in axes.items() if i != 1}},
+                input_names=inputs,
+                output_names=outputs,
+                dynamic_axes=dynamic,
             )
         except (torch.onnx.errors.OnnxExporterError, RuntimeError) as error:
             raise Unexportable(f"{source}: cannot be exported to ONNX: {_first_line(error)}") from error

@@ -107,9 +107,10 @@ def run(task: Callable[[DictConfig], Any], config_name: str) -> None:
 
 
 def _quiet() -> None:
-    """Leave out Lightning's notes on its defaults and its advertisements, and timm's notes; their warnings stay."""
-    for name in ("pytorch_lightning", "lightning_fabric", "timm"):
+    """Leave out Lightning's notes on its defaults and its advertisements; its warnings stay."""
+    for name in ("pytorch_lightning", "lightning_fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("timm").setLevel(logging.ERROR)  # it warns of a classifier's tensors that features do without
     said = ("LeafSpec", "does not have many workers", "in eval mode", "broadcast_buffers")
     warnings.filterwarnings("ignore", message="|".join(f".*{words}.*" for words in said))
 

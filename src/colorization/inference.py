@@ -36,6 +36,8 @@ class Settings:
         strength: 1 the colours as they are, 0 grey, and the blends between.
         flips: average with the answer for the mirrored photo.
         merge: ``mean`` or ``median`` of several weights, see :func:`colorization.color.merge_ab`.
+        vividness: from 0, the likeliest colours, to 1, the boldest; ``None`` as the weights say themselves. Only for
+            weights that have this setting.
 
     Raises:
         InputError: a value that cannot work.
@@ -46,6 +48,7 @@ class Settings:
     strength: float = 1.0
     flips: bool = False
     merge: str = "mean"
+    vividness: float | None = None
 
     def __post_init__(self) -> None:
         if self.size is not None and self.size < SMALLEST_SIDE:
@@ -54,6 +57,8 @@ class Settings:
             raise InputError(f"saturation={self.saturation}: should be a number from 0 to 10")
         if not 0 <= self.strength <= 1:
             raise InputError(f"strength={self.strength}: should be a number from 0 to 1")
+        if self.vividness is not None and not 0 <= self.vividness <= 1:
+            raise InputError(f"vividness={self.vividness}: should be a number from 0 to 1")
         if self.merge not in color.MERGES:
             raise InputError(f"merge={self.merge}: should be {' or '.join(color.MERGES)}")
 
@@ -145,6 +150,12 @@ class Colorizer:
         """The working size that the weights were trained at, pixels; of several weights the largest."""
         return max(int(b.description["training_data"].get("image_size", 256)) for b in self.backends)
 
+    def check(self, settings: Settings) -> None:
+        """Raises ``InputError`` where the weights have no such setting."""
+        for b in self.backends:
+            if settings.vividness is not None and backends.own_vividness(b.description) is None:
+                raise InputError(f"vividness: weights of a {b.description['stage']} have no such setting")
+
     def working_size(self, height: int, width: int, size: int | None) -> tuple[int, int]:
         """Height and width of the reduced copy. The long side of a very long picture is held at four times ``size``.
 
@@ -165,10 +176,12 @@ class Colorizer:
 
     def answer(self, L: np.ndarray, settings: Settings = Settings()) -> Prediction:
         """The network's answer for (1, 1, h, w) float32 lightness in [0, 1]."""
-        answers = [b(L) for b in self.backends]
+        self.check(settings)
+        vividness = settings.vividness
+        answers = [b(L, vividness) for b in self.backends]
         if settings.flips:
             mirrored = np.ascontiguousarray(L[..., ::-1])
-            answers = [(a + b(mirrored)[..., ::-1]) / 2 for a, b in zip(answers, self.backends, strict=True)]
+            answers = [(a + b(mirrored, vividness)[..., ::-1]) / 2 for a, b in zip(answers, self.backends, strict=True)]
         # Weights that are an ensemble say themselves how their members are merged, and count as one.
         each = [
             color.merge_ab(a, b.description["network"].get("merge", "mean"))

@@ -197,7 +197,7 @@ def _colorize(
     colorizer: Colorizer, upload: Upload, target: Path, heat: Path, options: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Write what is asked for, and tell what is known of it."""
-    colours = Colours(*(options[k] for k in ("size", "saturation", "strength", "flips", "ensemble")))
+    colours = Colours(*(options[k] for k in ("size", "saturation", "strength", "flips", "ensemble", "vividness")))
     output = Output(options["format"], options["quality"])
     uncertainty = heat if options["uncertainty"] else None
     try:

@@ -94,31 +94,31 @@ class Turns:
 
 
 class Gathered:
-    """A backend whose calls of one size that come while it is busy are answered together."""
+    """A backend whose calls of one size and vividness that come while it is busy are answered together."""
 
     def __init__(self, backend: Backend, most: int = 8) -> None:
         self._backend, self._most = backend, most
         self.name, self.description, self.digest = backend.name, backend.description, backend.digest
-        self._groups: dict[tuple[int, ...], tuple[list[np.ndarray], Future[np.ndarray]]] = {}
+        self._groups: dict[tuple[Any, ...], tuple[list[np.ndarray], Future[np.ndarray]]] = {}
         self._lock, self._device = threading.Lock(), threading.Lock()
 
-    def __call__(self, L: np.ndarray) -> np.ndarray:
-        shape = L.shape[2:]
+    def __call__(self, L: np.ndarray, vividness: float | None = None) -> np.ndarray:
+        alike = *L.shape[2:], vividness
         with self._lock:
-            inputs, answer = self._groups.get(shape, ([], Future()))
+            inputs, answer = self._groups.get(alike, ([], Future()))
             first = not inputs
             place = sum(map(len, inputs))
             inputs.append(L)
-            self._groups[shape] = inputs, answer
+            self._groups[alike] = inputs, answer
             if place + len(L) >= self._most:
-                del self._groups[shape]  # full: the next call begins another
+                del self._groups[alike]  # full: the next call begins another
         if first:
             with self._device:
                 with self._lock:
-                    if self._groups.get(shape, (None,))[0] is inputs:
-                        del self._groups[shape]
+                    if self._groups.get(alike, (None,))[0] is inputs:
+                        del self._groups[alike]
                 try:
-                    answer.set_result(self._backend(np.concatenate(inputs)))
+                    answer.set_result(self._backend(np.concatenate(inputs), vividness))
                 except BaseException as error:
                     answer.set_exception(error)
                     raise

@@ -90,6 +90,7 @@ class Comparisons:
             **{k: asked[k] for k in ("size", "flips", "uncertainty", "format")},
             "saturation": 1.0,
             "strength": 1.0,
+            "vividness": None,
             "quality": 95,
             "mode": "color",
             "weights": asked["weights"] if item.name == ENSEMBLE else [item.name],

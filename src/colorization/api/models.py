@@ -23,6 +23,8 @@ _TITLES = {
     "unet": "U-Net",
     "gan": "Pix2Pix GAN",
     "fusion": "Fusion GAN",
+    "encoder_unet": "Encoder U-Net",
+    "classes": "Colour classes",
     ENSEMBLE: "Ensemble",
 }
 _IDEAS = {
@@ -30,6 +32,8 @@ _IDEAS = {
     "unet": "Skip connections carry the detail past the bottleneck.",
     "gan": "A discriminator that judges patches asks for colours that look real.",
     "fusion": "What the whole picture shows decides the colours of its parts (Iizuka et al. 2016).",
+    "encoder_unet": "An encoder that has learnt from ImageNet knows what it sees.",
+    "classes": "A distribution over colours at each place, so that doubt is a choice, not brown (Zhang et al. 2016).",
     ENSEMBLE: "Where the members disagree, their errors average out.",
 }
 _lock = threading.Lock()

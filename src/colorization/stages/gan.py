@@ -41,11 +41,12 @@ class GANStage(ColorizationStage):
         lr_schedule: str = "linear_decay",
         lr_warmup: float = 0.0,
         lr_factors: dict[str, float] | None = None,
+        head_epochs: float = 0.0,
         d_lr_factor: float = 1.0,
         warmup_epochs: float = 0.0,
         **pretrained: str | None,
     ) -> None:
-        super().__init__(name, network, loss, optimizer, lr_schedule, lr_warmup, lr_factors, **pretrained)
+        super().__init__(name, network, loss, optimizer, lr_schedule, lr_warmup, lr_factors, head_epochs, **pretrained)
         self.save_hyperparameters()
         self.automatic_optimization = False
         if d_lr_factor <= 0:

