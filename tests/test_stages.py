@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
+from conftest import SMALL_ENCODERS
 from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint
@@ -36,7 +37,8 @@ from colorization.stages.base import ColorizationStage, lr_factor
 from colorization.stages.gan import GANStage
 
 Batch = dict[str, torch.Tensor]
-MODELS = ["baseline", "unet", "gan", "fusion", "classes"]
+MODELS = ["baseline", "unet", "gan", "fusion"]
+EVERY = [*MODELS, "encoder_unet"]
 GANS = ["gan", "fusion"]
 SMALL = {
     "baseline": ["model.network.width=4"],
@@ -44,7 +46,7 @@ SMALL = {
     "gan": ["model.network.width=4", "model.network.depth=4", "model.discriminator.width=4"],
 }
 SMALL["fusion"] = [*SMALL["gan"], "model.network.resnet_size=null", "model.resnet_weights=null"]
-SMALL["classes"] = SMALL_ENCODERS["classes"]
+SMALL["encoder_unet"] = SMALL_ENCODERS["encoder_unet"]
 # A GAN without batch norm and dropout, in which a batch is the mean of its pictures; plain descent, so that equal
 # gradients are equal steps.
 PLAIN_GAN = {
@@ -172,7 +174,7 @@ def test_learns_one_batch_by_heart(photo: Batch, model: str, part: str, fall: fl
     assert np.mean(values[-5:]) < min(values[0], grey) / fall
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", EVERY)
 def test_validation_measures_the_prediction_on_the_true_lightness(photo: Batch, model: str) -> None:
     """``val/l1`` and ΔE of a stage, against the same figures from its output by scikit-image."""
     from skimage.color import deltaE_ciede2000, lab2rgb, rgb2lab
@@ -349,7 +351,7 @@ def test_discriminator_rests_during_warmup(epochs: float, rests: int) -> None:
 # The same count in all stages
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", EVERY)
 def test_max_steps_are_batches(model: str) -> None:
     """Through the end of an epoch, though a GAN has two optimizers."""
     stage = build(model)
@@ -382,7 +384,7 @@ class Recorder(Logger):
         pass
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", EVERY)
 def test_training_metrics_are_those_of_what_was_predicted(model: str) -> None:
     """A network of zeros answers grey; its first step logs what grey scores, by scikit-image."""
     stage = build(model)
@@ -401,7 +403,7 @@ def test_training_metrics_are_those_of_what_was_predicted(model: str) -> None:
     assert float(figures["train/colorfulness"]) == pytest.approx(0, abs=0.1)
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", EVERY)
 def test_logs_and_checkpoints_come_at_the_same_batches(model: str, tmp_path: Path) -> None:
     """Logs every two batches (numbered from zero), checkpoints every three, epochs of four."""
     logger = Recorder()
@@ -413,7 +415,7 @@ def test_logs_and_checkpoints_come_at_the_same_batches(model: str, tmp_path: Pat
     assert sorted(p.name for p in tmp_path.iterdir()) == ["step=3.ckpt", "step=6.ckpt"]
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", EVERY)
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
 def test_fast_dev_run(model: str, precision: str) -> None:
     """One batch of training, validation and test; the weights stay float32 and finite."""
@@ -888,7 +890,7 @@ def test_optimizer_is_fused_where_it_can_be_and_nothing_else_was_asked(
 
 
 @pytest.mark.parametrize("asked", [False, True])
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", EVERY)
 def test_convolutions_are_channels_last_only_when_asked(model: str, asked: bool) -> None:
     stage = prepare(build(model), channels_last=asked)
     seen: set[tuple[bool, bool]] = set()
@@ -920,7 +922,7 @@ class Operations(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", EVERY)
 def test_step_waits_for_nothing_and_computes_nothing_twice(model: str) -> None:
     """No ``.item()``; one pass of G, three of D (true, generated, generated for G), no gradient of the frozen D."""
     stage = prepare(build(model), fused=True)

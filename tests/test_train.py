@@ -76,7 +76,8 @@ def test_every_yaml_composes_and_resolves(group: str, compose_train: Callable[..
 
 
 @pytest.mark.parametrize(
-    ("model", "loss"), [("baseline", "mse"), ("unet", "l1"), ("gan", "gan_l1"), ("fusion", "gan_l1"), ("classes", "rebalanced")]
+    ("model", "loss"),
+    [("baseline", "mse"), ("unet", "l1"), ("gan", "gan_l1"), ("fusion", "gan_l1"), ("classes", "rebalanced")],
 )
 def test_each_model_brings_its_loss_and_yields_to_an_explicit_one(model, loss, compose_train) -> None:
     assert compose_train(f"model={model}").loss.name == loss
