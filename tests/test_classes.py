@@ -57,13 +57,17 @@ def test_loss_is_the_formula_of_zhang_et_al() -> None:
     # Whole Lab units, which is how fine the loss looks them up, and no two classes equally far.
     ab = 10.0 * rng.integers(-6, 6, (2, 2, 4, 3)) + np.array([4, 1])[None, :, None, None]
     loss.prepare(torch.from_numpy(centres / 110).double(), weights)
-    found = loss(log_shares, torch.from_numpy(ab / 110))
+    found = loss(log_shares, torch.from_numpy(ab / 110), torch.tensor([1.0, 0.25]))
     total, colours = 0.0, ab.transpose(0, 2, 3, 1).reshape(24, 2)
-    for place, colour in zip(log_shares.permute(0, 2, 3, 1).reshape(24, -1), colours, strict=True):
+    for i, (place, colour) in enumerate(zip(log_shares.permute(0, 2, 3, 1).reshape(24, -1), colours, strict=True)):
         distances = np.linalg.norm(centres[there] - colour, axis=1)
         nearest = np.argsort(distances)[:5]
         label = np.exp(-(distances[nearest] ** 2) / (2 * 5.0**2))
-        total -= expected[there[nearest[0]]] * (label / label.sum() * place.numpy()[there[nearest]]).sum()
+        total -= (
+            (1 if i < 12 else 0.25)
+            * expected[there[nearest[0]]]
+            * (label / label.sum() * place.numpy()[there[nearest]]).sum()
+        )
     assert float(found) == pytest.approx(total / 24, rel=1e-4)
 
 

@@ -19,7 +19,7 @@ import torch
 from PIL import Image, ImageDraw, ImageOps
 
 from colorization import color
-from colorization.data.augment import Augment
+from colorization.data.augment import Augment, framed
 from colorization.data.cifar10 import CIFAR10DataModule
 from colorization.data.datamodules import FolderDataModule, SampleDataModule, sample_photo
 from colorization.data.photos import FolderPhotos, read_rgb
@@ -319,6 +319,7 @@ def test_a_folder_for_each_split(photo_folder: Path) -> None:
         ("flip", "often"),
         ("damage", -0.1),
         ("damage", "much"),
+        ("frames", 2),
         ("max_unreadable", 2),
         ("max_unreadable", "few"),
         ("val_fraction", 0.0),
@@ -615,6 +616,28 @@ def test_damage_is_in_the_grey_input_only(photo_folder: Path, image_size: int) -
     assert len(differences) == 10
     assert np.median(differences) > 2 and max(differences) < 80
     assert len({round(d, 3) for d in differences}) == len(differences)
+
+
+def test_a_frame_is_neutral_and_leaves_the_photo_inside() -> None:
+    photo = np.empty((96, 120, 3), np.uint8)
+    photo[:] = 200, 90, 30
+    covered = []
+    for seed in range(40):
+        result = framed(photo, np.random.default_rng(seed))
+        kept = (result == photo).all(2)
+        neutral = (result[..., 0] == result[..., 1]) & (result[..., 1] == result[..., 2])
+        assert (kept ^ neutral).all() and kept[40:56, 50:70].all()
+        covered.append(neutral.mean())
+        assert np.array_equal(result, framed(photo, np.random.default_rng(seed)))
+    assert min(covered) < 0.2 < 0.5 < max(covered)
+
+
+def test_the_share_of_framed_photos() -> None:
+    photos = [np.full((80, 80, 3), (200, 90, 30), np.uint8)] * 300
+    batch = Augment(64, train=True, frames=0.3).batch(photos, range(300))
+    framed_ones = (batch["rgb"] != torch.tensor([200, 90, 30])[:, None, None]).any(3).any(2).any(1)
+    assert float(framed_ones.float().mean()) == pytest.approx(0.3, abs=0.08)
+    assert not (Augment(64, train=True).batch(photos[:9], range(9))["rgb"][:, 0] != 200).any()
 
 
 def test_the_share_of_damaged_photos() -> None:

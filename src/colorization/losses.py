@@ -145,8 +145,9 @@ class RebalancedLoss(nn.Module):
         labels = (-0.5 * (nearest.values / self.sigma).square()).softmax(1)
         self._tables = there[nearest.indices], labels * class_weights[there[nearest.indices[:, :1]]]
 
-    def forward(self, log_shares: torch.Tensor, ab: torch.Tensor) -> torch.Tensor:
-        """Log-probabilities (B, Q, h, w) and normalised ab (B, 2, h, w) of the truth to a scalar."""
+    def forward(self, log_shares: torch.Tensor, ab: torch.Tensor, photo_weights: torch.Tensor) -> torch.Tensor:
+        """Log-probabilities (B, Q, h, w), normalised ab (B, 2, h, w) of the truth, and what each photo counts for (B,)
+        to a scalar."""
         assert self._tables is not None, "prepare() comes first"
         classes, labels = self._tables
         a, b = (
@@ -155,7 +156,8 @@ class RebalancedLoss(nn.Module):
         )
         place = (a * self._columns + b).long()  # (B, h, w)
         found = log_shares.gather(1, classes[place].permute(0, 3, 1, 2))
-        return -(labels[place].permute(0, 3, 1, 2) * found).sum(1).mean()
+        penalties = -(labels[place].permute(0, 3, 1, 2) * found).sum(1).mean((1, 2))
+        return (photo_weights * penalties).mean()
 
 
 class AdversarialLoss(nn.Module):

@@ -787,7 +787,12 @@ export interface components {
              * @default false
              */
             uncertainty: boolean;
-            /** @description ids or stages, repeated or with commas; several are merged. Default: shipped-unet */
+            /**
+             * @description from the likeliest colours to the boldest, for weights whose network has it; default theirs
+             * @default null
+             */
+            vividness: number | null;
+            /** @description ids or stages, repeated or with commas; several are merged; default shipped-unet */
             weights?: string[];
         };
         BestOut: {
@@ -853,7 +858,12 @@ export interface components {
              * @default false
              */
             uncertainty: boolean;
-            /** @description ids or stages, repeated or with commas; several are merged. Default: shipped-unet */
+            /**
+             * @description from the likeliest colours to the boldest, for weights whose network has it; default theirs
+             * @default null
+             */
+            vividness: number | null;
+            /** @description ids or stages, repeated or with commas; several are merged; default shipped-unet */
             weights?: string[];
         };
         ColorizeOut: {
@@ -1389,7 +1399,7 @@ export interface components {
              * @description Kind of data; `folder` is your own photographs, `sample` a few that always are there.
              * @enum {string}
              */
-            datamodule?: "cifar10" | "coco" | "folder" | "imagenet-sample" | "sample" | "shards";
+            datamodule?: "cifar10" | "coco" | "folder" | "imagenet-sample" | "photos" | "sample" | "shards";
             epochs?: number;
             /** @description Side of the crops, pixels. */
             image_size?: number;
@@ -1401,7 +1411,7 @@ export interface components {
              * @example unet
              * @enum {string}
              */
-            model?: "baseline" | "fusion" | "gan" | "unet";
+            model?: "baseline" | "classes" | "encoder_unet" | "fusion" | "gan" | "unet";
             /**
              * @description Further settings of the config tree, as on the command line. No files, no interpolations.
              * @example [

@@ -48,7 +48,7 @@ class PhotoDataModule(pl.LightningDataModule):
             the near-grey ones, 0 none).
         max_unreadable: share of unreadable files above which the run refuses.
         shuffle: ``False`` gives the same training batches in every epoch (for overfitting on purpose).
-        crop_scale, flip, damage: see :class:`colorization.data.augment.Augment`.
+        crop_scale, flip, damage, frames: see :class:`colorization.data.augment.Augment`.
         intervals: whether evaluation may claim confidence intervals on this data.
 
     Subclasses say where the photos are: :meth:`load_splits`.
@@ -67,6 +67,7 @@ class PhotoDataModule(pl.LightningDataModule):
         crop_scale: tuple[float, float] = (0.5, 1.0),
         flip: float = 0.5,
         damage: float = 0.0,
+        frames: float = 0.0,
         shuffle: bool = True,
         intervals: bool = True,
     ) -> None:
@@ -74,7 +75,7 @@ class PhotoDataModule(pl.LightningDataModule):
         for key, value, low in (("image_size", image_size, 32), ("batch_size", batch_size, 1)):
             if not isinstance(value, int) or value < low:
                 raise InputError(f"datamodule.{key}={value}: should be a whole number, {low} or more")
-        for key, share in (("max_unreadable", max_unreadable), ("flip", flip), ("damage", damage)):
+        for key, share in (("max_unreadable", max_unreadable), ("flip", flip), ("damage", damage), ("frames", frames)):
             if not is_number(share) or not 0 <= share <= 1:
                 raise InputError(f"datamodule.{key}={share}: should be between 0 and 1")
         pair = isinstance(crop_scale, Sequence) and len(crop_scale) == 2 and all(map(is_number, crop_scale))
@@ -92,7 +93,7 @@ class PhotoDataModule(pl.LightningDataModule):
         self.shuffle, self.intervals = shuffle, intervals
         self.min_colorfulness, self.max_unreadable = min_colorfulness, max_unreadable
         self.crop_scale = (float(smallest), float(largest))
-        self.augmentation = {"crop_scale": self.crop_scale, "flip": flip, "damage": damage}
+        self.augmentation = {"crop_scale": self.crop_scale, "flip": flip, "damage": damage, "frames": frames}
         self.photos: dict[str, Any] = {}  # of the subclass's kind of PhotoSet
         self.scans: dict[str, list[Facts]] = {}  # of all photos, those that are left out, too
         self.facts: dict[str, list[Facts]] = {}

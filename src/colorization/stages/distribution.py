@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from colorization import color
+from colorization.errors import InputError
 from colorization.losses import RebalancedLoss
 from colorization.stages.base import Batch
 from colorization.stages.regression import RegressionStage
@@ -25,10 +26,22 @@ class DistributionStage(RegressionStage):
 
     How often each class occurs is measured on the training photographs before training starts; the weights that the
     loss makes of that are the network's ``class_weights``.
+
+    Args:
+        near_grey_weight: what a photo without any colour counts for in the loss; it rises to 1 at the colorfulness
+            below which a photo is near-grey (:data:`colorization.color.NEAR_GREY`).
+        settings: see :class:`colorization.stages.base.ColorizationStage`.
     """
 
     loss_type = RebalancedLoss  # type: ignore[assignment]
     fitting_losses = "rebalanced"
+
+    def __init__(self, near_grey_weight: float = 1.0, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.save_hyperparameters({"near_grey_weight": near_grey_weight, **settings})
+        if not 0 <= near_grey_weight <= 1:
+            raise InputError(f"model.near_grey_weight={near_grey_weight}: should be between 0 and 1")
+        self.near_grey_weight = near_grey_weight
 
     def on_fit_start(self) -> None:
         if self.trainer.ckpt_path is None:
@@ -54,7 +67,8 @@ class DistributionStage(RegressionStage):
     def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
         L, ab, lab = self.read(batch)
         log_shares = self.network.distribution(L, 1.0)
-        loss = self.loss(log_shares, F.adaptive_avg_pool2d(ab, log_shares.shape[-2:]))
+        weights = (color.colorfulness(batch["rgb"]) / color.NEAR_GREY).clamp(self.near_grey_weight, 1)
+        loss = self.loss(log_shares, F.adaptive_avg_pool2d(ab, log_shares.shape[-2:]), weights)
         values: dict[str, Any] = {"loss": loss.detach(), "lr": self.trainer.optimizers[0].param_groups[0]["lr"]}
         self.log_train(values, None, lab)
         return loss

@@ -56,6 +56,10 @@ export const DATA: Record<Given<'datamodule'>, { label: string; hint: string }> 
     label: 'ImageNet sample',
     hint: 'One photo of each of 1,000 classes, in `data/imagenet-sample` of the server.',
   },
+  photos: {
+    label: 'Photos in three folders',
+    hint: '`train`, `val` and `test` in the data folder of the server.',
+  },
   shards: {
     label: 'Shards',
     hint: 'A folder below a data root that `python -m colorization.pack to=...` wrote.',
