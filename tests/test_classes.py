@@ -17,6 +17,7 @@ from PIL import Image
 from skimage.color import lab2rgb, rgb2lab
 
 from colorization import Colorizer, checkpoint, color, descriptions, export, hydra_main, train
+from colorization import eval as evaluation
 from colorization.data.datamodules import SampleDataModule, sample_photo
 from colorization.errors import InputError
 from colorization.losses import RebalancedLoss
@@ -253,8 +254,15 @@ def test_vividness_is_a_setting_wherever_photos_are_colorized(tmp_path: Path) ->
         colorizer.colorize(photo, vividness=2)
     with pytest.raises(InputError, match="vividness: weights of a unet have no such setting"):
         Colorizer.load("shipped-unet").colorize(photo, vividness=1.0)
+    row = evaluation.model_row(file, "cpu")
+    bold, own = evaluation.at_vividness(row, [1.0, 0.5])
+    assert [bold.name, own.name] == ["classes, vividness 1", "classes, vividness 0.5"]
+    assert evaluation.at_vividness(row, []) == [row]
     session = onnxruntime.InferenceSession(file.with_suffix(".onnx"))
     L = np.random.default_rng(0).random((1, 1, 40, 56), np.float32)
+    with torch.no_grad():
+        seen = torch.from_numpy(L)
+        assert torch.equal(bold.predict(seen), network(seen, 1.0)) and torch.equal(own.predict(seen), network(seen))
     (found,) = session.run(["distribution"], {"L": L, "vividness": np.array(0.5, np.float32)})
     with torch.no_grad():
         np.testing.assert_allclose(np.exp(found), network.distribution(torch.from_numpy(L)).exp(), atol=1e-4)

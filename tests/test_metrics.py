@@ -318,6 +318,26 @@ def test_bleeding_of_known_pictures() -> None:
     assert bled(X * 0, edge) == bled(X * 0 + 30, edge) == 0
 
 
+def test_stains_are_strong_colour_where_the_truth_is_grey() -> None:
+    def stained(prediction: torch.Tensor, truth: torch.Tensor) -> float:
+        return metrics.stains(in_lab(X * 0 + 50, prediction), in_lab(X * 0 + 50, truth)).item()
+
+    def patch(side: int, value: float) -> torch.Tensor:
+        a = torch.zeros(96, 96)
+        a[30 : 30 + side, 40 : 40 + side] = value
+        return a
+
+    assert X.shape[-1] == 96  # a square of 12 pixels, every 6
+    assert stained(patch(18, 30), X * 0) == 100
+    assert stained(patch(18, -30), X * 0) == 100
+    assert stained(patch(18, 24), X * 0) == 0  # too pale
+    assert stained(patch(6, 60), X * 0) == 0  # too small
+    assert stained(patch(18, 30), patch(18, 30)) == 0 and stained(patch(18, 30), X * 0 + 9) == 0  # coloured in truth
+    checks = 9 * (2 * ((X + X[:, None]) % 2) - 1)  # whose mean is grey, not its colours
+    assert stained(patch(18, 30), checks) == 0
+    assert stained(X * 0, X * 0) == 0
+
+
 def test_size_stability_of_known_models() -> None:
     rgb = (pictures(2, size=(64, 64))[1] * 255).byte()
 

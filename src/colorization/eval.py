@@ -55,12 +55,12 @@ COMPARED = 6  # photos in comparison.png, spread over the split
 # What metrics.json has of each row, in this order.
 FIGURES = (
     *("psnr", "ssim", "lpips", "delta_e2000", "colorfulness", "delta_colorfulness"),
-    *("mae", "accuracy_2", "accuracy_5", "bleeding", "stability"),
+    *("photo_delta_colorfulness", "mae", "accuracy_2", "accuracy_5", "bleeding", "stains", "stability"),
 )
 # Of these table.md shows, where there are any.
 COLUMNS = (
     *("psnr", "ssim", "lpips", "delta_e2000", "colorfulness", "delta_colorfulness"),
-    *("bleeding", "stability"),
+    *("bleeding", "stains", "stability"),
 )
 LABELS = {
     "psnr": "PSNR ↑ (dB)",
@@ -72,13 +72,16 @@ LABELS = {
     "mae": "MAE ↓ (Lab)",
     "accuracy_2": "ε2 % ↑",
     "accuracy_5": "ε5 % ↑",
+    "photo_delta_colorfulness": "photo ΔCF ↓",
     "bleeding": "bleeding (%)",
+    "stains": "stains (%) ↓",
     "stability": "size ΔE ↓",
 }
 DIGITS = (
     dict.fromkeys(FIGURES, 2)
     | {"ssim": 4, "lpips": 4}
-    | dict.fromkeys(("colorfulness", "delta_colorfulness", "accuracy_2", "accuracy_5", "bleeding"), 1)
+    | dict.fromkeys(("colorfulness", "delta_colorfulness", "accuracy_2", "accuracy_5", "bleeding", "stains"), 1)
+    | {"photo_delta_colorfulness": 1}
 )
 COMPARISONS = (*metrics.HIGHER_IS_BETTER, *metrics.FURTHER, "stability")  # what is compared pair by pair
 CHROMA_FACTORS = tuple(i / 5 for i in range(9))  # of the curve: 0 to 1.6
@@ -172,6 +175,7 @@ def _evaluate(cfg: DictConfig, progress: Progress) -> dict[str, Any]:
             row.name = str(name)
     else:
         disambiguate(models)
+    models = [row for model in models for row in at_vividness(model, cfg.vividness or ())]
     if cfg.ensemble is not None:
         models = [*models, ensemble_row(models, cfg.ensemble)]
     datamodule: PhotoDataModule = hydra_main.instantiate(cfg.datamodule)
@@ -225,6 +229,8 @@ def check(cfg: DictConfig) -> None:
     """Refuse what would only fail when all is measured. Raises ``InputError``."""
     if unknown := [c for c in cfg.columns or () if c not in FIGURES]:
         raise InputError(f"columns={list(cfg.columns)}: {unknown[0]} is none of {', '.join(FIGURES)}")
+    if not all(isinstance(v, int | float) and 0 <= v <= 1 for v in cfg.vividness or ()):
+        raise InputError(f"vividness={cfg.vividness}: should be null or a list of numbers from 0 to 1")
     sizes = cfg.stability
     if sizes is not None and not (
         isinstance(sizes, ListConfig) and len(set(sizes)) > 1 and all(isinstance(s, int) and s >= 32 for s in sizes)
@@ -275,6 +281,17 @@ def model_row(file: Path, device: str) -> Row:
     row = Row(row_name(description), network.to(device), facts_of(file, description))
     row.answers = network.answers if isinstance(network, Ensemble) else None
     return row
+
+
+def at_vividness(row: Row, values: Sequence[float]) -> list[Row]:
+    """A row of the same weights for each vividness; the row itself if they have no such setting or none is given."""
+    network: Any = row.predict
+    if not values or not hasattr(network, "distribution"):
+        return [row]
+    return [
+        Row(f"{row.name}, vividness {v:g}", lambda L, v=v: network(L, v), {**row.facts, "vividness": v})  # type: ignore[misc]
+        for v in values
+    ]
 
 
 def row_name(description: dict[str, Any]) -> str:
@@ -544,7 +561,9 @@ def protocol(datamodule: PhotoDataModule, photos: int, cfg: DictConfig) -> dict[
         "delta_colorfulness": metrics.DELTA_COLORFULNESS_FORM,
         "mae": metrics.MAE_FORM,
         "accuracy": metrics.ACCURACY_FORM,
+        "photo_delta_colorfulness": metrics.PHOTO_DELTA_COLORFULNESS_FORM,
         "bleeding": metrics.BLEEDING_FORM,
+        "stains": metrics.STAINS_FORM,
         "stability": f"{metrics.STABILITY_FORM}; {list(cfg.stability)}" if cfg.stability else None,
         "predictions": "pictures go the photos' way to the crop; a*b* of 8-bit RGB, with the true L*",
         "near_grey": f"true colorfulness below {color.NEAR_GREY:g}",
@@ -654,6 +673,8 @@ def table(report: dict[str, Any], columns: Sequence[str] = COLUMNS) -> str:
             "bleeding: share of the change in colour that is beside no edge in lightness; of the truths "
             f"{report['true_bleeding']:.1f} %."
         )
+    if "stains" in columns:
+        lines.append("stains: share of photos with a patch of strong colour where the truth is as good as grey.")
     if "stability" in columns:
         lines.append("size ΔE: ΔE2000 between the colours at different working sizes.")
     if all(r["delta_e2000"]["ci95"] is None for r in report["rows"]):

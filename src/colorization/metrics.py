@@ -27,7 +27,14 @@ log = logging.getLogger(__name__)
 # What is measured, in the order of the tables, and which way is better.
 HIGHER_IS_BETTER = {"psnr": True, "ssim": True, "lpips": False, "delta_e2000": False}
 # The same of what only the evaluation measures, see `image_metrics`.
-FURTHER = {"mae": False, "accuracy_2": True, "accuracy_5": True, "bleeding": False}
+FURTHER = {
+    "mae": False,
+    "accuracy_2": True,
+    "accuracy_5": True,
+    "bleeding": False,
+    "stains": False,
+    "photo_delta_colorfulness": False,
+}
 # Errors below the rounding of 8-bit pixels (variance 1/12 of a step) do not count: grey photographs, which the grey
 # row reproduces exactly, would otherwise have infinite PSNR and decide every mean.
 PSNR_LIMIT = 58.92
@@ -51,6 +58,13 @@ STABILITY_FORM = (
     "mean dE2000 of pixels between what is predicted at each two working sizes, after reduction to the size of the crop"
 )
 
+
+STAINED, UNSTAINED = 25.0, 8.0  # chroma, Lab units
+STAINS_FORM = (
+    "% of photos with a stain: a square of an eighth of the short side whose mean a*b* have a chroma above "
+    f"{STAINED:g} where the mean chroma of the truth is below {UNSTAINED:g}; squares half a side apart"
+)
+PHOTO_DELTA_COLORFULNESS_FORM = "mean over photos of |colorfulness of the prediction - colorfulness of the truth|"
 
 _GAUSSIAN = [math.exp(-0.5 * (i / 1.5) ** 2) for i in range(-5, 6)]
 _WINDOW = [w / sum(_GAUSSIAN) for w in _GAUSSIAN]
@@ -211,6 +225,22 @@ def bleeding(lab: torch.Tensor, near_edges: torch.Tensor) -> torch.Tensor:
     return 100 * share * (steps.mean((1, 2)) >= EVEN)
 
 
+def stains(lab: torch.Tensor, true_lab: torch.Tensor) -> torch.Tensor:
+    """Whether each photo has a stain, :data:`STAINS_FORM`: strong colour where the truth is as good as grey.
+
+    Args:
+        lab, true_lab: (B, 3, H, W), Lab units.
+
+    Returns:
+        (B,) float32: 100 or 0, so that the mean is the share of photos in %.
+    """
+    side = max(2, min(lab.shape[-2:]) // 8)
+    squares = functools.partial(F.avg_pool2d, kernel_size=side, stride=side // 2)
+    strong = squares(lab[:, 1:]).square().sum(1).sqrt() > STAINED
+    neutral = squares(true_lab[:, 1:].square().sum(1, keepdim=True).sqrt())[:, 0] < UNSTAINED
+    return 100 * (strong & neutral).any(2).any(1).float()
+
+
 def size_stability(
     rgb: torch.Tensor, predict: Callable[[torch.Tensor], torch.Tensor], sizes: Sequence[int]
 ) -> torch.Tensor:
@@ -253,7 +283,8 @@ def image_metrics(
     Args:
         predictions: each (B, 3, H, W) Lab with the true L*.
         true_lab: truths, (B, 3, H, W) Lab.
-        further: also ``mae``, ``accuracy_2``, ``accuracy_5``, ``bleeding`` and ``true_bleeding`` (of the truth).
+        further: also ``mae``, ``accuracy_2``, ``accuracy_5``, ``bleeding``, ``true_bleeding`` (of the truth),
+            ``stains`` and ``photo_delta_colorfulness``.
 
     Returns:
         For each prediction (B,) float32 under ``psnr``, ``ssim``, ``lpips`` (absent without its weights),
@@ -308,6 +339,8 @@ def _image_metrics(
         }
         if further:
             values["mae"] = mae(lab, true_lab)
+            values["stains"] = stains(lab, true_lab)
+            values["photo_delta_colorfulness"] = (values["colorfulness"] - true_colorfulness).abs()
             values |= {f"accuracy_{t}": accuracy(lab, true_lab, t) for t in (2, 5)}
             # Rounding counts among pale colours, and a picture file has it, too.
             codes = (rgb * 255).round().to(torch.uint8)
