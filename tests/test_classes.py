@@ -250,6 +250,10 @@ def test_vividness_is_a_setting_wherever_photos_are_colorized(tmp_path: Path) ->
         assert np.array_equal(own, np.asarray(colorizer.colorize(photo, vividness=0.5)))
         assert np.abs(own - vivid[backend]).max() > 3
         assert np.abs(vivid[backend] - vivid["torch"]).max() <= 1
+    export.write_float16(file, tmp_path / "bold.safetensors", size=96, vividness=1.0)
+    bold = Colorizer.load(tmp_path / "bold.safetensors", "cpu", "torch")
+    assert bold.default_size == 96 and colorizer.default_size == 64
+    assert np.abs(np.asarray(bold.colorize(photo, size=64)) - vivid["torch"]).max() <= 2
     with pytest.raises(InputError, match="vividness=2"):
         colorizer.colorize(photo, vividness=2)
     with pytest.raises(InputError, match="vividness: weights of a unet have no such setting"):

@@ -375,7 +375,7 @@ def _measure(path: Path, model: Path, threads: int | None, packages: Mapping[str
     if packages["torch"] is not None and path.suffix != ".onnx":
         names.append("torch")
     there = {name: _named(name, path, "cpu", threads, model) for name in names}
-    size = int(there["onnx"].description["training_data"].get("image_size", 256))
+    size = descriptions.working_size(there["onnx"].description)
     L = np.random.default_rng(0).random((1, 1, size, size), np.float32)
     for run in there.values():
         run(L)

@@ -57,6 +57,12 @@ def describe(
     }
 
 
+def working_size(description: Mapping[str, Any]) -> int:
+    """Short side, pixels, at which a network sees a photo unless asked otherwise: what was chosen when the weights were
+    exported, else the size that they were trained at."""
+    return int(description.get("working_size") or description["training_data"].get("image_size", 256))
+
+
 def parse(text: str | None, path: Path) -> dict[str, Any]:
     """The document that ``path`` holds as ``text``, checked. Raises ``InputError``."""
     try:

@@ -20,6 +20,7 @@ from torch import nn
 from colorization import checkpoint, color, descriptions, devices, hydra_main, runs
 from colorization.data.datamodules import PhotoDataModule
 from colorization.data.loading import PhotoLoader
+from colorization.descriptions import working_size
 from colorization.errors import InputError
 from colorization.networks.ensemble import Ensemble
 
@@ -46,7 +47,7 @@ def ensemble(cfg: DictConfig) -> dict[str, Any]:
         raise InputError(f"output={output}: should end with .safetensors")
     networks, descriptions = zip(*map(checkpoint.load_weights, files), strict=True)
     device = devices.choose(cfg.trainer.accelerator, "trainer.accelerator")
-    size = max(int(d["training_data"].get("image_size", 256)) for d in descriptions)
+    size = max(map(working_size, descriptions))
     if cfg.datamodule.image_size is None:
         cfg.datamodule.image_size = size
     datamodule: PhotoDataModule = hydra_main.instantiate(cfg.datamodule)

@@ -76,17 +76,27 @@ def export(source: Path, target: Path) -> None:
                 temporary.write_bytes(made.with_suffix(ending).read_bytes())
 
 
-def write_float16(source: Path, target: Path, chroma: float = 1.0) -> None:
-    """Write the weights in ``source`` to ``target`` as float16, with all colours scaled.
+def write_float16(
+    source: Path,
+    target: Path,
+    chroma: float = 1.0,
+    size: int | None = None,
+    vividness: float | None = None,
+    temperature: float | None = None,
+) -> None:
+    """Write the weights in ``source`` to ``target`` as float16, with other colours or settings of their own.
 
     Args:
         source: ``*.safetensors`` or ``*.ckpt``.
         target: ``*.safetensors``, not ``source``.
         chroma: factor on a* and b*, above 0, noted in the description. It goes into the last layer, ahead of the
             squashing that bounds them, so colours near the bound change less.
+        size: working size, see :func:`colorization.descriptions.working_size`.
+        vividness, temperature: of :class:`colorization.networks.encoder_unet.ClassUNet`.
 
     Raises:
-        InputError: the weights cannot be used, or are an ensemble, whose members have colours of their own.
+        InputError: the weights cannot be used, are an ensemble, whose members have colours of their own, or have no
+            such setting.
         OSError: ``target`` cannot be written.
     """
     network, description = checkpoint.load_weights(source)
@@ -102,6 +112,14 @@ def write_float16(source: Path, target: Path, chroma: float = 1.0) -> None:
                 parameter.mul_(chroma)
         # What was measured in training is not true of these colours.
         description = {**description, "chroma": chroma * description.get("chroma", 1.0), "metrics": {}}
+    if size is not None:
+        description = {**description, "working_size": size}
+    own = {k: v for k, v in (("vividness", vividness), ("temperature", temperature)) if v is not None}
+    if own:
+        if backends.own_vividness(description) is None:
+            raise InputError(f"{next(iter(own))}: weights of a {description['stage']} have no such setting")
+        description = {**description, "network": {**description["network"], **own}, "metrics": {}}
+        checkpoint.build_network(description["network"])  # refuses a value that cannot work
     checkpoint.save_weights(target, network, description, torch.float16)
 
 
@@ -222,13 +240,18 @@ def command(cfg: DictConfig) -> None:
         raise InputError(f"output={target}: should end in {ENDINGS[cfg.format]}")
     if cfg.chroma != 1 and cfg.format != "float16":
         raise InputError(f"chroma={cfg.chroma}: goes with format=float16; what is made of those weights has it, too")
+    given = [key for key in ("size", "vividness", "temperature") if cfg[key] is not None]
+    if given and cfg.format != "float16":
+        raise InputError(f"{given[0]}={cfg[given[0]]}: goes with format=float16")
+    if cfg.size is not None and (not isinstance(cfg.size, int) or cfg.size < 32):
+        raise InputError(f"size={cfg.size}: should be a whole number, 32 or more")
     if not cfg.chroma > 0:
         raise InputError(f"chroma={cfg.chroma}: should be above 0")
     if target.exists() and target.samefile(source):
         raise InputError(f"output={target}: these are the weights themselves; give another file")
     try:
         if cfg.format == "float16":
-            write_float16(source, target, cfg.chroma)
+            write_float16(source, target, cfg.chroma, cfg.size, cfg.vividness, cfg.temperature)
         else:
             export(source, target)
     except OSError as error:

@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from colorization import backends, color, hub, pictures, runs
+from colorization import backends, color, descriptions, hub, pictures, runs
 from colorization.errors import InputError
 from colorization.pictures import Output, Page
 from colorization.uncertainty import augmented, heat_map
@@ -147,8 +147,8 @@ class Colorizer:
 
     @property
     def default_size(self) -> int:
-        """The working size that the weights were trained at, pixels; of several weights the largest."""
-        return max(int(b.description["training_data"].get("image_size", 256)) for b in self.backends)
+        """The weights' own working size (:func:`colorization.descriptions.working_size`); of several the largest."""
+        return max(descriptions.working_size(b.description) for b in self.backends)
 
     def check(self, settings: Settings) -> None:
         """Raises ``InputError`` where the weights have no such setting."""
