@@ -6,6 +6,7 @@ import importlib.util
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import onnxruntime
 import pytest
@@ -24,6 +25,7 @@ from colorization.losses import RebalancedLoss
 from colorization.networks.encoder_unet import ClassUNet, EncoderUNet
 
 SMALL = {"encoder": "test_efficientnet"}
+CLASSES = {**SMALL, "grid": 10, "vividness": 0.5, "temperature": 0.7}
 
 
 def test_classes_are_the_points_of_the_grid_that_srgb_has() -> None:
@@ -90,7 +92,7 @@ def lively(network: ClassUNet) -> ClassUNet:
 
 def test_vividness_takes_off_what_rebalancing_added() -> None:
     torch.manual_seed(0)
-    network = lively(ClassUNet(**SMALL, temperature=0.7))
+    network = lively(ClassUNet(**CLASSES))
     L = torch.rand(1, 1, 48, 64)
     with torch.no_grad():
         bold, honest = network.distribution(L, 1.0).exp(), network.distribution(L).exp()
@@ -113,7 +115,7 @@ def test_vividness_takes_off_what_rebalancing_added() -> None:
 @pytest.mark.parametrize(("setting", "value"), [("vividness", 1.5), ("temperature", 0), ("stride", 3), ("stride", 64)])
 def test_a_network_that_cannot_work_is_refused_by_name(setting: str, value: float) -> None:
     with pytest.raises(InputError, match=rf"model\.network\.{setting}={value}"):
-        ClassUNet(**{**SMALL, setting: value})
+        ClassUNet(**{**CLASSES, setting: value})
 
 
 def test_an_unknown_backbone_is_one_sentence() -> None:
@@ -236,8 +238,8 @@ def test_parts_have_learning_rates_of_their_own(compose_train: Any) -> None:
 
 def test_vividness_is_a_setting_wherever_photos_are_colorized(tmp_path: Path) -> None:
     """In every backend as in the network itself; weights without it say so."""
-    network = lively(ClassUNet(**SMALL))
-    spec = {"_target_": f"{ClassUNet.__module__}.ClassUNet", **SMALL, "vividness": 0.5}
+    network = lively(ClassUNet(**CLASSES))
+    spec = {"_target_": f"{ClassUNet.__module__}.ClassUNet", **CLASSES}
     file = tmp_path / "it.safetensors"
     checkpoint.save_weights(file, network, descriptions.describe("classes", spec, {}, {"image_size": 64}))
     export.export(file, file.with_suffix(".onnx"))
@@ -258,6 +260,17 @@ def test_vividness_is_a_setting_wherever_photos_are_colorized(tmp_path: Path) ->
         colorizer.colorize(photo, vividness=2)
     with pytest.raises(InputError, match="vividness: weights of a unet have no such setting"):
         Colorizer.load("shipped-unet").colorize(photo, vividness=1.0)
+    prediction = colorizer.predict(np.asarray(photo))
+    with torch.no_grad():
+        p = network.distribution(torch.from_numpy(prediction.L)[None, None])[0].exp().numpy()
+    mean = np.einsum("qhw,qc->hwc", p, color.ab_grid(10))
+    distances = np.linalg.norm(color.ab_grid(10)[:, None, None] - mean, axis=-1)
+    spread = np.sqrt((p * distances**2).sum(0))
+    for backend in ("torch", "onnx", "openvino"):
+        doubt = Colorizer.load(file, "cpu", backend).uncertainty(prediction)
+        expected = cv2.resize(spread, doubt.shape[::-1], interpolation=cv2.INTER_LINEAR)
+        assert doubt.shape == prediction.L.shape and doubt.mean() > 1
+        np.testing.assert_allclose(doubt, expected, atol=0.02)
     row = evaluation.model_row(file, "cpu")
     bold, own = evaluation.at_vividness(row, [1.0, 0.5])
     assert [bold.name, own.name] == ["classes, vividness 1", "classes, vividness 0.5"]

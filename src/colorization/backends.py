@@ -54,6 +54,11 @@ class Backend(Protocol):
         (:func:`own_vividness`), others ignore it. May be called from several threads at once.
         """
 
+    def distribution(self, L: np.ndarray) -> np.ndarray:
+        """(N, 1, h, w) float32 to (N, Q, h', w') float32 log-probabilities of the classes of ab, see
+        :meth:`colorization.networks.encoder_unet.ClassUNet.distribution`; only of weights with a vividness.
+        """
+
 
 def own_vividness(description: Mapping[str, Any]) -> float | None:
     """How bold the colours of these weights are unless asked otherwise; ``None`` if they have no such setting."""
@@ -96,6 +101,11 @@ class TorchBackend:
         with self._torch.inference_mode():
             return answers(self._network, **given).float().cpu().numpy()
 
+    def distribution(self, L: np.ndarray) -> np.ndarray:
+        with self._torch.inference_mode():
+            network: Any = self._network
+            return network.distribution(self._torch.from_numpy(L).to(self.device)).float().cpu().numpy()
+
 
 def answers(network: Any, L: Any, **more: Any) -> Any:
     """(K, N, 2, h, w): what each member of an ensemble answers, or the one answer of another network; tensors."""
@@ -113,6 +123,9 @@ class OnnxBackend:
 
     def __call__(self, L: np.ndarray, vividness: float | None = None) -> np.ndarray:
         return self._session.run(["ab"], inputs(self.description, L, vividness))[0]
+
+    def distribution(self, L: np.ndarray) -> np.ndarray:
+        return self._session.run(["distribution"], inputs(self.description, L, None))[0]
 
 
 class ForeignOnnx:
@@ -209,9 +222,15 @@ class OpenVINOBackend:
         self._local = threading.local()  # a request serves one thread at a time
 
     def __call__(self, L: np.ndarray, vividness: float | None = None) -> np.ndarray:
+        return self._answer("ab", L, vividness)
+
+    def distribution(self, L: np.ndarray) -> np.ndarray:
+        return self._answer("distribution", L, None)
+
+    def _answer(self, output: str, L: np.ndarray, vividness: float | None) -> np.ndarray:
         if not hasattr(self._local, "request"):
             self._local.request = self._model.create_infer_request()
-        return self._local.request.infer(inputs(self.description, L, vividness))[0].copy()
+        return self._local.request.infer(inputs(self.description, L, vividness))[output].copy()
 
 
 @cache

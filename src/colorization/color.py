@@ -561,6 +561,24 @@ def delta_e2000(lab1: Array, lab2: Array) -> Array:
     return xp.sqrt((L * L + C * C + H * H + rotation * C * (turn * H)).clip(0))
 
 
+def spread(log_shares: Array, centres: Array) -> Array:
+    """How far the colours of a distribution lie apart: its standard deviation, sqrt(sum over q of p_q |c_q - mean|²).
+
+    Args:
+        log_shares: (..., Q, H, W) log-probabilities of the classes.
+        centres: (Q, 2) a*b* of the classes, Lab units (:func:`ab_grid`).
+
+    Returns:
+        (..., H, W) float32 in Lab units, 0 where one class is sure.
+    """
+    xp = _namespace(log_shares)
+    p, c = xp.exp(log_shares), centres.T[:, :, None, None]  # (..., Q, H, W) and (2, Q, 1, 1)
+    squares = (p * (c * c).sum(0)).sum(-3)
+    for axis in range(2):
+        squares = squares - (p * c[axis]).sum(-3) ** 2
+    return xp.sqrt(_float32(squares).clip(0))
+
+
 def ab_grid(step: float) -> np.ndarray:
     """The colours on a square grid that sRGB has at some lightness, as classes of ab (Zhang et al. 2016).
 

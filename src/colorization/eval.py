@@ -22,6 +22,7 @@ from urllib.error import URLError
 import numpy as np
 import psutil
 import torch
+import torch.nn.functional as F
 from omegaconf import DictConfig, ListConfig
 from PIL import Image
 from tqdm import tqdm
@@ -189,7 +190,8 @@ def _evaluate(cfg: DictConfig, progress: Progress) -> dict[str, Any]:
         )
     if cfg.uncertainty:
         for row in models:
-            row.doubts = [Measure(row.name, m) for m in sparsification.MEASURES if m != "members" or row.answers]
+            absent = {"members": not row.answers, "distribution": not hasattr(row.predict, "distribution")}
+            row.doubts = [Measure(row.name, m) for m in sparsification.MEASURES if not absent.get(m)]
     folder = Path(cfg.eval_dir)
     with closing(datamodule):
         score(rows, loader, folder, cfg.strips, device, cfg.fid, progress, cfg.stability or (), cfg.curve)
@@ -510,6 +512,11 @@ def doubt(row: Row, L: torch.Tensor, prediction: torch.Tensor, lab: torch.Tensor
     maps = {"augmentation": color.disagreement(uncertainty.augmented(answer, L.cpu().numpy()))}
     if row.answers:
         maps["members"] = color.disagreement(row.answers(L)).cpu().numpy()
+    if hasattr(row.predict, "distribution"):
+        network: Any = row.predict
+        spread = color.spread(network.distribution(L), color.AB_SCALE * network.centres)
+        enlarged = F.interpolate(spread[:, None], L.shape[-2:], mode="bilinear", align_corners=False)
+        maps["distribution"] = enlarged[:, 0].cpu().numpy()
     trivial = {"chroma": prediction[:, 1:].norm(dim=1).cpu().numpy(), "random": np.zeros_like(error)}
     for measure in row.doubts:
         for e, u in zip(error, (maps | trivial)[measure.name], strict=True):

@@ -190,13 +190,20 @@ class Colorizer:
         return Prediction(L[0, 0], color.merge_ab(np.stack(each), settings.merge)[0], np.concatenate(answers)[:, 0])
 
     def uncertainty(self, prediction: Prediction) -> np.ndarray:
-        """Where the colours were guessed: (h, w) float32, :func:`colorization.color.disagreement` in Lab units.
+        """Where the colours were guessed: (h, w) float32, a standard deviation in Lab units.
 
-        Of the members where there are several, else of one network's answers for changed copies of the photo
-        (:func:`colorization.uncertainty.augmented`). Does not depend on saturation and strength.
+        Of the members' answers where there are several (:func:`colorization.color.disagreement`), else of the weights'
+        distribution over colours where they have one (:func:`colorization.color.spread`), else of one network's answers
+        for changed copies of the photo (:func:`colorization.uncertainty.augmented`). Does not depend on saturation,
+        strength and vividness.
         """
         members = prediction.members
         if len(members) == 1:
+            network = self.description["network"]
+            if backends.own_vividness(self.description) is not None:
+                (log_shares,) = self.backends[0].distribution(prediction.L[None, None])
+                spread = color.spread(log_shares, color.ab_grid(network["grid"]))
+                return cv2.resize(spread, prediction.L.shape[::-1], interpolation=cv2.INTER_LINEAR)
             members = augmented(self.backends[0], prediction.L[None, None])[:, 0]
         return color.disagreement(members)
 

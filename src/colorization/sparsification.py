@@ -15,6 +15,7 @@ from colorization.statistics import bootstrap
 # model's doubts: what does not beat them is of no use.
 MEASURES = {
     "members": "members' disagreement",
+    "distribution": "spread of the distribution",
     "augmentation": "test-time augmentation",
     "chroma": "predicted chroma",
     "random": "random order",

@@ -124,6 +124,10 @@ class Gathered:
                     raise
         return answer.result()[:, place : place + len(L)]
 
+    def distribution(self, L: np.ndarray) -> np.ndarray:
+        with self._device:
+            return self._backend.distribution(L)
+
 
 class Colorizers:
     """Loads weights once and keeps them up to ``models_mb``, the least recently used go first.

@@ -188,9 +188,10 @@ class ClassUNet(EncoderUNet):
         stride: int = 4,
         widths: Sequence[int] = (160, 96, 64, 48),
         frozen_norms: bool = False,
-        grid: float = 10.0,
-        vividness: float = 0.5,
-        temperature: float = 0.7,
+        *,
+        grid: float,
+        vividness: float,
+        temperature: float,
     ) -> None:
         centres = torch.from_numpy(color.ab_grid(grid))
         self.outputs = len(centres)

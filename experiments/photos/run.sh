@@ -1,0 +1,23 @@
+#!/bin/sh
+# Classes of ab on an ImageNet encoder, trained on 48,705 photographs at 128x128; see README.md.
+#   experiments/photos/run.sh DATA        (DATA holds train, val and test, each with a folder for every source)
+# shellcheck disable=SC2086
+set -eu
+. "$(dirname "$0")/../common.sh"
+
+photos="paths.data_dir=$data"
+train photos-classes experiment=photos/classes $photos
+
+# Vividness, temperature and working size are chosen on the validation photographs.
+shipped=$out/shipped/classes.safetensors
+$python -m colorization.export weights=photos-classes format=float16 output="$shipped" vividness=0.5 temperature=0.7 \
+  paths.output_dir="$out"
+evaluate validation "{classes: photos-classes}" datamodule=photos $photos datamodule.test_dir="$data/val" strips=0 \
+  vividness="[0,0.25,0.5,0.75,1]"
+
+rows="unet of 810 photographs: shipped-unet, classes: '$shipped'"
+evaluate test "{$rows}" datamodule=photos $photos strips=0
+for source in imagenette intel idenprof corel pets houses flowers weather; do
+  evaluate test-$source "{$rows}" datamodule=photos $photos datamodule.test_dir="$data/test/$source" strips=0
+done
+conclude photos-classes
