@@ -26,7 +26,7 @@ quickstart: $(INSTALLED) ## install, train all four stages briefly, evaluate the
 	$(BIN)/python -m colorization.train -m experiment=quickstart model=baseline,unet,gan paths.output_dir=$(OUT)/quickstart
 	$(BIN)/python -m colorization.train experiment=quickstart model=fusion model.resnet_weights=null paths.output_dir=$(OUT)/quickstart
 	$(BIN)/python -m colorization.eval datamodule=sample datamodule.image_size=64 paths.output_dir=$(OUT)/quickstart eval_dir=$(OUT)/quickstart/eval/latest
-	$(BIN)/colorize "$$($(BIN)/python -c 'import skimage; print(skimage.__path__[0])')/data/coffee.png" -o $(OUT)/quickstart/coffee-colorized.png
+	$(BIN)/colorize "$$($(BIN)/python -c 'import skimage; print(skimage.__path__[0])')/data/coffee.png" -o $(OUT)/quickstart/coffee-colorized.png --overwrite
 	@echo
 	@echo "table    $(OUT)/quickstart/eval/latest/table.md (fusion has a random ResNet here: model.resnet_weights=null)"
 	@echo "strips   $(OUT)/quickstart/eval/latest/strips/"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -188,14 +189,17 @@ def photos(tmp_path: Path, grey: Image.Image) -> list[Path]:
 
 
 def test_one_photo_to_a_file_in_a_real_process(weights, photos, tmp_path) -> None:
+    """With a name that the console's encoding does not have."""
     script = Path(sys.executable).parent / "colorize"
+    photo = photos[0].rename(photos[0].with_name("Zürich → 日本.jpg"))
     done = subprocess.run(
-        [script, photos[0], "-o", "out.png", "--weights", weights, "--size", "48"],
+        [script, photo, "-o", "out.png", "--weights", weights, "--size", "48"],
         cwd=tmp_path,
         capture_output=True,
-        text=True,
+        env={**os.environ, "PYTHONIOENCODING": "cp1252"},
     )
     assert done.returncode == 0, done.stderr
+    assert "Zürich \\u2192 \\u65e5\\u672c.jpg -> out.png" in done.stdout.decode("cp1252")
     with Image.open(tmp_path / "out.png") as image:
         assert (image.size, image.format) == ((90, 60), "PNG")
 
@@ -223,6 +227,20 @@ def test_an_original_is_never_overwritten(weights, photos, capsys) -> None:
         assert colorize([str(photos[0]), "-o", str(output), "--weights", str(weights)]) == 2
     assert photos[0].read_bytes() == before
     assert "would replace" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("more", [[], ["--strip"], ["--uncertainty"]])
+def test_what_is_there_already_is_replaced_only_if_asked(more, weights, photos, tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    there = tmp_path / {"--strip": "b-strip.jpg", "--uncertainty": "b-uncertainty.png"}.get("".join(more), "b.png")
+    there.write_bytes(b"of another origin")
+    arguments = [str(photos[0]), "-o", "b.png", "--weights", str(weights), *more]
+    assert colorize(arguments) == colorize([*arguments, "--dry-run"]) == 2
+    assert f"{there.name} is there already; --overwrite replaces it" in capsys.readouterr().err
+    assert there.read_bytes() == b"of another origin"
+    assert colorize([*arguments, "--overwrite"]) == 0
+    with Image.open(there) as image:
+        assert image.height == 60
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from colorization import __version__
 from colorization.errors import InputError
 from colorization.locations import is_remote, location
-from colorization.machine import keep_freed_memory
+from colorization.machine import keep_freed_memory, print_all_letters
 from colorization.runs import DEFAULT_WEIGHTS
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ def _parser() -> argparse.ArgumentParser:
     group.add_argument(
         "--overwrite",
         action="store_true",
-        help="into a folder made with other settings, or with files of other origin: replace them",
+        help="replace files that are there already: results of other settings, and files of other origin",
     )
 
     group = parser.add_argument_group("how it runs")
@@ -177,14 +177,17 @@ def _colorize_one(options: argparse.Namespace) -> int:
     for option in ("type", "name"):
         if getattr(options, option):
             raise InputError(f"--{option}: is for a folder; -o {target} says it already")
-    if target.exists() and photo.exists() and target.samefile(photo):
-        raise InputError(f"-o {target}: would replace {photo} itself; choose another name")
-    colorizer = Colorizer.load(options.weights, options.device, options.backend)
-    if options.dry_run:
-        print(f"would colorize: {photo} -> {target}")
-        return 0
     naming = folder.Naming(strip=options.strip, uncertainty=options.uncertainty)
     beside = {key: target.parent / name for key, name in naming.beside(target.name).items()}
+    for result in (target, *beside.values()):
+        if result.exists() and photo.exists() and result.samefile(photo):
+            raise InputError(f"-o {shown(target)}: would replace {shown(photo)} itself; choose another name")
+        if not options.overwrite and result.exists() and not (result.is_file() and not result.stat().st_size):
+            raise InputError(f"-o {shown(target)}: {shown(result)} is there already; --overwrite replaces it")
+    colorizer = Colorizer.load(options.weights, options.device, options.backend)
+    if options.dry_run:
+        print(f"would colorize: {shown(photo)} -> {shown(target)}")
+        return 0
     line = shown(photo)
     try:
         facts = colorizer.colorize_file(
@@ -273,6 +276,7 @@ def _colorize_folder(options: argparse.Namespace) -> int:
 
 def colorize(arguments: Sequence[str] | None = None) -> int:
     """``colorize PHOTO|FOLDER... -o OUT``; for the exit code see the end of ``--help``."""
+    print_all_letters()
     options = _parser().parse_args(arguments)
     keep_freed_memory()
     try:

@@ -655,7 +655,8 @@ def _verdict(ci95: list[float] | None) -> str:
 def write_per_image(path: Path, rows: list[Row], names: list[str]) -> None:
     """One line for each photo and row; ``strip`` names the file of its strip, where there is one."""
     columns = list(rows[0].values)
-    with path.open("w", newline="", encoding="utf-8") as file:
+    # Not every file's name is UTF-8, but this file is.
+    with path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
         writer = csv.writer(file)
         writer.writerow(["photo", "model", *columns, "strip"])
         for row in rows:

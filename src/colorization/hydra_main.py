@@ -16,7 +16,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from colorization import devices, distributed
+from colorization import devices, distributed, machine
 from colorization.errors import InputError
 from colorization.runs import new_run_id, start_time, trial_id
 
@@ -78,6 +78,7 @@ def run(task: Callable[[DictConfig], Any], config_name: str) -> None:
 
     ``HYDRA_FULL_ERROR=1`` brings back the stack trace.
     """
+    machine.print_all_letters()
     asked = os.environ.get("HYDRA_FULL_ERROR")
     full = asked not in (None, "", "0")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra prints a trace of its own and exits before we can speak

@@ -1,8 +1,9 @@
-"""Cores and memory of this process. Imports no torch."""
+"""Cores, memory and output of this process. Imports no torch."""
 
 from __future__ import annotations
 
 import ctypes
+import io
 import os
 import sys
 from pathlib import Path
@@ -24,6 +25,16 @@ def keep_freed_memory() -> None:
     if sys.platform == "linux" and (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)) is not None:
         mallopt(_M_MMAP_THRESHOLD, 1 << 30)
         mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)
+
+
+def print_all_letters() -> None:
+    """Have stdout and stderr escape the letters that their encoding lacks (``\\u2192``), instead of raising.
+
+    A Windows console or file may have cp1252, and names of files may hold anything.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def cores() -> int:

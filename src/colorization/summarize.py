@@ -12,6 +12,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from colorization.errors import InputError
+from colorization.machine import print_all_letters
 from colorization.runs import Run, find_runs
 
 MONITOR = "delta_e2000"
@@ -78,6 +79,7 @@ def write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command."""
+    print_all_letters()
     parser = argparse.ArgumentParser("python -m colorization.summarize", description=__doc__)
     parser.add_argument(
         "runs", nargs="*", help="run ids, run folders, or folders of runs; default: all below --output-dir"

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from colorization import __version__
 from colorization.errors import InputError
+from colorization.machine import print_all_letters
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -52,6 +53,7 @@ def check_port(host: str, port: int) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """``colorization serve``; 2 for a mistake of the person."""
+    print_all_letters()
     options = _parser().parse_args(arguments)
     from colorization.api import settings as settings_
 

@@ -6,6 +6,7 @@ import hashlib
 import io
 import logging
 import lzma
+import os
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -84,7 +85,9 @@ class CIFAR10DataModule(PhotoDataModule):
         if not self.archive.is_file():
             raise InputError(f"datamodule.archive={self.archive}: no such file")
         stat = self.archive.stat()
-        key = hashlib.sha256(f"{self.archive.resolve()}:{stat.st_size}:{stat.st_mtime_ns}".encode()).hexdigest()[:12]
+        key = hashlib.sha256(os.fsencode(f"{self.archive.resolve()}:{stat.st_size}:{stat.st_mtime_ns}")).hexdigest()[
+            :12
+        ]
         cache = self.data_dir / f"cifar10-{key}.npz"
         if not cache.is_file():
             log.info("unpacking %s to %s", self.archive, cache)

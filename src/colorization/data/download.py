@@ -20,6 +20,7 @@ from urllib.request import Request, urlopen
 from tqdm import tqdm
 
 from colorization.errors import InputError
+from colorization.machine import print_all_letters
 
 NAME = "val2017"
 URL = "http://images.cocodataset.org/zips/val2017.zip"
@@ -179,6 +180,7 @@ def _check_room(folder: Path, needed: int, purpose: str) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """The command; returns its exit code: 0, 2 with a sentence on standard error, or 130 after Ctrl-C."""
+    print_all_letters()
     default = os.environ.get("COLORIZATION_DATA") or "data"
     parser = argparse.ArgumentParser(prog="python -m colorization.data.download", description=f"Download COCO {NAME}.")
     parser.add_argument("--to", type=Path, default=Path(default), metavar="DIR", help=f"default {default}")

@@ -182,7 +182,7 @@ class FolderPhotos:
         known: dict[str, dict] = {}
         cache = None
         if self.cache_dir is not None:
-            key = hashlib.sha256(str(self.root.resolve()).encode()).hexdigest()[:16]
+            key = hashlib.sha256(os.fsencode(self.root.resolve())).hexdigest()[:16]
             cache = self.cache_dir / f"scan-{key}.json"
             if cache.is_file():
                 content = json.loads(cache.read_text(encoding="utf-8"))

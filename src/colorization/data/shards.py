@@ -358,7 +358,7 @@ def write(
     """
     recipe = settled(recipe, facts)
     chosen = [i for i, f in enumerate(facts) if f.error is None]
-    chosen.sort(key=lambda i: hashlib.sha256(facts[i].name.encode()).digest())
+    chosen.sort(key=lambda i: hashlib.sha256(os.fsencode(facts[i].name)).digest())
     wanted = json.dumps([SCHEMA, asdict(recipe), shard_bytes, [(facts[i].name, facts[i].digest) for i in chosen]])
     mark = folder / f"{hashlib.sha256(wanted.encode()).hexdigest()[:16]}.mark"  # what the parts there belong to
     parts: list[Index] = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Mapping, Sequence
 
 from colorization.data.photos import Facts
@@ -23,7 +24,7 @@ def split_names(names: Sequence[str], fractions: Mapping[str, float], seed: int)
     Returns:
         Positions in ``names`` of each split, sorted; disjoint; together all. With enough photos no split is empty.
     """
-    order = sorted(range(len(names)), key=lambda i: hashlib.sha256(f"{seed}:{names[i]}".encode()).digest())
+    order = sorted(range(len(names)), key=lambda i: hashlib.sha256(os.fsencode(f"{seed}:{names[i]}")).digest())
     result: dict[str, list[int]] = {}
     start = 0
     keys = list(fractions)
@@ -41,5 +42,5 @@ def data_hash(facts: Sequence[Facts]) -> str:
     """A fingerprint (16 hex digits) of a list of photos: their names and sizes in bytes."""
     digest = hashlib.sha256()
     for f in sorted(facts, key=lambda f: f.name):
-        digest.update(f"{f.name}\0{f.bytes}\n".encode())
+        digest.update(os.fsencode(f"{f.name}\0{f.bytes}\n"))
     return digest.hexdigest()[:16]
