@@ -48,10 +48,10 @@ def scans(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def run(tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """``run("scans", "-o", "out")``: the command, recursive, in ``tmp_path``."""
+    """``run("scans", "-o", "out")``: the command, recursive, in ``tmp_path``, and all of it in this process."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLORIZATION_WEIGHTS", str(weights))
-    return lambda *arguments: colorize([*map(str, arguments), "--recursive"])
+    return lambda *arguments: colorize([*map(str, arguments), "--recursive", "--file-timeout", "0"])
 
 
 def results(out: Path) -> dict[str, bytes]:
@@ -320,7 +320,7 @@ def test_a_torn_line_is_dealt_with_and_a_damaged_one_told(run, scans, tmp_path, 
 
 # Real processes. The network is a formula here, so that a process starts fast.
 
-SCRIPT = """
+FORMULA = """
 import sys, time
 import numpy as np
 from colorization import cli, inference
@@ -334,8 +334,8 @@ class Formula:
 
 assert "torch" not in sys.modules
 inference.Colorizer.load = classmethod(lambda cls, *a, **k: cls([Formula()]))
-sys.exit(cli.colorize(sys.argv[2:]))
 """
+SCRIPT = FORMULA + "sys.exit(cli.colorize(sys.argv[2:]))"
 
 
 def start(scans: Path, out: Path, *more: str, pause: float = 0.02, **kwargs: Any) -> subprocess.Popen[str]:
@@ -470,6 +470,54 @@ def test_the_console_script_in_a_real_process(scans, weights, tmp_path) -> None:
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "report.txt").read_text() == done.stdout
     assert sorted(results(tmp_path / "out")) == names(scans)
+
+
+# Files that never end
+
+
+HANGING = (
+    FORMULA
+    + """
+import os, re, signal
+from colorization import bounded, pictures
+
+whole, bounded.memory_limit = pictures.Picture._open, lambda: 10**9
+
+def hangs(self):
+    name, kept = os.path.basename(self._path), []
+    if name == "hangs.jpg":  # in C, and with the interpreter's lock
+        re.match("(a*)*b", "a" * 99)
+    while name == "grows.jpg":
+        kept.append(b"x" * 10**7)
+        time.sleep(0.001)
+    if name == "dies.jpg":
+        os.kill(os.getpid(), signal.SIGSEGV)
+    whole(self)
+
+pictures.Picture._open = hangs
+if __name__ == "__main__":
+    sys.exit(cli.colorize(sys.argv[2:]))
+"""
+)
+
+
+def test_no_file_stops_a_run(scans, tmp_path) -> None:
+    """Neither one whose reading never ends, nor one that takes all memory, nor one that takes the process with it."""
+    (tmp_path / "hanging.py").write_text(HANGING)
+    everything = names(scans)
+    for name in ("hangs.jpg", "grows.jpg", "dies.jpg"):
+        (scans / name).write_bytes((scans / "a.jpg").read_bytes())
+    command = [sys.executable, tmp_path / "hanging.py", "0", scans, "-o", tmp_path / "out", "--recursive"]
+    process = subprocess.run([*command, "--workers", "4", "--file-timeout", "3"], capture_output=True, text=True)
+    assert process.returncode == 1, process.stderr
+    assert "done 12, skipped 0, failed 3; " in process.stdout
+    assert sorted(results(tmp_path / "out")) == everything
+    assert {row["target"]: row["error"] for row in lines(tmp_path / "out") if row["state"] == "failed"} == {
+        "hangs.jpg": "took more than 3 s; --file-timeout allows more",
+        "grows.jpg": "needs more than 1 GB of memory",
+        "dies.jpg": "its process was ended by SIGSEGV",
+    }
+    assert [f.name for f in (tmp_path / "out" / folder.WORK).iterdir()] == ["lock"]
 
 
 # Odd files

@@ -5,16 +5,18 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from colorization import __version__
 from colorization.errors import InputError
 from colorization.locations import is_remote, location
-from colorization.machine import keep_freed_memory, print_all_letters
+from colorization.machine import cores, keep_freed_memory, print_all_letters
 from colorization.runs import DEFAULT_WEIGHTS
 
 if TYPE_CHECKING:
+    from colorization.bounded import Bounded
     from colorization.inference import Settings
 
 _DESCRIPTION = """\
@@ -36,6 +38,7 @@ Exit code: 0 nothing failed; 1 some photos failed, or the disk is full; 2 nothin
 
 def _parser() -> argparse.ArgumentParser:
     from colorization.backends import NAMES
+    from colorization.bounded import SECONDS
     from colorization.color import MERGES, OWN_COLORS
     from colorization.pictures import TYPES, Output
 
@@ -135,6 +138,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     group.add_argument("--workers", type=int, metavar="N", help="photos at a time; default: one a core")
     group.add_argument(
+        "--file-timeout",
+        type=float,
+        default=SECONDS,
+        metavar="S",
+        help="give up a photo of a folder after so many seconds; default %(default)s; 0: no limits of time and memory",
+    )
+    group.add_argument(
         "--report", type=Path, metavar="FILE", help="the summary and what was skipped or failed, as text"
     )
     return parser
@@ -210,6 +220,18 @@ def _colorize_one(options: argparse.Namespace) -> int:
 
 
 def _colorize_folder(options: argparse.Namespace) -> int:
+    for option, least in (("limit", 0), ("workers", 1), ("file_timeout", 0)):
+        if (value := getattr(options, option)) is not None and value < least:
+            raise InputError(f"--{option.replace('_', '-')} {value:g}: should be {least} or more")
+    if not options.file_timeout or options.dry_run or options.engine == "ray":
+        return _run_folder(options, None)
+    from colorization.bounded import Bounded
+
+    with closing(Bounded(options.workers or cores(), options.file_timeout)) as bounded:
+        return _run_folder(options, bounded)
+
+
+def _run_folder(options: argparse.Namespace, bounded: Bounded | None) -> int:
     from colorization import folder
     from colorization.inference import Colorizer
     from colorization.pictures import Output, shown
@@ -218,9 +240,6 @@ def _colorize_folder(options: argparse.Namespace) -> int:
     settings = _settings(options)
     how = Output(options.type or "same", options.quality)
     naming = folder.Naming(options.name or "{stem}{suffix}", options.strip, options.uncertainty)
-    for option, least in (("limit", 0), ("workers", 1)):
-        if (value := getattr(options, option)) is not None and value < least:
-            raise InputError(f"--{option} {value}: should be {least} or more")
     found = folder.search(options.photos, output, options.recursive, options.filter)
     jobs = folder.plan(found.photos[: options.limit], output, naming, how.type)
     if not jobs and not found.failed:
@@ -231,19 +250,24 @@ def _colorize_folder(options: argparse.Namespace) -> int:
         folder.kept(before, key) if asked == "auto" and not options.overwrite else asked
         for key, asked in (("device", options.device), ("backend", options.backend))
     )
-    colorizer = Colorizer.load(options.weights, device, backend, threads=1, measure=not options.dry_run)
-    colorizer.check(settings)
+    workers = options.workers or cores()
+    work: folder.Colorize
+    if bounded:
+        loaded, work = bounded.load(options.weights, device, backend, settings), bounded
+    else:
+        colorizer = Colorizer.load(options.weights, device, backend, threads=1, measure=not options.dry_run)
+        colorizer.check(settings)
+        loaded, work = colorizer.loaded, folder.in_this_process(colorizer)
+        if options.engine == "ray" and not options.dry_run:
+            from colorization.cluster import Workers
 
-    workers, elsewhere = options.workers, None
-    if options.engine == "ray" and not options.dry_run:
-        from colorization.cluster import Workers
-
-        elsewhere = Workers(options.weights, colorizer, workers)
-        workers = elsewhere.count
+            work = ray = Workers(options.weights, colorizer, options.workers, options.file_timeout or None)
+            workers = ray.count
 
     def prepare() -> folder.FolderRun:
         return folder.FolderRun(
-            colorizer,
+            loaded,
+            work,
             output,
             folder.Manifest(output),
             settings,
@@ -253,7 +277,6 @@ def _colorize_folder(options: argparse.Namespace) -> int:
             skip_colored=options.skip_colored,
             overwrite=options.overwrite,
             workers=workers,
-            elsewhere=elsewhere,
         )
 
     if options.dry_run:

@@ -13,6 +13,7 @@ from types import ModuleType
 from typing import Any
 
 from colorization import backends
+from colorization.bounded import took_too_long
 from colorization.errors import InputError
 from colorization.folder import Outcome, Work
 from colorization.inference import Colorizer, find_weights
@@ -56,12 +57,20 @@ class Workers:
         weights: as for :meth:`Colorizer.load`, found by every machine.
         colorizer: of this process: what backends and devices the workers are to use, which the results depend on.
         count: of actors; default and at most as many as the cluster has processors (or GPUs, where they use one).
+        seconds: that a photo may take; ``None``: no limit.
 
     Raises:
         InputError: see :func:`connect`; the cluster has none of those.
     """
 
-    def __init__(self, weights: list[str] | None, colorizer: Colorizer, count: int | None = None) -> None:
+    def __init__(
+        self,
+        weights: list[str] | None,
+        colorizer: Colorizer,
+        count: int | None = None,
+        seconds: float | None = None,
+    ) -> None:
+        self._seconds = seconds
         self._ray = connect("--engine ray", log_to_driver=False, logging_level="warning")
         accelerated = any(str(getattr(b, "device", "cpu")) == "cuda" for b in colorizer.backends)
         kind = "GPU" if accelerated else "CPU"
@@ -83,7 +92,11 @@ class Workers:
         for _ in range(ATTEMPTS):
             worker = self._idle.get()
             try:
-                outcome = self._ray.get(worker.do.remote(work, source, parts))
+                outcome = self._ray.get(worker.do.remote(work, source, parts), timeout=self._seconds)
+            except self._ray.exceptions.GetTimeoutError:
+                self._ray.kill(worker)
+                self._start_one()
+                return Outcome({}, InputError(took_too_long(self._seconds or 0)))
             except self._ray.exceptions.RayTaskError:  # a bug; the worker lives
                 self._idle.put(worker)
                 raise

@@ -44,7 +44,7 @@ from tqdm import tqdm
 
 from colorization import __version__, locations, machine, pictures
 from colorization.errors import InputError
-from colorization.inference import Colorizer, InColour, Settings
+from colorization.inference import Colorizer, InColour, Loaded, Settings
 from colorization.locations import Lease, Location, Version, is_remote
 from colorization.pictures import Output, shown
 from colorization.runs import DISK_FULL, sha256, utc_now
@@ -414,18 +414,26 @@ class Work:
             return Outcome(facts, error, _traceback(error))
 
 
+Colorize = Callable[[Work, Location, dict[str, Location]], Outcome]  # by any number of threads at a time
+
+
+def in_this_process(colorizer: Colorizer) -> Colorize:
+    """Does work without limits. The colorizer's backends should use one thread each."""
+    return lambda work, source, parts: work(colorizer, source, parts)
+
+
 class FolderRun:
     """Colorizes the photos of a plan into a folder of results.
 
     Args:
-        colorizer: its backends should use one thread each: several photos are done at a time.
+        loaded: the weights, part of the recipe.
+        colorize: does the :class:`Work` on a photo.
         output: the folder of results, :func:`locked` unless nothing is run.
         manifest: of that folder.
         settings, how, naming, disclose: the rest of the recipe.
         skip_colored: leave photos alone that are in colour, see :func:`colorization.color.own_colors`.
         overwrite: go on with another recipe than the manifest's, and replace files that it does not vouch for.
         workers: photos that are done at a time; default one a core.
-        elsewhere: does the work in the place of ``colorizer``, which then only says what the recipe is.
 
     Raises:
         InputError: the manifest's recipe is another one, and shall not be overwritten.
@@ -435,7 +443,8 @@ class FolderRun:
 
     def __init__(
         self,
-        colorizer: Colorizer,
+        loaded: Sequence[Loaded],
+        colorize: Colorize,
         output: Location,
         manifest: Manifest,
         settings: Settings,
@@ -445,16 +454,14 @@ class FolderRun:
         skip_colored: bool = False,
         overwrite: bool = False,
         workers: int | None = None,
-        elsewhere: Callable[[Work, Location, dict[str, Location]], Outcome] | None = None,
     ) -> None:
         self.output, self.manifest, self.naming = output, manifest, naming
         self.skip_colored, self.overwrite, self.workers = skip_colored, overwrite, workers or machine.cores()
-        work = Work(settings, how, disclose, skip_colored)
-        self._work = partial(elsewhere, work) if elsewhere else partial(work, colorizer)
+        self._work = partial(colorize, Work(settings, how, disclose, skip_colored))
         self.recipe = {
-            "weights": [b.digest for b in colorizer.backends],
-            "backend": [b.name for b in colorizer.backends],
-            "device": [str(getattr(b, "device", "cpu")) for b in colorizer.backends],
+            "weights": [each.digest for each in loaded],
+            "backend": [each.name for each in loaded],
+            "device": [each.device for each in loaded],
             "settings": asdict(settings),
             "output": asdict(how),
             "naming": asdict(naming),

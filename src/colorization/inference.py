@@ -63,6 +63,15 @@ class Settings:
             raise InputError(f"merge={self.merge}: should be {' or '.join(color.MERGES)}")
 
 
+@dataclass(frozen=True)
+class Loaded:
+    """What one set of weights was loaded as: SHA-256 of its file, name of the backend, device."""
+
+    digest: str
+    name: str
+    device: str
+
+
 class InColour(Exception):
     """A photo has colours already, and was to be left alone then."""
 
@@ -144,6 +153,11 @@ class Colorizer:
         """What a result says of itself: software made the colours, with which weights."""
         made_by = (f"{b.description['stage']} {b.digest[:12]}" for b in self.backends)
         return f"colorized by software, weights {', '.join(made_by)}"
+
+    @property
+    def loaded(self) -> list[Loaded]:
+        """What each set of weights was loaded as."""
+        return [Loaded(b.digest, b.name, str(getattr(b, "device", "cpu"))) for b in self.backends]
 
     @property
     def default_size(self) -> int:
