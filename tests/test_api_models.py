@@ -216,7 +216,10 @@ def test_folders_of_photographs_below_the_roots(make_app: Any, tmp_path: Path, p
         root.mkdir()
     shutil.move(photo_folder, data / "photos")
     (other / "empty").mkdir()
-    (other / ".hidden").mkdir()
+    for hidden in (other / ".hidden", other / "@eaDir", data / "photos" / "@eaDir"):
+        hidden.mkdir()
+        (hidden / "a.jpg").touch()
+    (data / "photos" / "._00.jpg").touch()
     (data / "escape").symlink_to(tmp_path)
     (data / "notes.txt").write_text("no photo")
     client = make_app(data_roots=[str(data), str(other)]).test_client()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import subprocess
 import sys
 import tarfile
@@ -252,6 +253,25 @@ def test_empty_folder(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("no photo")
     with pytest.raises(InputError, match=r"datamodule\.data_dir=.*: no photographs"):
         folder_module(tmp_path).setup()
+
+
+def test_one_rule_for_what_is_a_photo(photo_folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Hidden and excluded files, those that systems make and linked folders are left out; any name is taken."""
+    photo = (photo_folder / "00.jpg").read_bytes()
+    (photo_folder / "@eaDir").mkdir()
+    (photo_folder / "linked").symlink_to(photo_folder / "more")
+    for name in (b"._00.jpg", b"@eaDir/00.jpg", b"00-small.JPG", b"M\xfcller.jpg"):
+        Path(os.fsdecode(os.fsencode(photo_folder) + b"/" + name)).write_bytes(photo)
+    with caplog.at_level("INFO"):
+        module = folder_module(photo_folder, exclude=["more", "*-small.jpg"])
+        module.setup()
+    taken = {row["path"] for row in module.manifest()["photos"]}
+    assert taken == {*(f"{i:02d}.jpg" for i in range(10)), os.fsdecode(b"M\xfcller.jpg")}
+    assert "2 hidden or system files and folders left out; 2 excluded" in caplog.text
+    assert "linked is a link to a folder and is not followed" in caplog.text
+    assert len(module.describe()["hash"]) == 16
+    with pytest.raises(InputError, match=r"datamodule\.exclude=\[3\]"):
+        folder_module(photo_folder, exclude=[3])
 
 
 def test_too_few_photos(tmp_path: Path) -> None:

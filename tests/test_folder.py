@@ -112,17 +112,43 @@ def test_the_manifest_has_a_line_for_each_photo(run, scans, weights, tmp_path) -
         assert row["seconds"] >= 0 and row["state"] == "done"
 
 
-def test_hidden_files_links_in_circles_and_the_results_are_left_out(run, scans, tmp_path, capsys) -> None:
+def test_what_is_no_photo_is_left_out_and_counted(run, scans, tmp_path, capsys) -> None:
+    """Hidden files, those that systems make, links to folders, other files, what is excluded, and the results."""
     everything = names(scans)
-    (scans / ".hidden").mkdir()
-    for copy in ("._a.jpg", ".hidden/a.jpg"):
-        (scans / copy).write_bytes((scans / "a.jpg").read_bytes())
+    photo = (scans / "a.jpg").read_bytes()
+    left_out = ["._a.jpg", ".hidden/a.jpg", "@eaDir/a.jpg", "box 1/Thumbs.db", "thumbs/a.jpg", "b-small.jpg"]
+    for copy in (*left_out, "photo.dat", "box 2/nothing"):
+        (scans / copy).parent.mkdir(exist_ok=True)
+        (scans / copy).write_bytes(photo)
     (scans / "box 1" / "circle").symlink_to(scans)
-    (scans / "notes.txt").write_text("no photo")
+    for other in ("Page.txt", "BMX.txt", "P5.txt", "empty.pdf"):
+        (scans / other).write_text(other[:-4].replace("empty", ""))
+    arguments = ("scans", "-o", "scans/colour", "--exclude", "thumbs", "--exclude", "*-SMALL.jpg")
     for _ in range(2):  # the second time there are results in the folder
-        assert run("scans", "-o", "scans/colour") == 0
+        assert run(*arguments) == 0
         assert sorted(results(scans / "colour")) == everything
-        assert "skipped: scans/box 1/circle: a link to a folder" in capsys.readouterr().err
+        said = capsys.readouterr()
+        assert "skipped: scans/box 1/circle: a link to a folder" in said.err
+        assert (
+            "\n6 other files not taken: 3 .txt, 1 .dat, 1 .pdf, 1 without an ending; 4 hidden or system files and "
+            "folders left out; 2 excluded; 2 of them are pictures with unusual endings: --any-ending takes them\n"
+        ) in said.out
+    assert run(*arguments, "--any-ending", "--filter", "*.dat*", "--filter", "nothing*") == 0
+    assert sorted(results(scans / "colour")) == sorted([*everything, "photo.dat.jpg", "box 2/nothing.jpg"])
+    assert "4 other files not taken: 3 .txt, 1 .pdf; 4 hidden" in capsys.readouterr().out
+
+
+def test_earlier_results_are_not_colorized_again(run, scans, tmp_path, capsys) -> None:
+    made = scans / "made"
+    for type in ("jpeg", "png", "webp", "tiff"):
+        assert run("scans/a.jpg", "scans/b.png", "-o", made / type, "--type", type) == 0
+    capsys.readouterr()
+    for again in ("skipped 8", "(20 more were finished before), skipped 0"):
+        assert run("scans", "-o", "out") == 0
+        said = capsys.readouterr()
+        assert again in said.out
+        assert len([s for s in said.err.splitlines() if "is a result already: its tag says" in s]) == 8 * ("8" in again)
+    assert not (tmp_path / "out" / "made" / "jpeg" / "a.jpg").exists()
 
 
 def test_without_recursive_only_the_folder_itself(run, scans, tmp_path, capsys) -> None:
@@ -199,13 +225,15 @@ def test_a_mistake_is_one_sentence_and_starts_nothing(arguments, words, run, sca
 
 
 def test_two_photos_never_become_one_file(run, scans, tmp_path, capsys) -> None:
+    """Only those keep their ending whose results would have the name of another's, whatever else is chosen."""
+    Image.new("RGB", (40, 40)).save(scans / "a.avif")
     Image.new("L", (40, 40)).save(scans / "a.png")
-    assert run("scans", "-o", "out", "--type", "png") == 2
-    said = capsys.readouterr().err
-    assert "scans/a.jpg and scans/a.png would both become out/a.png" in said
-    assert run("scans", "-o", "out", "--type", "png", "--name", "{name}{suffix}") == 0
-    assert {"a.jpg.png", "a.png.png"} <= set(results(tmp_path / "out"))
-    (scans / "a.png").unlink()
+    assert run("scans", "-o", "one", "--filter", "a.avif", "--filter", "b.png") == 0
+    assert sorted(results(tmp_path / "one")) == ["a.avif.jpg", "b.png"]
+    assert run("scans", "-o", "out", "--type", "png", "--name", "{stem}-c{suffix}", "--filter", "[ab].*") == 0
+    assert {"a.jpg-c.png", "a-c.png", "a.avif-c.png", "b-c.png"} <= set(results(tmp_path / "out"))
+    assert run("scans/a.jpg", "scans/box 1/a.jpg", "-o", "out") == 2
+    assert "scans/a.jpg and scans/box 1/a.jpg would both become out/a.jpg" in capsys.readouterr().err
     Image.new("L", (40, 40)).save(scans / "b-strip.jpg")  # a result, and what comes beside another
     assert run("scans", "-o", "other", "--strip") == 2
     assert "would both become other/b-strip.jpg" in capsys.readouterr().err

@@ -23,7 +23,7 @@ import tifffile
 from PIL import Image, ImageCms, ImageOps
 from skimage.color import rgb2lab
 
-from colorization import Colorizer, pictures
+from colorization import Colorizer, photofiles, pictures
 from colorization.data.datamodules import sample_photo
 from colorization.errors import InputError
 from colorization.metadata import Metadata
@@ -642,8 +642,8 @@ def test_the_ending_of_a_result(source: str, kind: str, suffix: str) -> None:
 
 
 def test_every_ending_that_a_folder_run_takes_has_a_result() -> None:
-    written = {s for suffixes in pictures.TYPES.values() for s in suffixes}
-    assert {pictures.target_suffix(f"a{e}") for e in pictures.EXTENSIONS} <= written
+    written = {s for suffixes in photofiles.TYPES.values() for s in suffixes}
+    assert {pictures.target_suffix(f"a{e}") for e in photofiles.EXTENSIONS} <= written
 
 
 def test_writing_twice_gives_the_same_bytes(deep: np.ndarray, photo: np.ndarray, tmp_path: Path) -> None:

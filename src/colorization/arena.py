@@ -11,8 +11,9 @@ from omegaconf import DictConfig, ListConfig
 
 from colorization import color
 from colorization.data.augment import Augment
-from colorization.data.photos import EXTENSIONS, UNREADABLE, FolderPhotos
+from colorization.data.photos import UNREADABLE, FolderPhotos
 from colorization.errors import InputError
+from colorization.photofiles import EXTENSIONS
 
 GREY = 1.0  # Lab units: a picture whose a* and b* nowhere go beyond is a grey one
 LIGHTNESS = 5.0  # L*: from this mean difference on the table says that a system changes the lightness

@@ -58,13 +58,28 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=__version__)
 
     group = parser.add_argument_group("which photos")
-    group.add_argument("-r", "--recursive", action="store_true", help="also those in folders below; hidden files never")
+    group.add_argument(
+        "-r",
+        "--recursive",
+        action="store_true",
+        help="also those in folders below; never hidden files, nor those that systems make, nor linked folders",
+    )
     group.add_argument(
         "--filter",
         action="append",
         default=[],
         metavar="GLOB",
         help="only names like this, e.g. '1950*' or, with a slash, paths: '*/prints/*'; several: any of them",
+    )
+    group.add_argument(
+        "--exclude",
+        action="append",
+        default=[],
+        metavar="GLOB",
+        help="not photos and folders like this, e.g. 'thumbs' or '*-small.jpg'; several: none of them",
+    )
+    group.add_argument(
+        "--any-ending", action="store_true", help="also pictures whose names have another ending than photos, or none"
     )
     group.add_argument("--limit", type=int, metavar="N", help="only the first N")
     group.add_argument(
@@ -240,10 +255,11 @@ def _run_folder(options: argparse.Namespace, bounded: Bounded | None) -> int:
     settings = _settings(options)
     how = Output(options.type or "same", options.quality)
     naming = folder.Naming(options.name or "{stem}{suffix}", options.strip, options.uncertainty)
-    found = folder.search(options.photos, output, options.recursive, options.filter)
-    jobs = folder.plan(found.photos[: options.limit], output, naming, how.type)
+    found = folder.search(options.photos, output, options.recursive, options.exclude, options.any_ending)
+    jobs = folder.plan(found.photos, output, naming, how.type, options.filter)[: options.limit]
     if not jobs and not found.failed:
-        raise InputError(f"no photos in {', '.join(map(str, options.photos))}" + (" that match" * bool(options.filter)))
+        which = f"no photos in {', '.join(map(str, options.photos))}" + (" that match" * bool(options.filter))
+        raise InputError(which + (f" ({found.note})" if found.note else ""))
 
     before = folder.Manifest(output)
     device, backend = (
@@ -287,6 +303,8 @@ def _run_folder(options: argparse.Namespace, bounded: Bounded | None) -> int:
         for state, odd in (("skip", found.skipped), ("fail", found.failed)):
             for path, reason in odd:
                 print(f"would {state}: {shown(path)}: {reason}")
+        if found.note:
+            print(found.note)
         print(f"{len(todo)} to do, {len(jobs) - len(todo)} finished")
         return 0
     with folder.locked(output):

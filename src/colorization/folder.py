@@ -21,7 +21,6 @@ Imports no torch.
 
 from __future__ import annotations
 
-import fnmatch
 import json
 import os
 import signal
@@ -29,6 +28,7 @@ import sys
 import threading
 import time
 import traceback
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import ExitStack, contextmanager
@@ -42,10 +42,11 @@ import cv2
 from filelock import Timeout
 from tqdm import tqdm
 
-from colorization import __version__, locations, machine, pictures
+from colorization import __version__, locations, machine, photofiles, pictures
 from colorization.errors import InputError
-from colorization.inference import Colorizer, InColour, Loaded, Settings
+from colorization.inference import IS_RESULT, Colorizer, InColour, Loaded, Settings
 from colorization.locations import Lease, Location, Version, is_remote
+from colorization.photofiles import LeftOut
 from colorization.pictures import Output, shown
 from colorization.runs import DISK_FULL, sha256, utc_now
 
@@ -80,10 +81,13 @@ class Naming:
         if not made.endswith(".png") or made == ".png" or Path(made).name != made or "\0" in made:
             raise InputError(f"name={self.template}: should be a file's name that ends in {{suffix}}")
 
-    def target(self, photo: PurePosixPath, type: str) -> PurePosixPath:
-        """The result's path for a photo's, both relative; ``type`` as in :class:`Output`."""
-        suffix = pictures.target_suffix(photo, type)
-        return photo.with_name(self.template.format(stem=photo.stem, name=photo.name, suffix=suffix))
+    def target(self, photo: PurePosixPath, type: str, keep_ending: bool = False) -> PurePosixPath:
+        """The result's path for a photo's, both relative; ``type`` as in :class:`Output`.
+
+        ``keep_ending``: ``{stem}`` is the whole name.
+        """
+        suffix, stem = pictures.target_suffix(photo, type), photo.name if keep_ending else photo.stem
+        return photo.with_name(self.template.format(stem=stem, name=photo.name, suffix=suffix))
 
     def beside(self, target: str) -> dict[str, str]:
         """What else is written for a result: the argument of ``Colorizer.colorize_file`` and its path."""
@@ -102,82 +106,121 @@ class Job:
 
 @dataclass
 class Found:
-    """What a search found: photos with their relative paths; what is none, with the reason."""
+    """What a search found: photos with their relative paths; what is none, with the reason; and what was left out."""
 
     photos: list[tuple[Location, PurePosixPath]] = field(default_factory=list)
     skipped: list[tuple[Location, str]] = field(default_factory=list)
     failed: list[tuple[Location, str]] = field(default_factory=list)
+    left_out: LeftOut = field(default_factory=LeftOut)
+    pictures: int = 0  # of the other files, those that are pictures
+
+    @property
+    def note(self) -> str:
+        """What was left out, for people; empty if nothing was."""
+        which = "1 of them is a picture" if self.pictures == 1 else f"{self.pictures} of them are pictures"
+        unusual = f"{which} with unusual endings: --any-ending takes them"
+        return "; ".join(filter(None, (str(self.left_out), unusual if self.pictures else "")))
 
 
-def search(given: Sequence[Location], output: Location, recursive: bool = False, patterns: Sequence[str] = ()) -> Found:
-    """The photos among and in what was given, always in the same order.
+def search(
+    given: Sequence[Location],
+    output: Location,
+    recursive: bool = False,
+    exclude: Sequence[str] = (),
+    any_ending: bool = False,
+) -> Found:
+    """The photos among and in what was given, by the rule of :mod:`colorization.photofiles`, always in the same order.
 
-    A folder that is given alone is the root of its results; several keep their names. Hidden files, the folder of the
-    results and links to folders (which could go in circles) are left out.
+    A folder that is given alone is the root of its results; several keep their names. The folder of the results is left
+    out.
 
     Args:
-        patterns: shell patterns; a photo has to match one, by its name or, where the pattern has a ``/``, by its path.
+        exclude: patterns of photos and folders, see :func:`colorization.photofiles.matches`.
+        any_ending: take pictures whose ending is not one of a photo, too. Their relative path has the ending of their
+            type behind their own.
 
     Raises:
         InputError: ``output`` is one of the folders.
     """
     found = Found()
     for path in given:
-        if not path.is_dir():
-            found.photos.append((path, PurePosixPath(path.name)))
+        if not path.is_dir():  # one that is named is taken whatever its ending
+            ending = None if photofiles.is_photo(path.name) else pictures.ending_of(path)
+            found.photos.append((path, PurePosixPath(path.name + (ending or ""))))
             continue
         if locations.same(output, path):
             raise InputError(f"-o {output}: is the folder of the photos; choose another, which may lie in it")
         base = PurePosixPath() if len(given) == 1 else PurePosixPath(path.resolve().name)
-        _search_folder(path, base, output, recursive, found)
-
-    def wanted(name: PurePosixPath) -> bool:
-        return any(fnmatch.fnmatchcase((str(name) if "/" in p else name.name).lower(), p.lower()) for p in patterns)
-
-    if patterns:
-        found.photos = [(path, name) for path, name in found.photos if wanted(name)]
+        _search_folder(path, base, output, recursive, exclude, any_ending, found)
     return found
 
 
-def _search_folder(root: Location, base: PurePosixPath, output: Location, recursive: bool, found: Found) -> None:
+def _search_folder(
+    root: Location,
+    base: PurePosixPath,
+    output: Location,
+    recursive: bool,
+    exclude: Sequence[str],
+    any_ending: bool,
+    found: Found,
+) -> None:
     def unreadable(error: OSError) -> None:
         found.failed.append((Path(error.filename) if error.filename else root, reason(error)))
 
-    for folder, names, files in locations.walk(root, unreadable):
-        inside = []
-        for name in sorted(n for n in names if not n.startswith(".")):
-            path = folder / name
-            if not is_remote(path) and path.is_symlink():
-                found.skipped.append((path, "a link to a folder is not followed"))
-            elif locations.same(output, path):
-                continue
-            elif not recursive:
-                found.skipped.append((path, "a folder; --recursive goes into it"))
-            else:
-                inside.append(name)
-                if path.suffix.lower() in pictures.EXTENSIONS:
-                    found.skipped.append((path, "a folder, not a photo; what is in it is colorized"))
-        names[:] = inside
-        relative = base / locations.relative(folder, root)
-        for name in sorted(f for f in files if not f.startswith(".")):
-            if PurePosixPath(name).suffix.lower() in pictures.EXTENSIONS:
-                found.photos.append((folder / name, relative / name))
+    def enter(folder: Location) -> bool:
+        if locations.same(output, folder):
+            return False
+        if not recursive:
+            found.skipped.append((folder, "a folder; --recursive goes into it"))
+        elif photofiles.is_photo(folder.name):
+            found.skipped.append((folder, "a folder, not a photo; what is in it is colorized"))
+        return recursive
+
+    left_out = LeftOut()
+    for folder, below, names in photofiles.walk(root, exclude, left_out, unreadable, enter):
+        found.photos += [(folder / name, base / below / name) for name in names]
+    found.skipped += [(root / link, "a link to a folder is not followed") for link in left_out.links]
+    for file in [] if is_remote(root) and not any_ending else left_out.others[:]:
+        if (ending := pictures.ending_of(file)) is None:
+            continue
+        found.pictures += not any_ending
+        if any_ending:
+            left_out.others.remove(file)
+            found.photos.append((file, base / photofiles.relative(file.with_name(file.name + ending), root)))
+    found.left_out.add(left_out)
 
 
-def plan(photos: Iterable[tuple[Location, PurePosixPath]], output: Location, naming: Naming, type: str) -> list[Job]:
+def plan(
+    photos: Iterable[tuple[Location, PurePosixPath]],
+    output: Location,
+    naming: Naming,
+    type: str,
+    patterns: Sequence[str] = (),
+) -> list[Job]:
     """A job for each photo.
 
+    Where the results of several would have one name, the ending of a photo stays in the name of its result, unless it
+    is the result's own: ``a.avif`` beside ``a.jpg`` becomes ``a.avif.jpg``. That depends on all photos, those that no
+    pattern fits, too.
+
+    Args:
+        patterns: if there are any, only photos that one of them fits, see :func:`colorization.photofiles.matches`.
+
     Raises:
-        InputError: two results would have one name, or a result would replace a photo.
+        InputError: two results would still have one name, or a result would replace a photo.
     """
     jobs: list[Job] = []
     taken: dict[str, Location] = {}
     sources: dict[str, Location] = {}
+    photos = dict.fromkeys(photos)  # one may have been given twice
+    wished = Counter(naming.target(name, type) for _, name in photos)
     for source, name in photos:
-        target = naming.target(name, type).as_posix()
-        if taken.get(target) == source:  # given twice
+        if patterns and not photofiles.matches(name, patterns):
             continue
-        for result in (target, *naming.beside(target).values()):
+        target = naming.target(name, type)
+        if wished[target] > 1 and target.suffix != name.suffix:
+            target = naming.target(name, type, keep_ending=True)
+        for result in (target.as_posix(), *naming.beside(target.as_posix()).values()):
             if result in taken:
                 raise InputError(
                     f"{shown(taken[result])} and {shown(source)} would both become "
@@ -186,7 +229,7 @@ def plan(photos: Iterable[tuple[Location, PurePosixPath]], output: Location, nam
                 )
             taken[result] = source
         sources[locations.real(source)] = source
-        jobs.append(Job(source, target))
+        jobs.append(Job(source, target.as_posix()))
     for result in taken:
         if (source := sources.get(locations.real(output / result))) is not None:
             raise InputError(f"-o {output}: would replace {shown(source)} itself; choose another folder")
@@ -331,6 +374,7 @@ class Summary:
         seconds: wall time.
         stopped: why it stopped early, ``None`` if it did not; ``signum`` if by a signal.
         lines: one for each that was skipped or failed.
+        note: what was left out.
     """
 
     done: int = 0
@@ -342,6 +386,7 @@ class Summary:
     stopped: str | None = None
     signum: int | None = None
     lines: list[str] = field(default_factory=list)
+    note: str = ""
 
     @property
     def exit_code(self) -> int:
@@ -354,6 +399,8 @@ class Summary:
         before = f" ({self.finished} more were finished before)" if self.finished else ""
         rate = f"{self.done / self.seconds:.1f} images/s, " if self.done else ""
         text = f"done {self.done}{before}, skipped {self.skipped}, failed {self.failed}; {rate}{self.seconds:.0f} s"
+        if self.note:
+            text += f"\n{self.note}"
         if self.stopped:
             text += f"\n{self.stopped}; {self.left} photos are left: the same command goes on with them"
         return text
@@ -402,6 +449,7 @@ class Work:
                     output=self.how,
                     disclose=self.disclose,
                     skip_colored=self.skip_colored,
+                    skip_results=True,
                     **made,
                 )
                 if locations.version(source) != before:
@@ -481,7 +529,7 @@ class FolderRun:
         if record is None or not _is(job.source, record["input"], self._versions):
             return False
         if record["state"] == "skipped":
-            return self.skip_colored
+            return self.skip_colored or record["reason"] == IS_RESULT
         return record["recipe"] == self.recipe and all(
             self._is_result(self.output / o["name"], o) for o in record["outputs"]
         )
@@ -505,7 +553,7 @@ class FolderRun:
 
         SIGINT and SIGTERM finish the photos in hand (a second one does not); a full disk ends the run.
         """
-        start, summary = time.perf_counter(), Summary()
+        start, summary = time.perf_counter(), Summary(note=found.note if found else "")
         version = {"version": __version__, "started": utc_now(), "workers": self.workers}
         self.manifest.begin({"recipe": self.recipe, **version})
         for path, why in found.skipped if found else ():

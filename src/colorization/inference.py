@@ -16,11 +16,12 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from colorization import backends, color, descriptions, hub, pictures, runs
+from colorization import backends, color, descriptions, hub, metadata, pictures, runs
 from colorization.errors import InputError
 from colorization.pictures import Output, Page
 from colorization.uncertainty import augmented, heat_map
 
+IS_RESULT = "is a result already: its tag says that software colorized it"
 WEIGHTS_VARIABLE = "COLORIZATION_WEIGHTS"
 SMALLEST_SIDE = 32  # of what a network takes
 
@@ -152,7 +153,7 @@ class Colorizer:
     def disclosure(self) -> str:
         """What a result says of itself: software made the colours, with which weights."""
         made_by = (f"{b.description['stage']} {b.digest[:12]}" for b in self.backends)
-        return f"colorized by software, weights {', '.join(made_by)}"
+        return f"{metadata.COLORIZED_BY} {', '.join(made_by)}"
 
     @property
     def loaded(self) -> list[Loaded]:
@@ -252,6 +253,7 @@ class Colorizer:
         uncertainty: Path | None = None,
         disclose: bool = True,
         skip_colored: bool = False,
+        skip_results: bool = False,
     ) -> dict[str, Any]:
         """Colorize a file into another, of the type that its ending says; it appears only when it is whole.
 
@@ -262,17 +264,21 @@ class Colorizer:
             disclose: tag the result with :attr:`disclosure`.
             skip_colored: leave a photo alone whose first page has colours of its own, see :func:`color.own_colors`.
 
+            skip_results: leave a file alone whose tag says that it is a result already.
+
         Returns:
             ``pages``, ``width`` and ``height`` of the last one, ``seconds``.
 
         Raises:
-            InColour: as asked with ``skip_colored``; nothing was written.
+            InColour: as asked with ``skip_colored`` or ``skip_results``; nothing was written.
             InputError: the file cannot be read (:class:`colorization.pictures.Unreadable`) or not be colorized.
             OSError: the target cannot be written.
         """
         start = time.perf_counter()
         facts: dict[str, Any] = {"pages": 0}
         with pictures.open_picture(source) as picture:
+            if skip_results and metadata.is_disclosed(picture.metadata):
+                raise InColour(IS_RESULT)
 
             def pages() -> Any:
                 for page in picture:

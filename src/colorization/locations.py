@@ -25,7 +25,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import datetime
 from pathlib import Path, PurePosixPath
@@ -125,22 +125,6 @@ def real(path: Location) -> str:
         if is_remote(path)
         else os.path.realpath(path)
     )
-
-
-def walk(root: Location, on_error: Callable[[OSError], None]) -> Iterator[tuple[Location, list[str], list[str]]]:
-    """As ``os.walk``, top down: a folder, the names of those in it, which may be edited, and of its files."""
-    if is_remote(root):
-        yield from root.walk(on_error=on_error)
-    else:
-        for folder, names, files in os.walk(root, onerror=on_error):
-            yield Path(folder), names, files
-
-
-def relative(path: Location, root: Location) -> PurePosixPath:
-    """The way from ``root`` to what lies below it."""
-    if is_remote(path):
-        return PurePosixPath(path.path[len(root.path) :].strip("/"))
-    return PurePosixPath(path.relative_to(root).as_posix())
 
 
 def make_folder(path: Location) -> None:

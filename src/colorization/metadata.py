@@ -39,6 +39,8 @@ _OF_THE_PIXELS = {
 _IPTC_RESOURCE = 0x0404  # of Photoshop's image resource blocks
 _PNG_IPTC = "Raw profile type iptc"  # ImageMagick's convention, which ExifTool and Exiv2 read, too
 
+COLORIZED_BY = "colorized by software, weights"  # how a disclosure begins
+
 # IPTC NewsCodes; a captured photo with parts (here the colours) by a model that was trained on other media.
 SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/compositeWithTrainedAlgorithmicMedia"
 _IPTC_EXT = "http://iptc.org/std/Iptc4xmpExt/2008-02-29/"
@@ -425,3 +427,9 @@ def disclosed(metadata: Metadata, disclosure: str) -> Metadata:
     return dataclasses.replace(
         metadata, ifd={**metadata.ifd, SOFTWARE: software}, xmp=disclosed_xmp(metadata.xmp, disclosure)
     )
+
+
+def is_disclosed(metadata: Metadata) -> bool:
+    """Whether it says that this program made the colours."""
+    software, mark = metadata.ifd.get(SOFTWARE), COLORIZED_BY.encode()
+    return (isinstance(software, tuple) and mark in software[2]) or mark in (metadata.xmp or b"")

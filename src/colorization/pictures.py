@@ -45,6 +45,7 @@ from PIL import (  # the types that are read: importing a plugin makes Pillow kn
     JpegImagePlugin,  # noqa: F401
     MpoImagePlugin,  # noqa: F401
     PngImagePlugin,
+    PpmImagePlugin,  # noqa: F401
     TiffImagePlugin,  # noqa: F401
     UnidentifiedImageError,
     WebPImagePlugin,  # noqa: F401
@@ -53,6 +54,7 @@ from PIL import (  # the types that are read: importing a plugin makes Pillow kn
 from colorization import metadata as metadata_
 from colorization.errors import InputError
 from colorization.metadata import Metadata
+from colorization.photofiles import READ_ONLY, TYPES
 from colorization.runs import atomic_path
 
 log = logging.getLogger(__name__)
@@ -60,17 +62,6 @@ logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what is wrong with a
 
 Buffer = bytes | memoryview
 
-# The types that can be written, with the endings that mean them; the first is the one for new names.
-TYPES = {
-    "jpeg": (".jpg", ".jpeg", ".jpe", ".jfif"),
-    "png": (".png",),
-    "webp": (".webp",),
-    "tiff": (".tif", ".tiff"),
-}
-# Types that are read only, and what their results are: lossless ones PNG, lossy ones JPEG.
-_READ_ONLY = {".bmp": "png", ".gif": "png", ".jp2": "png", ".heic": "jpeg", ".heif": "jpeg", ".avif": "jpeg"}
-# Endings of the files that a folder run takes.
-EXTENSIONS = frozenset(_READ_ONLY).union(*TYPES.values())
 # What decoders raise for files that are cut short, lie about their type, or are damaged in any other way.
 UNREADABLE = (
     OSError,
@@ -94,7 +85,7 @@ Image.MAX_IMAGE_PIXELS = MAX_PIXELS
 MAX_PAGES = 1000  # of a TIFF that identify() takes
 _TOO_LARGE = f"claims more than {MAX_PIXELS // 1_000_000} megapixels"
 
-_FORMATS = ("JPEG", "MPO", "PNG", "TIFF", "WEBP", "BMP", "GIF", "AVIF", "JPEG2000", "HEIF")
+_FORMATS = ("JPEG", "MPO", "PNG", "TIFF", "WEBP", "BMP", "GIF", "AVIF", "JPEG2000", "PPM", "HEIF")
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _STRIP = 1 << 20  # pixels that are converted at once, where the steps between need more room than the result
 _LARGEST_SIDE = {"jpeg": 65500, "webp": 16383}  # of the formats' encoders, pixels
@@ -159,7 +150,7 @@ def target_suffix(source: str | os.PathLike[str], type: str = "same") -> str:
     said; BMP, GIF and JPEG 2000 become PNG, HEIF and AVIF become JPEG.
     """
     suffix = Path(source).suffix
-    kind = _READ_ONLY.get(suffix.lower()) if type == "same" else type
+    kind = READ_ONLY.get(suffix.lower()) if type == "same" else type
     if kind is None or suffix.lower() in TYPES[kind]:
         return suffix
     return TYPES[kind][0]
@@ -295,6 +286,33 @@ def identify(path: Path) -> tuple[str, list[tuple[int, int]]]:
         for size in sizes:
             _check_size(*size)
         return format, sizes
+
+
+# The usual endings of Pillow's types where they are not the type's name.
+_ENDINGS = {"JPEG": ".jpg", "TIFF": ".tif", "JPEG2000": ".jp2", "PPM": ".pnm"}
+_HEIF = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1")  # brands
+
+
+def ending_of(path: Any) -> str | None:
+    """The usual ending for a picture file, here or elsewhere, by its first bytes; ``None`` if it seems to be none."""
+    try:
+        if isinstance(path, Path) and not path.is_file():  # reading a pipe would wait forever
+            return None
+        with path.open("rb") as file:
+            head = file.read(32)
+    except OSError:
+        return None
+    if head[4:8] == b"ftyp" and head[8:12] in _HEIF:
+        return ".heic"
+    if head[:2] == b"BM" and head[6:10] != bytes(4):  # two letters may begin any text
+        return None
+    if head[:1] == b"P" and not (head[2:3].isspace() and (head[3:4].isdigit() or head[3:4] == b"#")):
+        return None
+    for format in _FORMATS:
+        _, accept = Image.OPEN.get(format, (None, None))
+        if accept is not None and accept(head) is True:
+            return _ENDINGS.get(format, f".{format.lower()}")
+    return None
 
 
 @contextmanager

@@ -2052,6 +2052,7 @@ export interface operations {
                     "image/png": string;
                     "image/tiff": string;
                     "image/webp": string;
+                    "image/x-portable-anymap": string;
                 };
             };
             /** @description The bytes that Range asks for */
@@ -2069,6 +2070,7 @@ export interface operations {
                     "image/png": string;
                     "image/tiff": string;
                     "image/webp": string;
+                    "image/x-portable-anymap": string;
                 };
             };
             /** @description It is what If-None-Match or If-Modified-Since say */

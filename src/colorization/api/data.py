@@ -8,10 +8,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from colorization import photofiles
 from colorization.api.plan import find_folder
 
-# As in colorization.data.photos, which imports more than a list of folders needs.
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 COUNTED = 100_000  # entries that are looked at for one answer; beyond them the numbers are lower bounds
 FOLDER = r"^[^\\\x00-\x1f\x7f]*$"  # of a name relative to a root; what else it must be, find_folder() says
 
@@ -37,12 +36,14 @@ def folders(name: str, roots: Sequence[str]) -> list[dict[str, Any]]:
         for entry in sorted(_entries(place), key=lambda e: e.name):
             inside = any(Path(entry.path).resolve().is_relative_to(t) for t in tops)
             relative = entry.name if place in tops else f"{name.strip('/')}/{entry.name}"
-            if entry.name.startswith(".") or relative in found or not inside or not entry.is_dir():
+            if photofiles.is_hidden(entry.name) or relative in found or not inside or not entry.is_dir():
                 continue
             photos = 0
-            for _, _, files in os.walk(entry.path):
-                photos += sum(f.lower().endswith(EXTENSIONS) for f in files)
-                looked += len(files) + 1
+            others = photofiles.LeftOut()
+            for _, _, files in photofiles.walk(Path(entry.path), (), others):
+                photos += len(files)
+                looked += len(files) + len(others.others) + 1
+                others.others.clear()
                 if looked > COUNTED:
                     break
             found[relative] = {"path": relative, "photos": photos, "complete": looked <= COUNTED}

@@ -22,7 +22,7 @@ import psutil
 from sqlalchemy import func, select
 from werkzeug.datastructures import FileStorage
 
-from colorization.api import data, processes, uploads, weights
+from colorization.api import processes, uploads, weights
 from colorization.api.database import Database, Evaluation
 from colorization.api.jobs import Cancelled, Context
 from colorization.api.plan import find_folder, quoted
@@ -72,8 +72,6 @@ class Evaluations:
         try:
             for number, file in enumerate(given):
                 stored = uploads.store(file, folder, self.settings)
-                if stored.path.suffix not in data.EXTENSIONS:
-                    raise Problem(415, f"{stored.name}: should be a JPEG, PNG, WebP, BMP or TIFF to be evaluated on")
                 plain = re.sub(r"[^A-Za-z0-9]+", "_", Path(stored.name).stem)[:60]
                 stored.path.rename(folder / f"{number:04d}-{plain}{stored.path.suffix}")
         except BaseException:

@@ -28,6 +28,7 @@ TYPES = {
     "GIF": (".gif", "image/gif"),
     "AVIF": (".avif", "image/avif"),
     "JPEG2000": (".jp2", "image/jp2"),
+    "PPM": (".pnm", "image/x-portable-anymap"),
     "HEIF": (".heic", "image/heic"),
 }
 MEDIA_TYPES = dict(TYPES.values())

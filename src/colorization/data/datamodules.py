@@ -213,6 +213,7 @@ class FolderDataModule(PhotoDataModule):
             ``auto`` (raw up to 32 GB) or ``off`` (each photo is decoded anew each time).
         cache_side: short side of packed training photos, pixels; ``auto``: the smallest crop of a square photo still
             has ``image_size``.
+        exclude: pattern or patterns of photos and folders to leave out, see :func:`colorization.photofiles.matches`.
         others: see :class:`PhotoDataModule`.
     """
 
@@ -227,10 +228,16 @@ class FolderDataModule(PhotoDataModule):
         cache_dir: str | None = None,
         cache: str = "auto",
         cache_side: int | str = "auto",
+        exclude: str | Sequence[str] = (),
         name: str = "folder",
         **others: Any,
     ) -> None:
         super().__init__(name, **others)
+        self.exclude = [exclude] if isinstance(exclude, str) else list(exclude or ())
+        if not all(isinstance(pattern, str) for pattern in self.exclude):
+            raise InputError(
+                f"datamodule.exclude={exclude}: should be a pattern such as thumbs or *-small.jpg, or several"
+            )
         self.data_dir, self.dirs = data_dir, {"train": train_dir, "val": val_dir, "test": test_dir}
         shares = (val_fraction, test_fraction)
         if not all(map(is_number, shares)) or not (min(shares) > 0 and sum(shares) < 1):
@@ -279,7 +286,9 @@ class FolderDataModule(PhotoDataModule):
     def load_splits(self) -> Mapping[str, PhotoSet]:
         if any(self.dirs.values()):
             sets = {
-                s: FolderPhotos(d, f"datamodule.{s}_dir", cache_dir=self.cache_dir) for s, d in self.dirs.items() if d
+                s: FolderPhotos(d, f"datamodule.{s}_dir", None, self.cache_dir, self.exclude)
+                for s, d in self.dirs.items()
+                if d
             }
             seen: dict[Path, str] = {}
             for split, photos in sets.items():
@@ -294,7 +303,7 @@ class FolderDataModule(PhotoDataModule):
             return sets
         if not self.data_dir:
             raise InputError("datamodule.data_dir is not set; give a folder of photographs")
-        photos = FolderPhotos(self.data_dir, "datamodule.data_dir", cache_dir=self.cache_dir)
+        photos = FolderPhotos(self.data_dir, "datamodule.data_dir", None, self.cache_dir, self.exclude)
         if len(photos.names) < 3:
             raise InputError(
                 f"datamodule.data_dir={self.data_dir}: {len(photos.names)} photos are too few for three splits"

@@ -12,20 +12,19 @@ import zlib
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
 from tqdm import tqdm
 
-from colorization import color
+from colorization import color, photofiles
 from colorization.errors import InputError
 from colorization.runs import write_json
 
 log = logging.getLogger(__name__)
 
-EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
 # What Pillow raises for files that are cut short, lie about their type, or are bombs.
 UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
 _SCAN_SCHEMA = 2
@@ -120,7 +119,8 @@ class FolderPhotos:
     Args:
         root: the folder.
         key: the config key that named it, for messages.
-        names: only these (relative, forward slashes); default all.
+        names: only these (relative, forward slashes); default all photos by the rule of :mod:`colorization.photofiles`.
+        exclude: patterns of photos and folders to leave out, see :func:`colorization.photofiles.matches`.
         cache_dir: where the scan is remembered between runs (keyed by path, size and times of change); ``None``
             scans anew.
 
@@ -129,19 +129,34 @@ class FolderPhotos:
     """
 
     def __init__(
-        self, root: str | os.PathLike[str], key: str, names: Sequence[str] | None = None, cache_dir: Path | None = None
+        self,
+        root: str | os.PathLike[str],
+        key: str,
+        names: Sequence[str] | None = None,
+        cache_dir: Path | None = None,
+        exclude: Sequence[str] = (),
     ) -> None:
         self.root, self.key, self.cache_dir = Path(root), key, cache_dir
         if names is None:
             if not self.root.is_dir():
                 raise InputError(f"{key}={root}: no such folder; give a folder of photographs")
+
+            def unreadable(error: OSError) -> None:
+                log.warning("%s=%s: %s cannot be read (%s)", key, root, error.filename, error.strerror)
+
+            left_out = photofiles.LeftOut()
             names = sorted(
-                PurePosixPath(path.relative_to(self.root)).as_posix()
-                for path in self.root.rglob("*")
-                if path.suffix.lower() in EXTENSIONS and path.is_file()
+                (below / name).as_posix()
+                for folder, below, files in photofiles.walk(self.root, exclude, left_out, unreadable)
+                for name in files
+                if (folder / name).is_file()
             )
+            if said := str(left_out):
+                log.info("%s=%s: %s", key, root, said)
+            for link in left_out.links:
+                log.warning("%s=%s: %s is a link to a folder and is not followed", key, root, link)
             if not names:
-                kinds = ", ".join(sorted(e[1:] for e in EXTENSIONS))
+                kinds = ", ".join(sorted(e[1:] for e in photofiles.EXTENSIONS))
                 raise InputError(f"{key}={root}: no photographs in this folder; it should hold {kinds} files")
         self.names = list(names)
 
