@@ -53,6 +53,7 @@ from colorization.runs import DISK_FULL, sha256, utc_now
 MANIFEST = "manifest.jsonl"
 WORK = ".colorize"  # beside the manifest: the lock, and files in hand
 SCHEMA = 1
+_LOOKED_INTO = 1000  # other files of a folder, to tell how many are pictures: network storage takes its time
 _PLAIN_EVERY = 10.0  # seconds between lines of progress where there is no terminal
 
 
@@ -112,7 +113,7 @@ class Found:
     skipped: list[tuple[Location, str]] = field(default_factory=list)
     failed: list[tuple[Location, str]] = field(default_factory=list)
     left_out: LeftOut = field(default_factory=LeftOut)
-    pictures: int = 0  # of the other files, those that are pictures
+    pictures: int = 0  # of the other files (the first thousand), those that are pictures
 
     @property
     def note(self) -> str:
@@ -180,13 +181,14 @@ def _search_folder(
     for folder, below, names in photofiles.walk(root, exclude, left_out, unreadable, enter):
         found.photos += [(folder / name, base / below / name) for name in names]
     found.skipped += [(root / link, "a link to a folder is not followed") for link in left_out.links]
-    for file in [] if is_remote(root) and not any_ending else left_out.others[:]:
-        if (ending := pictures.ending_of(file)) is None:
-            continue
-        found.pictures += not any_ending
-        if any_ending:
-            left_out.others.remove(file)
-            found.photos.append((file, base / photofiles.relative(file.with_name(file.name + ending), root)))
+    if any_ending:
+        endings = [pictures.ending_of(file) for file in left_out.others]
+        for file, ending in zip(left_out.others, endings, strict=True):
+            if ending is not None:
+                found.photos.append((file, base / photofiles.relative(file.with_name(file.name + ending), root)))
+        left_out.others = [file for file, ending in zip(left_out.others, endings, strict=True) if ending is None]
+    elif not is_remote(root):
+        found.pictures += sum(pictures.ending_of(file) is not None for file in left_out.others[:_LOOKED_INTO])
     found.left_out.add(left_out)
 
 

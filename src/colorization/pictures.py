@@ -2,8 +2,8 @@
 
 Who does what:
 
-- Pillow: finds out the true type, reads headers, palettes, transparency, GIF, BMP, WebP, AVIF, JPEG 2000, CMYK and all
-  TIFF pages of up to 8 bits a channel; writes WebP, and the headers of JPEG and PNG
+- Pillow: finds out the true type, reads headers, palettes, transparency, GIF, BMP, PNM, WebP, AVIF, JPEG 2000, CMYK and
+  all TIFF pages of up to 8 bits a channel; writes WebP, and the headers of JPEG and PNG
 - imagecodecs: JPEG pixels (libjpeg-turbo in half of Pillow's time and memory), 16-bit PNG, and colour profiles (Little
   CMS at 16 bits, which Pillow's binding has not)
 - tifffile: TIFF pages of more than 8 bits or of rare compressions, and all TIFF writing
