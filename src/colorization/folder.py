@@ -29,7 +29,7 @@ import threading
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
@@ -90,19 +90,20 @@ class Naming:
         suffix, stem = pictures.target_suffix(photo, type), photo.name if keep_ending else photo.stem
         return photo.with_name(self.template.format(stem=stem, name=photo.name, suffix=suffix))
 
-    def beside(self, target: str) -> dict[str, str]:
+    def beside(self, target: str, keep_ending: bool = False) -> dict[str, str]:
         """What else is written for a result: the argument of ``Colorizer.colorize_file`` and its path."""
-        stem = PurePosixPath(target).with_suffix("")
+        stem = target if keep_ending else PurePosixPath(target).with_suffix("")
         names = {"strip": f"{stem}-strip.jpg", "uncertainty": f"{stem}-uncertainty.png"}
         return {key: name for key, name in names.items() if getattr(self, key)}
 
 
 @dataclass(frozen=True)
 class Job:
-    """A photo and the path of its result, relative to the folder of the results."""
+    """A photo, the path of its result and those of what comes beside it, relative to the folder of the results."""
 
     source: Location
     target: str
+    beside: dict[str, str]
 
 
 @dataclass
@@ -193,7 +194,7 @@ def _search_folder(
 
 
 def plan(
-    photos: Iterable[tuple[Location, PurePosixPath]],
+    photos: Sequence[tuple[Location, PurePosixPath]],
     output: Location,
     naming: Naming,
     type: str,
@@ -202,8 +203,8 @@ def plan(
     """A job for each photo.
 
     Where the results of several would have one name, the ending of a photo stays in the name of its result, unless it
-    is the result's own: ``a.avif`` beside ``a.jpg`` becomes ``a.avif.jpg``. That depends on all photos, those that no
-    pattern fits, too.
+    is the result's own: ``a.avif`` beside ``a.jpg`` becomes ``a.avif.jpg``. The same goes for what comes beside
+    results. It depends on all photos, those that no pattern fits, too.
 
     Args:
         patterns: if there are any, only photos that one of them fits, see :func:`colorization.photofiles.matches`.
@@ -211,18 +212,23 @@ def plan(
     Raises:
         InputError: two results would still have one name, or a result would replace a photo.
     """
+    targets: dict[tuple[Location, PurePosixPath], str] = {}
+    wished = Counter(naming.target(name, type) for _, name in dict.fromkeys(photos))  # one may be given twice
+    for source, name in photos:
+        plain = naming.target(name, type)
+        keep_ending = wished[plain] > 1 and plain.suffix != name.suffix
+        targets[source, name] = naming.target(name, type, keep_ending).as_posix()
+    used = Counter(targets.values())
+    used.update(result for target in targets.values() for result in naming.beside(target).values())
     jobs: list[Job] = []
     taken: dict[str, Location] = {}
     sources: dict[str, Location] = {}
-    photos = dict.fromkeys(photos)  # one may have been given twice
-    wished = Counter(naming.target(name, type) for _, name in photos)
-    for source, name in photos:
+    for (source, name), target in targets.items():
         if patterns and not photofiles.matches(name, patterns):
             continue
-        target = naming.target(name, type)
-        if wished[target] > 1 and target.suffix != name.suffix:
-            target = naming.target(name, type, keep_ending=True)
-        for result in (target.as_posix(), *naming.beside(target.as_posix()).values()):
+        beside = naming.beside(target)
+        beside = naming.beside(target, keep_ending=any(used[result] > 1 for result in beside.values()))
+        for result in (target, *beside.values()):
             if result in taken:
                 raise InputError(
                     f"{shown(taken[result])} and {shown(source)} would both become "
@@ -231,7 +237,7 @@ def plan(
                 )
             taken[result] = source
         sources[locations.real(source)] = source
-        jobs.append(Job(source, target.as_posix()))
+        jobs.append(Job(source, target, beside))
     for result in taken:
         if (source := sources.get(locations.real(output / result))) is not None:
             raise InputError(f"-o {output}: would replace {shown(source)} itself; choose another folder")
@@ -505,7 +511,7 @@ class FolderRun:
         overwrite: bool = False,
         workers: int | None = None,
     ) -> None:
-        self.output, self.manifest, self.naming = output, manifest, naming
+        self.output, self.manifest = output, manifest
         self.skip_colored, self.overwrite, self.workers = skip_colored, overwrite, workers or machine.cores()
         self._work = partial(colorize, Work(settings, how, disclose, skip_colored))
         self.recipe = {
@@ -623,7 +629,7 @@ class FolderRun:
 
     def _colorize(self, job: Job, row: dict[str, Any]) -> dict[str, Any]:
         start = time.perf_counter()
-        names = {"target": job.target, **self.naming.beside(job.target)}
+        names = {"target": job.target, **job.beside}
         for name in names.values():
             self._check_free(name, job)
         output = locations.own(self.output)
