@@ -119,8 +119,9 @@ class Found:
     @property
     def note(self) -> str:
         """What was left out, for people; empty if nothing was."""
-        which = "1 of them is a picture" if self.pictures == 1 else f"{self.pictures} of them are pictures"
-        unusual = f"{which} with unusual endings: --any-ending takes them"
+        unusual = f"{self.pictures} of them are pictures with unusual endings: --any-ending takes them"
+        if self.pictures == 1:
+            unusual = "1 of them is a picture with an unusual ending: --any-ending takes it"
         return "; ".join(filter(None, (str(self.left_out), unusual if self.pictures else "")))
 
 

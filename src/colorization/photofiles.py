@@ -63,7 +63,8 @@ class LeftOut:
         """For a message; empty if there is nothing to say."""
         parts = []
         if self.others:
-            parts.append(f"{len(self.others)} other files not taken: {_endings(self.others)}")
+            files = "file" if len(self.others) == 1 else "files"
+            parts.append(f"{len(self.others)} other {files} not taken: {_endings(self.others)}")
         if self.hidden:
             parts.append(f"{self.hidden} hidden or system files and folders left out")
         if self.excluded:
