@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import socket
 import threading
 import zipfile
 from pathlib import Path
@@ -16,6 +17,7 @@ from flask.testing import FlaskClient
 from PIL import Image
 
 from colorization.api.colorize import Colorize
+from colorization.api.sse import Streams
 
 
 def submit(client: FlaskClient, files: dict[str, bytes] | list[tuple[str, bytes]], **fields: Any) -> dict[str, Any]:
@@ -90,6 +92,20 @@ def test_a_stream_taken_up_again_misses_and_repeats_nothing(make_app: Any, photo
         assert events(client.get(job["stream"], headers={"Last-Event-ID": str(id)}).text) == whole[k + 1 :]
         assert events(client.get(f"{job['stream']}?last_event_id={id}").text) == whole[k + 1 :]
     assert client.get(job["stream"], headers={"Last-Event-ID": str(whole[-1][0])}).status_code == 204
+
+
+def test_a_stream_ends_with_its_client(make_app: Any) -> None:
+    """Although nothing is told: tabs that take turns open and close many."""
+    streams = Streams(limit=1)
+    ours, theirs = socket.socketpair()
+    with make_app().test_request_context(environ_base={"gunicorn.socket": ours}), ours:
+        response = streams.response(lambda last: [])
+        lines = response.iter_encoded()
+        assert next(lines).startswith(b"retry") and streams.open == 1
+        theirs.close()
+        assert list(lines) == []
+        response.close()
+    assert streams.open == 0
 
 
 def test_the_archive_is_streamed(make_app: Any, photo_bytes: Any) -> None:

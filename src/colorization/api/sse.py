@@ -81,7 +81,7 @@ class Streams:
         connection = request.environ.get("gunicorn.socket")
         if connection is not None:
             self._sockets.add(connection)
-        lines = self._lines(source, last_event_id())
+        lines = self._lines(source, last_event_id(), connection)
         response = Response(lines, mimetype="text/event-stream")
         response.headers["Cache-Control"] = "no-store"
         response.headers["X-Accel-Buffering"] = "no"
@@ -101,10 +101,12 @@ class Streams:
             with suppress(OSError):  # it has just ended
                 connection.shutdown(socket.SHUT_RDWR)
 
-    def _lines(self, source: Callable[[str | None], Iterable[Event]], last: str | None) -> Iterator[str]:
+    def _lines(
+        self, source: Callable[[str | None], Iterable[Event]], last: str | None, connection: socket.socket | None
+    ) -> Iterator[str]:
         yield "retry: 1000\n\n"
         spoke = time.monotonic()
-        while not self.closing.is_set():
+        while not self.closing.is_set() and not _gone(connection):
             for event in source(last):
                 yield str(event)
                 last, spoke = event.id, time.monotonic()
@@ -114,3 +116,15 @@ class Streams:
                 yield ": still here\n\n"
                 spoke = time.monotonic()
             self.closing.wait(POLL)
+
+
+def _gone(connection: socket.socket | None) -> bool:
+    """Whether the client has closed its end: else only the next event or heartbeat would tell, and a thread waits."""
+    if connection is None:
+        return False
+    try:
+        return connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
