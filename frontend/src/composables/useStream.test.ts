@@ -1,4 +1,4 @@
-import { effectScope, nextTick, ref } from 'vue'
+import { type EffectScope, effectScope, nextTick, ref } from 'vue'
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
 
 import { useStream } from './useStream'
@@ -41,14 +41,16 @@ class FakeEventSource extends EventTarget {
 }
 
 const newest = () => FakeEventSource.all.at(-1) as FakeEventSource
-const scope = effectScope()
+let scope: EffectScope
 
 beforeEach(() => {
+  scope = effectScope()
   vi.useFakeTimers()
   FakeEventSource.all = []
   vi.stubGlobal('EventSource', FakeEventSource)
 })
 afterEach(() => {
+  scope.stop()
   vi.useRealTimers()
   vi.unstubAllGlobals()
 })
@@ -108,6 +110,25 @@ describe('useStream', () => {
     expect(newest().readyState).toBe(2)
     await vi.advanceTimersByTimeAsync(60_000)
     expect(FakeEventSource.all).toHaveLength(1)
+  })
+
+  it('has no connection while its tab is hidden, and goes on behind the last event in sight', async () => {
+    const hidden = vi.spyOn(document, 'hidden', 'get')
+    const turn = (is: boolean) => (hidden.mockReturnValue(is), document.dispatchEvent(new Event('visibilitychange')))
+    turn(true)
+    const stream = scope.run(() => useStream('/api/x'))!
+    expect(FakeEventSource.all).toHaveLength(0)
+    turn(false)
+    newest().open()
+    newest().send('7', 'log', { text: 'a' })
+    turn(true)
+    expect(newest().readyState).toBe(2)
+    await vi.advanceTimersByTimeAsync(60_000)
+    expect(FakeEventSource.all).toHaveLength(1)
+    turn(false)
+    expect(newest().url.searchParams.get('last_event_id')).toBe('7')
+    newest().open()
+    expect(stream.state.value).toBe('live')
   })
 
   it('says why the server refuses, and stops', async () => {

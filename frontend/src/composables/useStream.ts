@@ -3,11 +3,15 @@
  *
  * A dropped connection is taken up again behind the last event that came, by the browser (`Last-Event-ID`) or, where it
  * gives up because a proxy or a restarting server answered with an error, by a new EventSource (`last_event_id`).
+ * A hidden tab has no stream, and visible ones take turns with one (`turns.ts`): each goes on where it was.
  */
 import { type MaybeRefOrGetter, onScopeDispose, readonly, ref, shallowRef, toValue, watch } from 'vue'
 
 import { notice } from '@/api/client'
 import { Problem } from '@/api/problem'
+
+import { connection } from './useConnection'
+import { othersWait, takeTurn } from './turns'
 
 export interface StreamEvent<T = unknown> {
   id: string
@@ -33,6 +37,7 @@ export interface StreamOptions<T> {
 const TYPES = ['state', 'progress', 'item', 'status', 'metrics', 'sample', 'log', 'end'] as const
 const GATHER = 50 // ms in which events are gathered to one update of the page: a replay brings thousands
 const LONGEST = 15_000 // ms between two tries
+const TURN = 1000 // ms that a connection is kept while another stream waits
 
 function endsJobOrRun(event: StreamEvent): boolean {
   const state = (event.data as { state?: string } | null)?.state
@@ -56,6 +61,9 @@ export function useStream<T = unknown>(
   let lastId = ''
   let failures = 0
   let probe: AbortController | undefined
+  let turn: AbortController | undefined // that is waited for, or had
+  let endTurn: (() => void) | undefined
+  let yielding: ReturnType<typeof setInterval> | undefined
 
   function flush(): void {
     clearTimeout(gather)
@@ -81,24 +89,50 @@ export function useStream<T = unknown>(
   }
 
   function close(to: StreamState): void {
+    disconnect()
+    state.value = to
+  }
+
+  /** Without a connection, a turn, or a time at which to try again. */
+  function disconnect(): void {
     source?.close()
     source = undefined
     probe?.abort()
     clearTimeout(retry)
-    state.value = to
+    retry = undefined
+    clearInterval(yielding)
+    turn?.abort()
+    endTurn?.()
+    endTurn = undefined
   }
 
   function open(address: string): void {
+    disconnect()
+    if (document.hidden) return
+    const mine = (turn = new AbortController())
+    takeTurn(mine.signal, (end) => {
+      if (mine.signal.aborted) return end()
+      endTurn = end
+      connect(address)
+    })
+  }
+
+  function connect(address: string): void {
     const at = new URL(address, location.origin)
     if (lastId) at.searchParams.set('last_event_id', lastId)
-    source?.close()
     const it = (source = new EventSource(at))
+    let answered = Infinity // when; a server that is slow to answer takes nobody's turn
+    yielding = setInterval(async () => {
+      if (Date.now() - answered >= TURN && (await othersWait()) && it === source) open(address)
+    }, TURN / 4)
     it.onopen = () => {
+      answered = Date.now()
       failures = 0
       problem.value = null
       state.value = 'live'
     }
     it.onerror = () => {
+      answered = Math.min(answered, Date.now())
       state.value = 'lost'
       // readyState CONNECTING: the browser tries by itself.
       if (it.readyState === EventSource.CLOSED) void refused(it, address, at)
@@ -129,7 +163,15 @@ export function useStream<T = unknown>(
     } finally {
       asking.abort() // a stream that did open is not read here
     }
+    disconnect()
     retry = setTimeout(() => open(address), wait)
+  }
+
+  /** The tab has come into sight or gone out of it, or the server is back: not a moment to wait longer. */
+  function wake(): void {
+    const address = toValue(url)
+    if (document.hidden) disconnect()
+    else if (address && !source && ['connecting', 'live', 'lost'].includes(state.value)) open(address)
   }
 
   function start(address: string | null | undefined): void {
@@ -146,7 +188,10 @@ export function useStream<T = unknown>(
   }
 
   watch(() => toValue(url), start, { immediate: true })
+  watch(connection.away, (away) => !away && wake())
+  document.addEventListener('visibilitychange', wake)
   onScopeDispose(() => {
+    document.removeEventListener('visibilitychange', wake)
     close('idle')
     clearTimeout(gather)
   })
