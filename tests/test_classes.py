@@ -23,6 +23,7 @@ from colorization.data.datamodules import SampleDataModule, sample_photo
 from colorization.errors import InputError
 from colorization.losses import RebalancedLoss
 from colorization.networks.encoder_unet import ClassUNet, EncoderUNet
+from colorization.networks.fusion import FusionUNet
 
 SMALL = {"encoder": "test_efficientnet"}
 CLASSES = {**SMALL, "grid": 10, "vividness": 0.5, "temperature": 0.7}
@@ -283,3 +284,22 @@ def test_vividness_is_a_setting_wherever_photos_are_colorized(tmp_path: Path) ->
     (found,) = session.run(["distribution"], {"L": L, "vividness": np.array(0.5, np.float32)})
     with torch.no_grad():
         np.testing.assert_allclose(np.exp(found), network.distribution(torch.from_numpy(L)).exp(), atol=1e-4)
+
+
+def test_fusion_takes_the_same_weights_for_its_features(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    state = timm.create_model("test_efficientnet").state_dict()
+    torch.save(state, tmp_path / "mine.pth")
+    network = FusionUNet(4, 4, resnet_size=48, features="test_efficientnet").train()
+    assert network.load_pretrained(str(tmp_path / "mine.pth")) == {"test_efficientnet": "mine.pth"}
+    whole = timm.create_model("test_efficientnet", num_classes=0).eval()
+    whole.load_state_dict({k: v for k, v in state.items() if not k.startswith("classifier")}, strict=True)
+    L = torch.rand(1, 1, 64, 80)
+    small = torch.nn.functional.interpolate(L, (48, 48), mode="bilinear", antialias=True)
+    config = timm.get_pretrained_cfg("test_efficientnet")
+    grey = color.grey_of_lightness(small).expand(-1, 3, -1, -1)
+    mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (config.mean, config.std))
+    with torch.no_grad():
+        torch.testing.assert_close(network.resnet(L), whole((grey - mean) / std), atol=1e-4, rtol=1e-3)
+    assert not any(p.requires_grad for p in network.resnet.parameters())
+    assert not any(m.training for m in network.resnet.modules())

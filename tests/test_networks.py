@@ -31,6 +31,7 @@ SMALL = {
     "gan": ["model=gan", "model.network.width=4"],
     "fusion": ["model=fusion", "model.network.width=4", "model.network.resnet_size=64", "model.resnet_weights=null"],
 }
+SMALL["fusion with timm's features"] = [*SMALL["fusion"], "model.network.features=test_efficientnet"]
 SMALL |= SMALL_ENCODERS
 SMALL["encoder_unet of a ConvNeXt"] = [*SMALL_ENCODERS["encoder_unet"], "model.network.encoder=test_convnext"]
 SMALL["classes at half the size"] = [*SMALL_ENCODERS["classes"], "model.network.stride=2"]

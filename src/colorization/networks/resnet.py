@@ -22,6 +22,16 @@ def _antialiasing(inputs: int, outputs: int) -> torch.Tensor:
     return weights / weights.sum(1, keepdim=True)
 
 
+def resized(x: torch.Tensor, size: int | None) -> torch.Tensor:
+    """(B, 1, H, W) to (B, 1, size, size), bilinear with antialiasing; ``None`` leaves it as it is."""
+    if size is None:
+        return x
+    if torch.onnx.is_in_onnx_export():  # there every runtime has an antialiasing of its own
+        rows, columns = (_antialiasing(x.size(d), size) for d in (-2, -1))
+        return rows @ x @ columns.T
+    return F.interpolate(x, size=(size, size), mode="bilinear", antialias=True)
+
+
 class GreyResNet18(nn.Module):
     """A ResNet-18 that gets the picture as grey RGB with ImageNet's mean and deviation, not raw L.
 
@@ -30,6 +40,9 @@ class GreyResNet18(nn.Module):
             working size, as in Iizuka et al. 2016; ``None`` leaves it as it is.
         classes: what it tells apart; ``None``: it gives the 512 globally pooled features.
     """
+
+    mean: torch.Tensor
+    std: torch.Tensor
 
     def __init__(self, size: int | None = 224, classes: int | None = None) -> None:
         super().__init__()
@@ -42,12 +55,5 @@ class GreyResNet18(nn.Module):
 
     def forward(self, L: torch.Tensor) -> torch.Tensor:
         """(B, 1, H, W) in [0, 1] to (B, classes) logits or (B, 512)."""
-        grey = grey_of_lightness(L)
-        if (
-            self.size is not None and torch.onnx.is_in_onnx_export()
-        ):  # there every runtime has an antialiasing of its own
-            rows, columns = (_antialiasing(grey.size(d), self.size) for d in (-2, -1))
-            grey = rows @ grey @ columns.T
-        elif self.size is not None:
-            grey = F.interpolate(grey, size=(self.size, self.size), mode="bilinear", antialias=True)
+        grey = resized(grey_of_lightness(L), self.size)
         return self.resnet((grey.expand(-1, 3, -1, -1) - self.mean) / self.std)
