@@ -25,6 +25,7 @@ from conftest import wait_for
 from flask.testing import FlaskClient
 from PIL import Image
 from sqlalchemy import update
+from test_pictures import DEEP_XMP
 
 from colorization import backends
 from colorization import eval as evaluation
@@ -208,11 +209,11 @@ def tiff_pages(pages: int, side: int) -> bytes:
 def attacks(photo: bytes, png: bytes) -> dict[str, tuple[bytes, int]]:
     return {
         "empty.jpg": (b"", 422),
-        "cut.jpg": (photo[: len(photo) // 2], 422),
+        "wide.png": (encoded(Image.new("1", (1_000_001, 1)), "PNG"), 422),
         "cut.png": (png[: len(png) // 2], 422),
         "bomb.png": (png_of_nothing(50_000), 413),
-        "over-the-limit.png": (png_of_nothing(1100), 413),
-        "pages.tif": (tiff_pages(20, 300), 413),
+        "over-the-limit.png": (png_of_nothing(1500), 413),
+        "pages.tif": (tiff_pages(20, 350), 413),
         "heavy.png": (png + bytes(1_000_001), 413),
         "drawing.svg": (b'<svg xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script></svg>', 415),
         "text.jpg": (b"a text that is no picture\n" * 50, 415),
@@ -223,7 +224,7 @@ def attacks(photo: bytes, png: bytes) -> dict[str, tuple[bytes, int]]:
 
 
 def test_bad_files_get_one_sentence_and_leave_nothing(make_app: Any, photo_bytes: Any, tmp_path: Path) -> None:
-    client = make_app(upload_mb=1, pixels_mp=1).test_client()
+    client = make_app(upload_mb=1, pixels_mp=2).test_client()
     for name, (content, status) in attacks(photo_bytes(), photo_bytes(96, "PNG")).items():
         answer = client.post("/api/colorize", data=form(content, name))
         assert answer.status_code == status, (name, answer.json)
@@ -233,6 +234,21 @@ def test_bad_files_get_one_sentence_and_leave_nothing(make_app: Any, photo_bytes
     left = [p for p in (tmp_path / "outputs" / "server").rglob("*") if p.parent.name in ("uploads", "results")]
     assert left == []
     assert client.post("/api/colorize", data=form(photo_bytes())).status_code == 200
+
+
+def test_what_of_a_photo_is_damaged_or_left_out_is_told(client: FlaskClient, photo_bytes: Any) -> None:
+    frames = [Image.new("RGB", (40, 40), colour) for colour in ("red", "blue")]
+    photo = Image.fromarray(sample_photo("skimage/astronaut")).resize((48, 40))
+    for content, words in (
+        (photo_bytes(), None),
+        (photo_bytes()[:-2], "damaged or cut short (Premature end of JPEG file)"),
+        (encoded(photo, "JPEG", xmp=DEEP_XMP), "XMP is damaged and left out"),
+        (encoded(frames[0], "GIF", save_all=True, append_images=frames[1:]), "first of 2 frames"),
+    ):
+        answer = client.post("/api/colorize", data=form(content, "a.jpg"))
+        assert answer.status_code == 200, answer.json
+        told = answer.json["warning"]
+        assert told is None if words is None else words in told
 
 
 def test_polyglots_are_served_as_what_they_are(client: FlaskClient, photo_bytes: Any) -> None:

@@ -86,6 +86,53 @@ def test_colour_comes_from_the_lightness_alone(weights) -> None:
     assert np.abs(rgb2lab(np.asarray(result))[..., 0] - L).max() < 1
 
 
+MODES = ["1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "HSV", "LAB", "I", "F"]
+
+
+@pytest.mark.parametrize("mode", [*MODES, "I;16", "I;16L", "I;16B"])
+def test_a_pillow_image_of_any_mode_is_colorized(mode, weights) -> None:
+    photo = Image.fromarray(sample_photo("skimage/coffee")).resize((60, 40))
+    if mode.startswith("I;16"):
+        values = np.asarray(photo.convert("L")).astype(">u2" if mode == "I;16B" else "<u2") * 257
+        image = Image.frombytes(mode, photo.size, values.astype(">u2" if mode == "I;16B" else "<u2").tobytes())
+        photo = photo.convert("L")
+    elif mode == "F":
+        image, photo = Image.fromarray(np.asarray(photo.convert("L")) / np.float32(255)), photo.convert("L")
+    else:
+        steps = {"La": ["LA", "La"], "PA": ["P", "PA"], "RGBa": ["RGBA", "RGBa"], "HSV": ["HSV"], "I": ["L", "I"]}
+        image = photo
+        for step in steps.get(mode, [mode]):
+            image = image.convert(step)
+        back = {"L": "L", "LA": "L", "La": "L", "I": "L", "1": "1"}.get(mode, "RGB")
+        photo = photo.convert("P") if mode in ("P", "PA") else photo.convert("CMYK") if mode == "CMYK" else photo
+        photo = photo.convert(back)
+    assert image.mode == mode
+    result = Colorizer.load(weights).colorize(image)
+    assert (result.mode, result.size) == ("RGB", (60, 40))
+    before, after = rgb2lab(np.asarray(photo.convert("RGB"))), rgb2lab(np.asarray(result))
+    assert np.abs(before[..., 0] - after[..., 0]).mean() < 1
+
+
+def test_a_file_is_colorized_by_its_path_and_an_empty_picture_is_one_sentence(weights, grey, tmp_path) -> None:
+    grey.resize((40, 30)).save(tmp_path / "a.png")
+    colorizer = Colorizer.load(weights)
+    expected = np.asarray(colorizer.colorize(Image.open(tmp_path / "a.png")))
+    for path in (tmp_path / "a.png", str(tmp_path / "a.png")):
+        assert np.array_equal(np.asarray(colorizer.colorize(path)), expected)
+    for wrong, words in ((Image.new("RGB", (0, 5)), "no pixels"), (tmp_path / "b.png", "no such file")):
+        with pytest.raises(InputError, match=words):
+            colorizer.colorize(wrong)
+
+
+def test_a_picture_that_the_type_cannot_hold_is_refused_before_any_work(weights, tmp_path, monkeypatch, capsys) -> None:
+    Image.new("L", (1_000_001, 1)).save(tmp_path / "wide.png")
+    monkeypatch.setattr(Colorizer, "predict", lambda *_: pytest.fail("it was colorized"))
+    arguments = [str(tmp_path / "wide.png"), "-o", str(tmp_path / "b.png"), "--weights", str(weights)]
+    assert colorize(arguments) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "png holds at most 1000000 pixels a side" in line
+
+
 def test_exif_orientation_is_applied(weights, grey, tmp_path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # rotate by 90 degrees clockwise to see it upright

@@ -575,7 +575,7 @@ def test_every_odd_file_is_a_line_with_its_reason_and_the_rest_is_done(run, scan
         assert reason and "traceback" not in reason.lower()
         reasons[name.removeprefix("scans/")] = state
     assert reasons == {
-        "truncated.jpg": "failed",
+        "truncated.jpg": "warning",
         "zero.png": "failed",
         "text\\n.jpg": "failed",
         "folder.jpg": "skipped",
@@ -584,19 +584,47 @@ def test_every_odd_file_is_a_line_with_its_reason_and_the_rest_is_done(run, scan
         "latin-\\udce9.jpg": "failed",
         "box 2/a.jpg": "failed",
     }
-    assert "done 11, skipped 1, failed 7" in said.out
-    assert sorted(results(tmp_path / "out")) == sorted({*everything, "box 2"} - {"box 2/a.jpg"})
+    assert "done 12 (1 with a warning), skipped 1, failed 6" in said.out
+    assert sorted(results(tmp_path / "out")) == sorted({*everything, "truncated.jpg", "box 2"} - {"box 2/a.jpg"})
     report = (tmp_path / "report.txt").read_text().splitlines()
     assert sorted(report[:8]) == sorted(said.err.splitlines())
     told = {row["target"]: row["error"] for row in lines(tmp_path / "out") if row["state"] == "failed"}
-    assert len(told) == 7 and all(told.values())
+    assert len(told) == 6 and all(told.values())
+
+
+def test_damage_of_a_jpeg_is_told_or_fails(run, scans, tmp_path, capsys) -> None:
+    """The same rule whether a part is missing, zeroed, or only the end marker."""
+    whole = (scans / "a.jpg").read_bytes()
+    scan = whole.index(b"\xff\xda") + 20
+    half = (scan + len(whole)) // 2
+    damaged = {"half": whole[:half] + b"\xff\xd9", "zero": whole[:half] + bytes(len(whole) - half - 2) + b"\xff\xd9"}
+    damaged["end"] = whole[:-2]
+    for name, content in damaged.items():
+        (scans / f"{name}.jpg").write_bytes(content)
+    assert run("scans", "-o", "out") == 0
+    said = capsys.readouterr()
+    assert "done 15 (3 with a warning), skipped 0, failed 0" in said.out
+    warnings = {row["target"]: row["warning"] for row in lines(tmp_path / "out") if row["warning"]}
+    assert sorted(warnings) == ["end.jpg", "half.jpg", "zero.jpg"]
+    assert sorted(said.err.splitlines()) == [f"warning: scans/{n}: {w}" for n, w in sorted(warnings.items())]
+    assert all(w.startswith("damaged or cut short (") for w in warnings.values())
+    assert run("scans", "-o", "out") == 0  # a warning is no reason to do it again
+    assert "done 0 (15 more" in capsys.readouterr().out
+    assert run("scans", "-o", "out", "--strict") == 1
+    failed = [row for row in lines(tmp_path / "out") if row["state"] == "failed"]
+    assert {row["target"]: row["error"] for row in failed} == warnings
+    assert colorize([str(scans / "half.jpg"), "-o", str(tmp_path / "half.png"), "--strict"]) == 1
+    assert not (tmp_path / "half.png").exists()
+    capsys.readouterr()
+    assert colorize([str(scans / "half.jpg"), "-o", str(tmp_path / "half.png")]) == 0
+    assert capsys.readouterr().err == f"warning: {scans}/half.jpg: {warnings['half.jpg']}\n"
 
 
 def test_a_photo_that_cannot_be_read_keeps_an_older_result(run, scans, tmp_path) -> None:
     run("scans", "-o", "out")
     before = results(tmp_path / "out")
     good = (scans / "a.jpg").read_bytes()
-    (scans / "a.jpg").write_bytes(good[: len(good) // 2])
+    (scans / "a.jpg").write_bytes(good[:100])
     assert run("scans", "-o", "out") == 1
     assert results(tmp_path / "out") == before
     (scans / "a.jpg").write_bytes(good[:-2] + b"\xff\xd9")

@@ -54,8 +54,7 @@ def packs(folder: Path) -> list[Path]:
 
 
 def forbid_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("read_rgb", "to_rgb8"):
-        monkeypatch.setattr(f"colorization.data.photos.{name}", lambda *_: pytest.fail("decoded a photo"))
+    monkeypatch.setattr("colorization.pictures.Picture", lambda *_: pytest.fail("decoded a photo"))
 
 
 @pytest.mark.parametrize("split", ["train", "test"])

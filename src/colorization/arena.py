@@ -11,9 +11,10 @@ from omegaconf import DictConfig, ListConfig
 
 from colorization import color
 from colorization.data.augment import Augment
-from colorization.data.photos import UNREADABLE, FolderPhotos
+from colorization.data.photos import FolderPhotos
 from colorization.errors import InputError
 from colorization.photofiles import EXTENSIONS
+from colorization.pictures import Unreadable
 
 GREY = 1.0  # Lab units: a picture whose a* and b* nowhere go beyond is a grey one
 LIGHTNESS = 5.0  # L*: from this mean difference on the table says that a system changes the lightness
@@ -84,7 +85,7 @@ class Pictures:
         """Normalised ab (B, 2, S, S) of the pictures of these photos, whose truth is ``lab`` (B, 3, S, S)."""
         try:
             crops = np.stack([self._augment.cut(self._photos.read(i)) for i in indices])
-        except UNREADABLE as error:
+        except Unreadable as error:
             raise InputError(f"predictions={self.folder}: {error}") from error
         found = color.rgb_to_lab(torch.from_numpy(crops).permute(0, 3, 1, 2)).to(lab.device)
         self.grey += int((found[:, 1:].abs().amax((1, 2, 3)) < GREY).sum())

@@ -140,6 +140,12 @@ def _parser() -> argparse.ArgumentParser:
         help="replace files that are there already: results of other settings, and files of other origin",
     )
 
+    group.add_argument(
+        "--strict",
+        action="store_true",
+        help="fail photos that are damaged or lose a part (further frames, metadata); default: a result and a warning",
+    )
+
     group = parser.add_argument_group("how it runs")
     group.add_argument(
         "--backend", default="auto", choices=("auto", *NAMES), help="default: auto, the fastest of those measured here"
@@ -160,7 +166,7 @@ def _parser() -> argparse.ArgumentParser:
         help="give up a photo of a folder after so many seconds; default %(default)s; 0: no limits of time and memory",
     )
     group.add_argument(
-        "--report", type=Path, metavar="FILE", help="the summary and what was skipped or failed, as text"
+        "--report", type=Path, metavar="FILE", help="the summary and what was skipped, failed or has a warning, as text"
     )
     return parser
 
@@ -222,6 +228,7 @@ def _colorize_one(options: argparse.Namespace) -> int:
             how,
             disclose=not options.no_disclosure,
             skip_colored=options.skip_colored,
+            strict=options.strict,
             **beside,
         )
     except InColour as reason:
@@ -230,6 +237,8 @@ def _colorize_one(options: argparse.Namespace) -> int:
     except (InputError, OSError, MemoryError) as error:
         print(f"failed: {line}: {folder.reason(error, photo)}", file=sys.stderr)
         return 1
+    if facts["warning"]:
+        print(f"warning: {line}: {shown(facts['warning'])}", file=sys.stderr)
     print(f"{line} -> {shown(target)} ({facts['width']}x{facts['height']}, {facts['seconds']:.1f} s)")
     return 0
 
@@ -293,6 +302,7 @@ def _run_folder(options: argparse.Namespace, bounded: Bounded | None) -> int:
             skip_colored=options.skip_colored,
             overwrite=options.overwrite,
             workers=workers,
+            strict=options.strict,
         )
 
     if options.dry_run:

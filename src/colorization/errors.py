@@ -1,4 +1,13 @@
-"""The one exception that means "the person, not the program, has to change something"."""
+"""Mistakes of the person's (:class:`InputError`), and faults of a file that cost no result (:func:`warn`)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+log = logging.getLogger(__name__)
 
 
 class InputError(ValueError):
@@ -6,3 +15,35 @@ class InputError(ValueError):
 
     The entry points print the sentence and exit with code 2; library callers catch it as a ``ValueError``.
     """
+
+
+def told_elsewhere(text: str) -> None:
+    """For :func:`about`, where what is wrong with a file has been told, or will be."""
+
+
+_name: ContextVar[object] = ContextVar("name", default="")
+_tell: ContextVar[Callable[[str], None] | None] = ContextVar("tell", default=None)
+
+
+@contextmanager
+def about(file: object, tell: Callable[[str], None] | None = None) -> Iterator[None]:
+    """Within, what :func:`warn` says is about ``file``.
+
+    Args:
+        tell: is called with each text, here and in contexts within; by default the log gets it, with the file's name.
+    """
+    tokens = _name.set(file), (_tell.set(tell) if tell else None)
+    try:
+        yield
+    finally:
+        _name.reset(tokens[0])
+        if tokens[1]:
+            _tell.reset(tokens[1])
+
+
+def warn(text: str) -> None:
+    """Tell a fault of the file in hand that costs no result, in words that follow its name."""
+    if tell := _tell.get():
+        tell(text)
+    else:
+        log.warning("%s: %s", _name.get(), text)

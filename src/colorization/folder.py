@@ -7,7 +7,7 @@ The folder of the results holds a manifest, ``manifest.jsonl``: append-only, one
   depends on besides its photo: SHA-256 of the weights, backend, settings, output, names.
 - Any other is about one photo: ``source``, ``target`` (relative to the folder of the results; its key), ``state``
   (done, skipped with its ``reason``, failed with its ``error``), ``input`` and ``outputs`` (SHA-256, bytes, mtime_ns),
-  pages, width and height, seconds, and the recipe.
+  pages, width and height, seconds, ``warning`` (what of it is damaged or was left out), and the recipe.
 
 What makes it go on after SIGKILL at any moment: files in hand lie in ``.colorize/`` beside the manifest and are
 renamed to their places after their line is written. A photo is finished if its last line is of the same recipe, and the
@@ -382,7 +382,8 @@ class Summary:
         left: what a stop left to do.
         seconds: wall time.
         stopped: why it stopped early, ``None`` if it did not; ``signum`` if by a signal.
-        lines: one for each that was skipped or failed.
+        warned: of those that are done, with a warning.
+        lines: one for each that was skipped or failed, or done with a warning.
         note: what was left out.
     """
 
@@ -390,6 +391,7 @@ class Summary:
     finished: int = 0
     skipped: int = 0
     failed: int = 0
+    warned: int = 0
     left: int = 0
     seconds: float = 0.0
     stopped: str | None = None
@@ -407,7 +409,8 @@ class Summary:
     def __str__(self) -> str:
         before = f" ({self.finished} more were finished before)" if self.finished else ""
         rate = f"{self.done / self.seconds:.1f} images/s, " if self.done else ""
-        text = f"done {self.done}{before}, skipped {self.skipped}, failed {self.failed}; {rate}{self.seconds:.0f} s"
+        done = f"done {self.done}" + (f" ({self.warned} with a warning)" if self.warned else "") + before
+        text = f"{done}, skipped {self.skipped}, failed {self.failed}; {rate}{self.seconds:.0f} s"
         if self.note:
             text += f"\n{self.note}"
         if self.stopped:
@@ -434,13 +437,14 @@ class Work:
     """What is done to each photo, by whichever process.
 
     Attributes:
-        settings, how, disclose, skip_colored: see :meth:`Colorizer.colorize_file`.
+        settings, how, disclose, skip_colored, strict: see :meth:`Colorizer.colorize_file`.
     """
 
     settings: Settings
     how: Output
     disclose: bool = True
     skip_colored: bool = False
+    strict: bool = False
 
     def __call__(self, colorizer: Colorizer, source: Location, parts: dict[str, Location]) -> Outcome:
         """Colorize a photo into ``parts``: ``target``, and what comes beside it."""
@@ -459,6 +463,7 @@ class Work:
                     disclose=self.disclose,
                     skip_colored=self.skip_colored,
                     skip_results=True,
+                    strict=self.strict,
                     **made,
                 )
                 if locations.version(source) != before:
@@ -491,6 +496,7 @@ class FolderRun:
         skip_colored: leave photos alone that are in colour, see :func:`colorization.color.own_colors`.
         overwrite: go on with another recipe than the manifest's, and replace files that it does not vouch for.
         workers: photos that are done at a time; default one a core.
+        strict: fail photos that would be done with a warning, those of former runs, too.
 
     Raises:
         InputError: the manifest's recipe is another one, and shall not be overwritten.
@@ -511,10 +517,12 @@ class FolderRun:
         skip_colored: bool = False,
         overwrite: bool = False,
         workers: int | None = None,
+        strict: bool = False,
     ) -> None:
         self.output, self.manifest = output, manifest
         self.skip_colored, self.overwrite, self.workers = skip_colored, overwrite, workers or machine.cores()
-        self._work = partial(colorize, Work(settings, how, disclose, skip_colored))
+        self.strict = strict
+        self._work = partial(colorize, Work(settings, how, disclose, skip_colored, strict))
         self.recipe = {
             "weights": [each.digest for each in loaded],
             "backend": [each.name for each in loaded],
@@ -539,6 +547,8 @@ class FolderRun:
             return False
         if record["state"] == "skipped":
             return self.skip_colored or record["reason"] == IS_RESULT
+        if self.strict and record.get("warning"):
+            return False
         return record["recipe"] == self.recipe and all(
             self._is_result(self.output / o["name"], o) for o in record["outputs"]
         )
@@ -597,11 +607,14 @@ class FolderRun:
         return summary
 
     def _tell(self, summary: Summary, row: dict[str, Any]) -> None:
-        """Count it, and write a line about what was not done."""
-        state = row["state"]
+        """Count it, and write a line about what was not done, or not wholly."""
+        state, warning = row["state"], row.get("warning")
         setattr(summary, state, getattr(summary, state) + 1)
+        if state == "done" and warning:
+            summary.warned += 1
+            state = "warning"
         if state != "done":
-            line = f"{state}: {shown(row['source'])}: {row.get('error') or row.get('reason')}"
+            line = f"{state}: {shown(row['source'])}: {row.get('error') or row.get('reason') or shown(warning)}"
             summary.lines.append(line)
             tqdm.write(line, file=sys.stderr)
 

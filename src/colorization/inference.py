@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from colorization import backends, color, descriptions, hub, metadata, pictures, runs
-from colorization.errors import InputError
+from colorization.errors import InputError, about
 from colorization.pictures import Output, Page
 from colorization.uncertainty import augmented, heat_map
 
@@ -231,17 +231,24 @@ class Colorizer:
         ab = prediction.ab * np.float32(settings.saturation)
         return Page(color.recolor(page.pixels, ab, settings.strength, self.threads), page.alpha)
 
-    def colorize(self, image: Image.Image, size: int | None = None, **settings: Any) -> Image.Image:
+    def colorize(
+        self, image: Image.Image | str | os.PathLike[str], size: int | None = None, **settings: Any
+    ) -> Image.Image:
         """Colorize a photo.
 
         Args:
-            image: any Pillow image, grey or colour (only its lightness is used); EXIF orientation is applied.
+            image: a Pillow image of any mode, or a file, whose first page is read. Grey or colour: only the lightness
+                is used. EXIF orientation and colour profile are applied.
             size, settings: see :class:`Settings`.
 
         Returns:
             RGB, 8 bit, of the (upright) input's size, with its lightness.
+
+        Raises:
+            InputError: it cannot be read (:class:`colorization.pictures.Unreadable`), or has no pixels.
         """
-        return Image.fromarray(self.colorize_page(pictures.page_of(image), Settings(size, **settings)).pixels)
+        chosen, rgb = Settings(size, **settings), pictures.read_rgb(image)
+        return Image.fromarray(self.colorize_page(Page(rgb), chosen).pixels)
 
     def colorize_file(
         self,
@@ -254,6 +261,7 @@ class Colorizer:
         disclose: bool = True,
         skip_colored: bool = False,
         skip_results: bool = False,
+        strict: bool = False,
     ) -> dict[str, Any]:
         """Colorize a file into another, of the type that its ending says; it appears only when it is whole.
 
@@ -263,20 +271,32 @@ class Colorizer:
             uncertainty: where to write the first page's heat map, see :func:`colorization.uncertainty.heat_map`.
             disclose: tag the result with :attr:`disclosure`.
             skip_colored: leave a photo alone whose first page has colours of its own, see :func:`color.own_colors`.
-
             skip_results: leave a file alone whose tag says that it is a result already.
+            strict: refuse a photo rather than lose a part of it with a warning.
 
         Returns:
-            ``pages``, ``width`` and ``height`` of the last one, ``seconds``.
+            ``pages``, ``width`` and ``height`` of the last one, ``seconds``, and ``warning``: what of the photo is
+            damaged or was left out, in one line; ``None`` if nothing.
 
         Raises:
             InColour: as asked with ``skip_colored`` or ``skip_results``; nothing was written.
             InputError: the file cannot be read (:class:`colorization.pictures.Unreadable`) or not be colorized.
-            OSError: the target cannot be written.
+            OSError: the target cannot be written, or not as this type.
         """
         start = time.perf_counter()
         facts: dict[str, Any] = {"pages": 0}
-        with pictures.open_picture(source) as picture:
+        warnings: list[str] = []
+
+        def tell(text: str) -> None:
+            if strict:
+                raise pictures.Unreadable(f"{pictures.shown(source)}: {text}")
+            if text not in warnings:
+                warnings.append(text)
+
+        with about(source, tell), pictures.open_picture(source) as picture:
+            pictures.check_type(target, picture.sizes)
+            if uncertainty:
+                pictures.check_type(uncertainty, picture.sizes[:1])
             if skip_results and metadata.is_disclosed(picture.metadata):
                 raise InColour(IS_RESULT)
 
@@ -297,7 +317,8 @@ class Colorizer:
 
             disclosure = self.disclosure if disclose else None
             pictures.save(target, pages(), picture.metadata, output, disclosure)
-        return {**facts, "seconds": round(time.perf_counter() - start, 3)}
+        seconds = round(time.perf_counter() - start, 3)
+        return {**facts, "seconds": seconds, "warning": "; ".join(warnings) or None}
 
 
 def _side_by_side(before: Page, after: Page, side: int = 800) -> Page:

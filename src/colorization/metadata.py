@@ -10,15 +10,16 @@ from __future__ import annotations
 import binascii
 import dataclasses
 import io
-import logging
 import os
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import IO, Any, Union
+from typing import IO, Any, TypeVar, Union
 from xml.dom import minidom
-from xml.parsers.expat import ExpatError
 
-log = logging.getLogger(__name__)
+from colorization.errors import warn
+
+T = TypeVar("T")
 
 # One field of an IFD: TIFF's number of its type, how many values, their bytes; or a further IFD that it points to.
 Field = tuple[int, int, bytes]
@@ -72,6 +73,16 @@ class Metadata:
     iptc: bytes | None = None
     dpi: tuple[float, float] | None = None
     pages: int = 1
+
+
+def _sound(what: str, read: Callable[[], T], otherwise: T) -> T:
+    """What ``read`` gives; where it fails, in whatever way, ``otherwise``, with a warning: the picture matters more."""
+    try:
+        return read()
+    except Exception as error:  # noqa: BLE001 (parsers of other people's bytes: RecursionError, OverflowError, ...)
+        reason = str(error) or type(error).__name__
+    warn(f"{what} is damaged and left out ({reason})")
+    return otherwise
 
 
 # EXIF and TIFF
@@ -178,7 +189,7 @@ def exif_block(metadata: Metadata, limit: int | None = None) -> bytes:
         _, _, owner, largest = max(
             ((len(f[2]), -i, o, t) for i, (o, t) in enumerate(parts) if isinstance(f := o[t], tuple)),
         )
-        log.warning("EXIF has more than %d bytes: tag %d is left out", limit, largest)
+        warn(f"EXIF has more than {limit} bytes; its tag {largest} is left out")
         smaller = {
             t: ({k: v for k, v in f.items() if not (f is owner and k == largest)} if isinstance(f, dict) else f)
             for t, f in ifd.items()
@@ -230,14 +241,11 @@ def _iptc_of_png(text: str) -> bytes | None:
 # XMP
 
 
-def _parse(xmp: bytes) -> minidom.Document | None:
-    """The packet as a document; ``None``, with a warning, if it is damaged."""
-    try:
-        document = minidom.parseString(xmp.strip(b"\0 \t\r\n"))
-        document.getElementsByTagNameNS(_RDF, "RDF")[0]
-    except (ExpatError, IndexError, ValueError) as error:
-        log.warning("XMP is damaged: %s", error)
-        return None
+def _parse(xmp: bytes) -> minidom.Document:
+    """The packet as a document. Raises whatever the parser does for one that is damaged."""
+    document = minidom.parseString(xmp.strip(b"\0 \t\r\n"))
+    if not document.getElementsByTagNameNS(_RDF, "RDF"):
+        raise ValueError("it has no rdf:RDF")
     return document
 
 
@@ -253,8 +261,6 @@ def _upright_xmp(xmp: bytes) -> bytes:
     if b"Orientation" not in xmp and b"Thumbnails" not in xmp:
         return xmp
     document = _parse(xmp)
-    if document is None:
-        return xmp
     for element, as_attribute in _properties(document, _TIFF, "Orientation"):
         if as_attribute:
             element.getAttributeNodeNS(_TIFF, "Orientation").value = "1"  # type: ignore[union-attr]
@@ -268,9 +274,14 @@ def _upright_xmp(xmp: bytes) -> bytes:
 def disclosed_xmp(xmp: bytes | None, disclosure: str) -> bytes:
     """The packet with IPTC's digital source type and AI system, and an entry in the history.
 
-    A digital source type that it had is kept in that entry.
+    A digital source type that it had is kept in that entry. Of a damaged packet nothing is kept, with a warning.
     """
-    document = (_parse(xmp) if xmp else None) or minidom.parseString(_EMPTY_XMP)
+    done = _sound("XMP", lambda: _disclosed_xmp(xmp, disclosure), None) if xmp else None
+    return done or _disclosed_xmp(_EMPTY_XMP, disclosure)
+
+
+def _disclosed_xmp(xmp: bytes, disclosure: str) -> bytes:
+    document = _parse(xmp)
     rdf = document.getElementsByTagNameNS(_RDF, "RDF")[0]
     former = ""
     for name in ("DigitalSourceType", "AISystemUsed"):
@@ -330,16 +341,22 @@ def _tiff_header(file: IO[bytes]) -> tuple[str, bool, int]:
     return order, big, struct.unpack_from(order + ("Q" if big else "I"), head, 8 if big else 4)[0]
 
 
-def count_pages(path: str | os.PathLike[str]) -> int:
-    """How many pages the chain of a TIFF has. Raises ``struct.error`` or ``ValueError`` where it is cut or damaged."""
+def count_pages(file: IO[bytes], most: int) -> int:
+    """How many pages the chain of a TIFF has.
+
+    Raises:
+        ValueError: it goes round in a circle, or has more than ``most``.
+        struct.error: it is cut short.
+    """
     seen: set[int] = set()
-    with open(path, "rb") as file:  # noqa: PTH123
-        order, big, offset = _tiff_header(file)
-        while offset:
-            if offset in seen:
-                raise ValueError("its pages go round in a circle")
-            seen.add(offset)
-            offset = _next_ifd(file, offset, order, big)
+    order, big, offset = _tiff_header(file)
+    while offset:
+        if offset in seen:
+            raise ValueError("its pages go round in a circle")
+        if len(seen) == most:
+            raise ValueError(f"has more than {most} pages")
+        seen.add(offset)
+        offset = _next_ifd(file, offset, order, big)
     return len(seen)
 
 
@@ -382,39 +399,54 @@ def read(path: str | os.PathLike[str], kind: str, info: dict[Any, Any], pages: i
         info: what Pillow tells of it; of a PNG after loading, because chunks may follow the pixels.
         pages: how many it has.
     """
-    ifd: Ifd = {}
-    order = "<"
-    try:
+
+    def exif() -> tuple[Ifd, str]:
         if kind == "TIFF":
             with open(path, "rb") as file:  # noqa: PTH123
                 order, big, offset = _tiff_header(file)
-                ifd = _read_ifd(file, offset, order, big)
-        elif info.get("exif"):
-            ifd, order = _exif_of_block(info["exif"])
-    except (ValueError, struct.error, OverflowError) as error:
-        log.warning("%s: EXIF is damaged and left out: %s", path, error)
-    xmp, iptc = info.get("xmp") or info.get("XML:com.adobe.xmp"), None
-    if kind == "TIFF":
-        xmp, iptc, resources = (f[2] if isinstance(f := ifd.get(t), tuple) else None for t in (XMP, IPTC, PHOTOSHOP))
-        iptc = iptc or (_iptc_of_photoshop(resources) if resources else None)
-    elif isinstance(info.get("photoshop"), dict):  # JPEG
-        iptc = info["photoshop"].get(_IPTC_RESOURCE)
-    elif _PNG_IPTC in info:
-        iptc = _iptc_of_png(info[_PNG_IPTC])
-    xmp = xmp.encode() if isinstance(xmp, str) else xmp
-    # Of a JPEG without a resolution Pillow says 72.
-    dpi = None if kind in ("JPEG", "MPO") and info.get("jfif_unit") not in (1, 2) else info.get("dpi")
-    dpi = dpi or _dpi_of_ifd(ifd, order)
-    if dpi is not None:
-        dpi = (float(dpi[0]), float(dpi[1])) if all(0 < d < 1e5 for d in dpi) else None
+                return _read_ifd(file, offset, order, big), order
+        return _exif_of_block(info["exif"]) if info.get("exif") else ({}, "<")
 
-    orientation = ifd.get(ORIENTATION)
-    sideways = isinstance(orientation, tuple) and _first(orientation[2].ljust(8, b"\0"), _SHORT, order) in (5, 6, 7, 8)
-    ifd = {tag: content for tag, content in ifd.items() if tag not in _OF_THE_PIXELS}
-    sub = ifd.get(EXIF)
-    if sideways and isinstance(sub, dict) and _PIXEL_X in sub and _PIXEL_Y in sub:
-        ifd[EXIF] = {**sub, _PIXEL_X: sub[_PIXEL_Y], _PIXEL_Y: sub[_PIXEL_X]}
-    return Metadata(ifd, order, _upright_xmp(xmp) if xmp else None, iptc, dpi, pages)
+    nothing: tuple[Ifd, str] = {}, "<"
+    ifd, order = _sound("EXIF", exif, nothing)
+
+    def of_tiff(tag: int) -> bytes | None:
+        return content[2] if isinstance(content := ifd.get(tag), tuple) else None
+
+    def xmp() -> bytes | None:
+        found = of_tiff(XMP) if kind == "TIFF" else info.get("xmp") or info.get("XML:com.adobe.xmp")
+        return _upright_xmp(found.encode() if isinstance(found, str) else found) if found else None
+
+    def iptc() -> bytes | None:
+        if kind == "TIFF":
+            return of_tiff(IPTC) or _iptc_of_photoshop(of_tiff(PHOTOSHOP) or b"")
+        if isinstance(info.get("photoshop"), dict):  # JPEG
+            return info["photoshop"].get(_IPTC_RESOURCE)
+        return _iptc_of_png(info[_PNG_IPTC]) if _PNG_IPTC in info else None
+
+    def resolution() -> tuple[float, float] | None:
+        # Of a JPEG without a resolution Pillow says 72.
+        dpi = None if kind in ("JPEG", "MPO") and info.get("jfif_unit") not in (1, 2) else info.get("dpi")
+        dpi = dpi or _dpi_of_ifd(ifd, order)
+        return (float(dpi[0]), float(dpi[1])) if dpi is not None and all(0 < d < 1e5 for d in dpi) else None
+
+    def upright() -> Ifd:
+        orientation = ifd.get(ORIENTATION)
+        code = _first(orientation[2].ljust(8, b"\0"), _SHORT, order) if isinstance(orientation, tuple) else 1
+        kept = {tag: content for tag, content in ifd.items() if tag not in _OF_THE_PIXELS}
+        sub = kept.get(EXIF)
+        if code in (5, 6, 7, 8) and isinstance(sub, dict) and _PIXEL_X in sub and _PIXEL_Y in sub:
+            kept[EXIF] = {**sub, _PIXEL_X: sub[_PIXEL_Y], _PIXEL_Y: sub[_PIXEL_X]}
+        return kept
+
+    return Metadata(
+        _sound("EXIF", upright, {}),
+        order,
+        _sound("XMP", xmp, None),
+        _sound("IPTC", iptc, None),
+        _sound("the resolution", resolution, None),
+        pages,
+    )
 
 
 def disclosed(metadata: Metadata, disclosure: str) -> Metadata:

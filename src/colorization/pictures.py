@@ -2,20 +2,23 @@
 
 Who does what:
 
-- Pillow: finds out the true type, reads headers, palettes, transparency, GIF, BMP, PNM, WebP, AVIF, JPEG 2000, CMYK and
-  all TIFF pages of up to 8 bits a channel; writes WebP, and the headers of JPEG and PNG
-- imagecodecs: JPEG pixels (libjpeg-turbo in half of Pillow's time and memory), 16-bit PNG, and colour profiles (Little
-  CMS at 16 bits, which Pillow's binding has not)
-- tifffile: TIFF pages of more than 8 bits or of rare compressions, and all TIFF writing
+- Pillow: finds out the true type, reads headers, palettes, transparency, GIF, BMP, PNM, WebP, AVIF, JPEG 2000, and TIFF
+  pages of 2 to 7 bits a channel or subsampled colours; writes WebP, and the headers of JPEG and PNG
+- simplejpeg: JPEG pixels (libjpeg-turbo in less of Pillow's time and memory, and its warnings of damage)
+- imagecodecs: 16-bit PNG, written JPEG, and colour profiles (Little CMS at 16 bits, which Pillow's binding has not)
+- tifffile: TIFF pages, and all TIFF writing (Pillow's libtiff prints of damaged ones)
 - pi-heif (the extra ``heif``): HEIF, at 8 bits
 - :mod:`colorization.metadata`: EXIF, XMP and IPTC
 
 Pages come upright and in sRGB, grey or RGB, 8 bits a channel, or 16 where the file has more. An embedded profile is
 applied (relative colorimetric with black point compensation, at the page's depth); one that is sRGB's own within a code
-changes nothing. Pictures without a profile count as sRGB, CMYK without one as plainly subtractive. The result has
-sRGB's profile.
+changes nothing. Pictures without a profile count as sRGB, PNG with a gamma of its own as of that, CMYK as plainly
+subtractive. The result has sRGB's profile.
 
 An animation's first frame is read. Of a TIFF every page but those that are marked as a reduced copy or a mask.
+
+Training, evaluation and the colorizer all read with this: :func:`read_rgb` is what :class:`Picture` gives, at 8 bits.
+What is wrong with a file and costs no picture is told by :func:`colorization.errors.warn`.
 """
 
 from __future__ import annotations
@@ -24,11 +27,12 @@ import io
 import logging
 import os
 import struct
+import warnings
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -52,13 +56,14 @@ from PIL import (  # the types that are read: importing a plugin makes Pillow kn
 )
 
 from colorization import metadata as metadata_
-from colorization.errors import InputError
+from colorization.errors import InputError, about, warn
 from colorization.metadata import Metadata
 from colorization.photofiles import READ_ONLY, TYPES
 from colorization.runs import atomic_path
 
-log = logging.getLogger(__name__)
-logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what is wrong with a file is said in its Unreadable
+# What is wrong with a file is said in its Unreadable, or by warn() with its name.
+logging.getLogger("tifffile").setLevel(logging.CRITICAL)
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
 Buffer = bytes | memoryview
 
@@ -83,14 +88,17 @@ MAX_PIXELS = 300_000_000
 # Pillow would refuse from 179 megapixels on; every header is checked against MAX_PIXELS here.
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS
 MAX_PAGES = 1000  # of a TIFF that identify() takes
+_MOST_PAGES = 100_000  # of any TIFF
 _TOO_LARGE = f"claims more than {MAX_PIXELS // 1_000_000} megapixels"
 
 _FORMATS = ("JPEG", "MPO", "PNG", "TIFF", "WEBP", "BMP", "GIF", "AVIF", "JPEG2000", "PPM", "HEIF")
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _STRIP = 1 << 20  # pixels that are converted at once, where the steps between need more room than the result
-_LARGEST_SIDE = {"jpeg": 65500, "webp": 16383}  # of the formats' encoders, pixels
-# TIFF's compressions that Pillow's libtiff has: none, fax, LZW, JPEG, deflate, PackBits, LZMA, zstd.
-_LIBTIFF = (1, 2, 3, 4, 5, 6, 7, 8, 32773, 32946, 34925, 50000)
+_LARGEST_SIDE = {"jpeg": 65500, "png": 1_000_000, "webp": 16383}  # of the formats' encoders, pixels
+# TIFF's kinds of colours, and how many channels they have.
+_CHANNELS = {0: 1, 1: 1, 2: 3, 3: 1, 5: 4, 6: 3, 8: 3, 9: 3}
+_MINISWHITE, _PALETTE, _CMYK, _YCBCR, _CIELAB, _ICCLAB = 0, 3, 5, 6, 8, 9
+_SIDEWAYS = (5, 6, 7, 8)  # EXIF's orientations
 _REDUCED_OR_MASK = 0b101  # of TIFF's NewSubfileType
 # Little CMS: without its optimization, whose tables are off by up to 5,000 of 65,535 at 16 bits.
 _INTENT, _BLACK_POINT, _EXACT = 1, 0x2000, 0x0100
@@ -169,73 +177,121 @@ class Picture:
 
     Attributes:
         format: Pillow's name of the file's true type, e.g. ``JPEG``.
-        metadata: what goes over to the result, for :func:`save`.
+        sizes: width and height of each page as it is stored, from the header.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self._path = path
+    def __init__(self, path: str | os.PathLike[str], content: bytes | None = None, whole: bool = False) -> None:
+        self._path, self._content, self._whole = Path(path), content, whole
         self._image: Image.Image | None = None
         self._tiff: Any = None
-        self._deep = False
+        self._deep = self._sideways = False
         try:
-            with _reading(path):
+            with _reading(self._path):
                 self._open()
         except Unreadable:
             self.close()
             raise
 
     def _open(self) -> None:
-        path = Path(self._path)
-        head = _head(path)
+        head = _head(self._path, self._content)
         if head[:4] in _TIFF:
             self.format = "TIFF"
             self._open_tiff()
             return
-        self._image = _open_image(path, head)
-        self.format = str(self._image.format)
+        self._image = _open_image(self._path, head, self._source())
+        self.format, self.sizes = str(self._image.format), [self._image.size]
         _check_size(*self._image.size)
         if self.format == "PNG":
             self._deep = len(head) > 24 and head[24] == 16  # bits a channel, of which Pillow keeps 8 in colour pictures
-            self._image.load()
-        self.metadata = metadata_.read(path, self.format, self._image.info, 1)
+            self._image.load()  # and what it tells after the pixels
+        self._sideways = _orientation(self._image) in _SIDEWAYS
+        if (frames := _frames(self._image)) > 1:
+            warn(f"first of {frames} frames")
 
     def _open_tiff(self) -> None:
         import tifffile
 
-        self._tiff = tifffile.TiffFile(self._path)
+        count = _count_pages(self._source())
+        self._tiff = tifffile.TiffFile(self._source())
         pages = list(enumerate(self._tiff.pages))
-        self._pages = [(i, p) for i, p in pages if not int(p.subfiletype) & _REDUCED_OR_MASK] or pages
-        if not pages or len(pages) < metadata_.count_pages(self._path):
+        if not pages or len(pages) < count:
             raise ValueError("pages are missing")
-        self.metadata = metadata_.read(self._path, "TIFF", {}, len(self._pages))
+        self._pages = [(i, p) for i, p in pages if not int(p.subfiletype) & _REDUCED_OR_MASK] or pages
+        self.sizes = [(int(p.imagewidth), int(p.imagelength)) for _, p in self._pages]
+        tag = self._pages[0][1].tags.get(ExifTags.Base.Orientation)
+        self._sideways = tag is not None and tag.value in _SIDEWAYS
+
+    @cached_property
+    def metadata(self) -> Metadata:
+        """What goes over to the result, for :func:`save`."""
+        info = {} if self._image is None else self._image.info
+        with _reading(self._path):
+            return metadata_.read(self._path, self.format, info, len(self.sizes))
 
     def __iter__(self) -> Iterator[Page]:
-        for number in range(self.metadata.pages):
+        for number in range(len(self.sizes)):
             yield self._decode(number)  # no name holds the page while it is used
 
-    def _decode(self, number: int) -> Page:
+    def overview(self, side: int) -> tuple[tuple[int, int], np.ndarray]:
+        """The first page's height and width, and its picture, (h, w, 3) uint8, in place of iterating.
+
+        A JPEG is decoded as small as its short side has ``side`` pixels or more, in an eighth of the time at best.
+        """
+        with _reading(self._path):
+            page = self._decode(0, side)
+        width, height = self.sizes[0]
+        if self._sideways:
+            width, height = height, width
+        return (height, width), rgb8(page)
+
+    def _decode(self, number: int, side: int = 0) -> Page:
         with _reading(self._path):
             if self._tiff is not None:
                 return self._tiff_page(*self._pages[number])
             assert self._image is not None
             with closing(self._image) as image:  # whose pixels would take as much room as the page's
-                if self.format in ("JPEG", "MPO") and image.mode in ("L", "RGB"):
-                    return _finished(image, _jpeg_pixels(Path(self._path).read_bytes()))
+                if self.format in ("JPEG", "MPO") and image.mode in ("L", "RGB", "CMYK"):
+                    return self._jpeg_page(image, side)
                 return self._deep_png(image) if self._deep else page_of(image)
+
+    def _jpeg_page(self, image: Image.Image, side: int) -> Page:
+        import simplejpeg
+
+        data = self._bytes()
+        space = {"L": "GRAY", "RGB": "RGB", "CMYK": "CMYK"}[image.mode]
+        factor = max(f for f in (1, 2, 4, 8) if f == 1 or (side and min(image.size) // f >= side))
+        options = {"min_width": -(-image.width // factor), "min_height": -(-image.height // factor)}
+        try:
+            pixels = simplejpeg.decode_jpeg(data, space, **options)
+        except ValueError as damage:
+            if self._whole:
+                raise
+            pixels = simplejpeg.decode_jpeg(data, space, **options, strict=False)
+            warn(f"damaged or cut short ({damage}); the missing part is grey or wrong")
+        if image.mode == "CMYK":
+            return _finished_cmyk(image, ~pixels)  # as all programs write it
+        return _finished(image, pixels[..., 0] if image.mode == "L" else pixels)
 
     def _deep_png(self, image: Image.Image) -> Page:
         import imagecodecs
 
-        pixels = imagecodecs.png_decode(Path(self._path).read_bytes())
+        pixels = imagecodecs.png_decode(self._bytes())
         return _finished(image, *_split_alpha(pixels, pixels.ndim == 3 and pixels.shape[2] % 2 == 0))
 
     def _tiff_page(self, index: int, page: Any) -> Page:
         _check_size(page.imagewidth, page.imagelength)
-        if page.bitspersample > 8 or page.sampleformat != 1 or page.compression not in _LIBTIFF:
+        _check_segments(page)
+        if not _is_for_pillow(page):
             return _tifffile_page(page)
-        with Image.open(self._path, formats=["TIFF"]) as image:
+        with Image.open(self._source(), formats=["TIFF"]) as image:
             image.seek(index)
             return page_of(image)
+
+    def _source(self) -> Path | io.BytesIO:
+        return self._path if self._content is None else io.BytesIO(self._content)
+
+    def _bytes(self) -> bytes:
+        return self._path.read_bytes() if self._content is None else self._content
 
     def close(self) -> None:
         """Close the file."""
@@ -245,21 +301,40 @@ class Picture:
             self._tiff.close()
 
 
-def _head(path: Path) -> bytes:
+def _frames(image: Image.Image) -> int:
+    """How many pictures the file has; reduced copies for screens do not count."""
+    try:
+        frames = int(getattr(image, "n_frames", 1))
+        if frames > 1 and image.format == "MPO":
+            kinds = [entry["Attribute"]["MPType"] for entry in image.mpinfo[0xB002]]  # type: ignore[attr-defined]
+            frames -= sum(kind.startswith("Large Thumbnail") for kind in kinds)
+        return frames
+    except UNREADABLE:  # a damaged one later is no reason to refuse the first
+        return 1
+
+
+def _head(path: Path, content: bytes | None = None) -> bytes:
     """The first bytes of a file."""
-    if path.is_dir():
-        raise Unreadable(f"{shown(path)}: is a folder")
-    with path.open("rb") as file:
-        head = file.read(32)
-    if not head:
+    if content is None:
+        if path.is_dir():
+            raise Unreadable(f"{shown(path)}: is a folder")
+        with path.open("rb") as file:
+            content = file.read(32)
+    if not content:
         raise Unreadable(f"{shown(path)}: is empty")
-    return head
+    return content[:32]
 
 
-def _open_image(path: Path, head: bytes) -> Image.Image:
+def _open_image(path: Path, head: bytes, source: Path | io.BytesIO) -> Image.Image:
     if head[4:8] == b"ftyp" and not head[8:12].startswith(b"avi"):
         _register_heif(path)
-    return Image.open(path, formats=[f for f in _FORMATS if f in Image.OPEN])
+    return Image.open(source, formats=[f for f in _FORMATS if f in Image.OPEN])
+
+
+def _count_pages(source: Path | io.BytesIO) -> int:
+    """Of a TIFF; first of all, because tifffile and Pillow would follow a circle for ever."""
+    with source.open("rb") if isinstance(source, Path) else source as file:
+        return metadata_.count_pages(file, _MOST_PAGES)
 
 
 def identify(path: Path) -> tuple[str, list[tuple[int, int]]]:
@@ -275,13 +350,13 @@ def identify(path: Path) -> tuple[str, list[tuple[int, int]]]:
         if head[:4] in _TIFF:
             import tifffile
 
-            if (pages := metadata_.count_pages(path)) > MAX_PAGES:
+            if (pages := _count_pages(path)) > MAX_PAGES:
                 raise TooLarge(f"{shown(path)}: has {pages} pages, more than {MAX_PAGES}")
             with tifffile.TiffFile(path) as tiff:
                 sizes = [(int(page.imagewidth), int(page.imagelength)) for page in tiff.pages]
             format = "TIFF"
         else:
-            with _open_image(path, head) as image:
+            with _open_image(path, head, path) as image:
                 format, sizes = str(image.format), [image.size]
         for size in sizes:
             _check_size(*size)
@@ -316,13 +391,51 @@ def ending_of(path: Any) -> str | None:
 
 
 @contextmanager
-def open_picture(path: str | os.PathLike[str]) -> Iterator[Picture]:
-    """The picture in a file, whatever its ending says. It and its pages raise :class:`Unreadable`."""
-    picture = Picture(path)
-    try:
-        yield picture
-    finally:
-        picture.close()
+def open_picture(path: str | os.PathLike[str], content: bytes | None = None, whole: bool = False) -> Iterator[Picture]:
+    """The picture in a file, whatever its ending says.
+
+    Args:
+        path: the file.
+        content: its bytes, where they have been read already.
+        whole: refuse a JPEG that is damaged or cut short, too; else what there is of it is read, with a warning.
+
+    Raises:
+        Unreadable: it cannot be read; so do the picture's own methods.
+    """
+    with about(path):
+        picture = Picture(path, content, whole)
+        try:
+            yield picture
+        finally:
+            picture.close()
+
+
+def read_rgb(
+    picture: str | os.PathLike[str] | Image.Image, content: bytes | None = None, whole: bool = False
+) -> np.ndarray:
+    """The first page of a file, or a Pillow image of any mode, upright, in sRGB, without alpha: (H, W, 3) uint8.
+
+    Args:
+        picture: the file, or the image.
+        content, whole: of a file, see :func:`open_picture`.
+
+    Raises:
+        Unreadable: it cannot be read, or has no pixels.
+    """
+    if isinstance(picture, Image.Image):
+        name = getattr(picture, "filename", "") or "the picture"
+        with about(name), _reading(name):
+            return rgb8(page_of(picture))
+    with open_picture(picture, content, whole) as opened:
+        return rgb8(next(iter(opened)))
+
+
+def rgb8(page: Page) -> np.ndarray:
+    """A page's colours as (H, W, 3) uint8."""
+    pixels = page.pixels
+    if pixels.dtype == np.uint16:
+        pixels = cv2.convertScaleAbs(pixels, alpha=1 / 257)
+    return cv2.cvtColor(pixels, cv2.COLOR_GRAY2RGB) if pixels.ndim == 2 else pixels
 
 
 @contextmanager
@@ -368,40 +481,23 @@ def _check_size(width: int, height: int) -> None:
         raise Image.DecompressionBombError
 
 
-def _jpeg_pixels(data: bytes) -> np.ndarray:
-    """(H, W) or (H, W, 3) uint8. Raises ``ValueError`` for a file that is cut short, which libjpeg fills with grey."""
-    import imagecodecs
-
-    if data.find(b"\xff\xd9", _end_of_jpeg_header(data)) < 0:
-        raise ValueError("its end is missing")
-    return imagecodecs.jpeg8_decode(data)
-
-
-def _end_of_jpeg_header(data: bytes) -> int:
-    """Where the first scan begins. The bytes FFD9 (end) may occur before it, in a thumbnail, but not within it."""
-    place = 2
-    while data[place] != 0xFF or data[place + 1] != 0xDA:
-        if data[place] != 0xFF or data[place + 1] in (0x00, 0xFF):  # filling, or what libjpeg skips
-            place += 1
-        elif data[place + 1] == 0x01 or 0xD0 <= data[place + 1] <= 0xD8:  # markers without content
-            place += 2
-        else:
-            place += 2 + int.from_bytes(data[place + 2 : place + 4], "big")
-    return place
-
-
 def page_of(image: Image.Image) -> Page:
     """A Pillow image of any mode as a page.
 
     Raises:
         ValueError: a mode that is no picture's.
+        Unreadable: it has no pixels.
     """
+    if not image.width or not image.height:
+        raise Unreadable("the picture has no pixels")
     image.load()
     mode = image.mode
     if mode.startswith("I") or mode == "F":
         return _finished(image, _to_uint16(np.asarray(image), 32 if mode == "I" else 16))
     if mode == "CMYK":
-        return Page(_upright(_rgb_of_cmyk(np.asarray(image), image.info.get("icc_profile")), _orientation(image)))
+        return _finished_cmyk(image, np.asarray(image))
+    if mode == "LAB":  # a profile with it is that of Lab
+        return Page(_upright(np.asarray(image.convert("RGB")), _orientation(image)))
     grey = mode in ("1", "L", "LA", "La")
     transparent = image.has_transparency_data
     wanted = ("LA" if transparent else "L") if grey else ("RGBA" if transparent else "RGB")
@@ -412,8 +508,15 @@ def page_of(image: Image.Image) -> Page:
 def _finished(image: Image.Image, pixels: np.ndarray, alpha: np.ndarray | None = None) -> Page:
     """The page of decoded pixels: in sRGB, upright."""
     orientation = _orientation(image)
-    pixels = _to_srgb(pixels, image.info.get("icc_profile"))
+    profile, gamma = image.info.get("icc_profile"), image.info.get("gamma")
+    if gamma and not profile and "srgb" not in image.info:
+        pixels = _of_gamma(pixels, gamma)
+    pixels = _to_srgb(pixels, profile)
     return Page(_upright(pixels, orientation), None if alpha is None else _upright(alpha, orientation))
+
+
+def _finished_cmyk(image: Image.Image, inks: np.ndarray) -> Page:
+    return Page(_upright(_rgb_of_cmyk(inks, image.info.get("icc_profile")), _orientation(image)))
 
 
 def _orientation(image: Image.Image) -> int:
@@ -457,8 +560,9 @@ def _to_uint16(values: np.ndarray, bits: int = 16) -> np.ndarray:
             finite = row[np.isfinite(row)]
             low, high = float(finite.min(initial=low)), float(finite.max(initial=high))
     elif values.dtype.kind == "i":
-        # Pillow's 32-bit mode also holds 16-bit pictures.
-        high = 65535.0 if bits == 32 and values.max() <= 65535 else 2.0 ** (bits - 1) - 1
+        # Pillow's 32-bit mode also holds pictures of 8 and 16 bits.
+        top = values.max() if bits == 32 else 2**31
+        high = 255.0 if top <= 255 else 65535.0 if top <= 65535 else 2.0 ** (bits - 1) - 1
 
     def scale(strip: np.ndarray) -> np.ndarray:
         strip = np.nan_to_num(strip.astype(np.float64), nan=low, posinf=low, neginf=low)
@@ -467,44 +571,102 @@ def _to_uint16(values: np.ndarray, bits: int = 16) -> np.ndarray:
     return _by_strips(scale, values.shape, np.uint16, values)
 
 
-def _tifffile_page(page: Any) -> Page:
-    """A TIFF page as tifffile reads it: uint8 if it has 8 bits a channel, else uint16."""
+def _check_segments(page: Any) -> None:
+    """Raises for a TIFF page that is cut short, and for a damaged one that is for Pillow, whose libtiff only prints."""
     import tifffile
 
-    ends = [start + size for start, size in zip(page.dataoffsets, page.databytecounts, strict=True)]
-    if max(ends) > page.parent.filehandle.size:
+    file, segments = page.parent.filehandle, (page.dataoffsets, page.databytecounts)
+    if max(start + size for start, size in zip(*segments, strict=True)) > file.size:
         raise ValueError("its end is missing")
+    if _is_for_pillow(page) and page.compression in tifffile.TIFF.DECOMPRESSORS:
+        decompress = tifffile.TIFF.DECOMPRESSORS[page.compression]
+        for content, _ in file.read_segments(*segments):
+            decompress(content)
+
+
+def _is_for_pillow(page: Any) -> bool:
+    """Whether tifffile does not read this TIFF page, or would leave too much to do."""
+    import tifffile
+
+    if page.sampleformat != 1 or page.bitspersample > 8:
+        return False
+    subsampled = page.photometric == _YCBCR and page.compression != tifffile.COMPRESSION.JPEG
+    return 1 < page.bitspersample < 8 or subsampled or page.compression not in tifffile.TIFF.DECOMPRESSORS
+
+
+def _tifffile_page(page: Any) -> Page:
+    """A TIFF page as tifffile reads it: uint8 if it has 8 bits a channel or fewer, else uint16."""
     values = page.asarray()
     if page.axes.startswith("S"):  # planes one after the other
         values = np.moveaxis(values, 0, -1)
     if values.ndim not in (2, 3):
         raise ValueError(f"has the axes {page.axes}")
-    if page.bitspersample != 8 or values.dtype != np.uint8:
+    photometric = int(page.photometric)
+    colours, channels = _CHANNELS.get(photometric, 0), values.shape[2] if values.ndim == 3 else 1
+    if not 0 < colours <= channels:
+        raise ValueError(f"has {channels} channels of the kind {page.photometric!r}")
+    if photometric in (_CIELAB, _ICCLAB):
+        values = _of_lab(values, page.bitspersample, photometric == _ICCLAB)
+    elif values.dtype == bool:
+        values = values.astype(np.uint8) * 255
+    elif page.bitspersample == 8 and values.dtype.itemsize == 1:
+        values = values.view(np.uint8)  # signed ones, too, as Pillow shows them
+    else:
         values = _to_uint16(values, page.bitspersample)
     extra = [int(e) for e in page.extrasamples]
-    photometric = page.photometric
-    colours = values.shape[2] - len(extra) if values.ndim == 3 else 1
     alpha = None
     if values.ndim == 3:
-        if extra and extra[0] in (1, 2):
+        if channels > colours and extra and extra[0] in (1, 2):
             alpha = np.ascontiguousarray(values[..., colours])
         values = np.ascontiguousarray(values[..., 0] if colours == 1 else values[..., :colours])
     if alpha is not None and extra[0] == 1:  # colours are stored multiplied by alpha
         values = _by_strips(_unassociated, values.shape, values.dtype, values, alpha)
-    if photometric == tifffile.PHOTOMETRIC.MINISWHITE:
-        values = ~values
-    elif photometric == tifffile.PHOTOMETRIC.PALETTE:
-        values = np.moveaxis(page.colormap, 0, -1)[values]  # 16 bits
     profile = bytes(page.iccprofile) if page.iccprofile else None
-    if photometric == tifffile.PHOTOMETRIC.SEPARATED and colours == 4:
+    if photometric == _MINISWHITE:
+        values = ~values
+    elif photometric == _PALETTE:
+        table = np.moveaxis(page.colormap, 0, -1)  # 16 bits
+        values = (table >> 8).astype(np.uint8)[values] if values.dtype == np.uint8 else table[values]
+    if photometric == _CMYK:
         values = _rgb_of_cmyk(values, profile)
-    elif colours in (1, 3) and photometric in (0, 1, 2, 3, 6):  # 6: YCbCr, which tifffile has converted
+    elif photometric not in (_CIELAB, _ICCLAB):  # 6: YCbCr, which tifffile has converted
         values = _to_srgb(values, profile)
-    else:
-        raise ValueError(f"has {colours} channels of the kind {photometric!r}")
     tag = page.tags.get(274)
     orientation = int(tag.value) if tag is not None else 1
     return Page(_upright(values, orientation), None if alpha is None else _upright(alpha, orientation))
+
+
+def _of_lab(values: np.ndarray, bits: int, icc: bool) -> np.ndarray:
+    """(H, W, 3 or more) CIELAB (D50) as TIFF stores it, 8 or 16 bits, as sRGB of the same dtype; alpha as it was.
+
+    Args:
+        icc: a* and b* are shifted by half of their range, as in ICC's profiles; else they are signed.
+    """
+    import imagecodecs
+
+    if bits not in (8, 16) or values.dtype.kind not in "iu":
+        raise ValueError(f"is CIELAB of {bits} bits")
+    values = values.view(f"u{bits // 8}")
+    half = 1 << (bits - 1)
+    steps = values[..., 1:3]
+    # Some programs shift them without saying so: a photograph's colours are near grey, not at the ends of the range.
+    sample = steps[:: max(1, len(steps) // 64), :: max(1, steps.shape[1] // 64)].astype(np.int64)
+    signed = np.where(sample >= half, sample - 2 * half, sample)
+    shifted = icc or np.abs(sample - half).mean() < np.abs(signed).mean()
+
+    def convert(strip: np.ndarray) -> np.ndarray:
+        lab = np.empty((*strip.shape[:2], 3), np.uint16)  # as ICC's version 4: 65535 is L* 100, 128 * 257 is a* 0
+        lab[..., 0] = strip[..., 0].astype(np.uint16) * (257 if bits == 8 else 1)
+        ab = strip[..., 1:3].astype(np.int32)
+        ab = ab - half if shifted else np.where(ab >= half, ab - 2 * half, ab)
+        lab[..., 1:] = np.rint((ab / (half / 128) + 128) * 257).clip(0, 65535)
+        rgb = imagecodecs.cms_transform(
+            lab, _lab_profile(), srgb_profile(), colorspace="lab", outcolorspace="rgb", intent=_INTENT, flags=_EXACT
+        )
+        strip[..., :3] = rgb if bits == 16 else cv2.convertScaleAbs(rgb, alpha=1 / 257)
+        return strip
+
+    return _by_strips(convert, values.shape, values.dtype, values)
 
 
 def _unassociated(values: np.ndarray, alpha: np.ndarray) -> np.ndarray:
@@ -522,6 +684,11 @@ def srgb_profile() -> bytes:
     made = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
     made[24:36] = struct.pack(">6H", 2000, 1, 1, 0, 0, 0)  # Little CMS writes the time of its making
     return bytes(made)
+
+
+@lru_cache(1)
+def _lab_profile() -> bytes:
+    return ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()
 
 
 def _transform(pixels: np.ndarray, profile: bytes, exact: bool) -> np.ndarray:
@@ -555,7 +722,9 @@ def _to_srgb(pixels: np.ndarray, profile: bytes | None) -> np.ndarray:
     channels = 1 if pixels.ndim == 2 else pixels.shape[2]
     space = profile[16:20]
     if space not in {1: (b"GRAY", b"RGB "), 3: (b"RGB ",), 4: (b"CMYK",)}[channels]:
-        log.warning("a profile for %r does not fit the picture and is left out", space.decode("latin-1"))
+        kind = space.strip().decode("latin-1")
+        fault = f"is for {kind}, not for this picture" if kind.isalnum() and kind.isupper() else "is damaged"
+        warn(f"the colour profile {fault}, and is left out")
         return pixels
     try:
         if space == b"RGB " and _is_srgb(profile):
@@ -567,8 +736,22 @@ def _to_srgb(pixels: np.ndarray, profile: bytes | None) -> np.ndarray:
         exact = pixels.dtype == np.uint16
         return _by_strips(lambda strip: _transform(strip, profile, exact), (*pixels.shape[:2], 3), pixels.dtype, pixels)
     except imagecodecs.CmsError as error:
-        log.warning("a damaged profile is left out: %s", error)
+        warn(f"the colour profile is damaged and left out ({error})")
         return pixels
+
+
+def _of_gamma(pixels: np.ndarray, gamma: float) -> np.ndarray:
+    """Grey or RGB whose code is its light to the power of ``gamma``, as PNG's gAMA says, in sRGB.
+
+    PNG's value for sRGB, 0.45455, means just that.
+    """
+    if abs(gamma - 0.45455) < 0.001 or not 0.05 < gamma < 20:
+        return pixels
+    top = np.iinfo(pixels.dtype).max
+    light = np.linspace(0, 1, top + 1) ** (1 / gamma)
+    codes = np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
+    table = np.rint(codes * top).astype(pixels.dtype)
+    return cv2.LUT(pixels, table) if pixels.dtype == np.uint8 else table[pixels]
 
 
 def _by_strips(
@@ -628,20 +811,18 @@ def save(path: Path, pages: Iterable[Page], metadata: Metadata | None, output: O
         OSError: it cannot be written there, or not as this type.
     """
     path = Path(path)
-    kind = next((k for k, suffixes in TYPES.items() if path.suffix.lower() in suffixes), None)
-    if kind is None:
-        raise InputError(f"{shown(path)}: pictures can be written as {', '.join(TYPES)}")
     metadata = metadata or Metadata()
+    kind = check_type(path, [(1, 1)] * metadata.pages)
     if disclosure:
-        metadata = metadata_.disclosed(metadata, disclosure)
-    if metadata.pages > 1 and kind != "tiff":
-        raise OSError(f"{kind} holds one page, and this file has {metadata.pages}; write tiff")
+        with about(path):
+            metadata = metadata_.disclosed(metadata, disclosure)
     try:
-        with atomic_path(path) as temporary:
+        with about(path), atomic_path(path) as temporary:
             if kind == "tiff":
                 _write_tiff(temporary, pages, metadata)
             else:
                 (page,) = pages
+                check_type(path, [page.pixels.shape[1::-1]])
                 with temporary.open("wb") as file:
                     file.writelines(_ENCODERS[kind](page, metadata, output))
     except OSError as error:
@@ -650,13 +831,31 @@ def save(path: Path, pages: Iterable[Page], metadata: Metadata | None, output: O
         raise OSError(error.errno, error.strerror, shown(path)) from error  # not the name of the temporary file
 
 
+def check_type(path: Path, sizes: Sequence[tuple[int, int]]) -> str:
+    """Whether a file of this ending can hold pages of these sizes (width, height); returns its type.
+
+    Raises:
+        InputError: no type that is written.
+        OSError: it cannot.
+    """
+    kind = next((k for k, suffixes in TYPES.items() if path.suffix.lower() in suffixes), None)
+    if kind is None:
+        raise InputError(f"{shown(path)}: pictures can be written as {', '.join(TYPES)}")
+    if len(sizes) > 1 and kind != "tiff":
+        raise OSError(f"{kind} holds one page, and this file has {len(sizes)}; write tiff")
+    for width, height in sizes:
+        if max(width, height) > _LARGEST_SIDE.get(kind, max(width, height)):
+            larger = "tiff" if kind == "png" else "png or tiff"
+            raise OSError(
+                f"{kind} holds at most {_LARGEST_SIDE[kind]} pixels a side, and this picture has {width}x{height}; "
+                f"write {larger}"
+            )
+    return kind
+
+
 def _rgb(page: Page, kind: str) -> tuple[np.ndarray, np.ndarray | None]:
     """Pixels (H, W, 3) and alpha as the type can hold them."""
     pixels, alpha = page.pixels, page.alpha
-    limit = _LARGEST_SIDE.get(kind)
-    if limit and max(pixels.shape[:2]) > limit:
-        size = f"{pixels.shape[1]}x{pixels.shape[0]}"
-        raise OSError(f"{kind} holds at most {limit} pixels a side, and this picture has {size}; write png or tiff")
     if pixels.ndim == 2:
         pixels = np.repeat(pixels[..., None], 3, 2)
     if kind in ("jpeg", "webp") and pixels.dtype == np.uint16:
@@ -691,7 +890,7 @@ def _jpeg(page: Page, metadata: Metadata, output: Output) -> list[Buffer]:
         if len(metadata.xmp) <= 65504:
             options["xmp"] = metadata.xmp
         else:
-            log.warning("XMP of %d bytes does not fit into a JPEG and is left out", len(metadata.xmp))
+            warn(f"XMP of {len(metadata.xmp)} bytes does not fit into a JPEG and is left out")
     if metadata.dpi:
         options["dpi"] = metadata.dpi
     if metadata.iptc:
@@ -699,7 +898,7 @@ def _jpeg(page: Page, metadata: Metadata, output: Output) -> list[Buffer]:
         if len(content) <= _SEGMENT:
             options["extra"] = b"\xff\xed" + struct.pack(">H", len(content) + 2) + content
         else:
-            log.warning("IPTC of %d bytes does not fit into a JPEG and is left out", len(metadata.iptc))
+            warn(f"IPTC of {len(metadata.iptc)} bytes does not fit into a JPEG and is left out")
     tiny = _tiny("JPEG", **options)
     data = memoryview(imagecodecs.jpeg8_encode(pixels, level=output.quality, subsampling="444"))
     return [tiny[: _end_of_applications(tiny)], data[_end_of_applications(data) :]]

@@ -876,6 +876,11 @@ export interface components {
             truth: components["schemas"]["ResultOut"] | (Record<string, never> | null);
             /** @description the heat map */
             uncertainty: components["schemas"]["ResultOut"] | (Record<string, never> | null);
+            /**
+             * @description what of the photo is damaged or was left out
+             * @example first of 42 frames
+             */
+            warning: string | null;
             weights: components["schemas"]["UsedWeightsOut"][];
             width: number;
         };

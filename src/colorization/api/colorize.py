@@ -27,7 +27,7 @@ from colorization.api.problems import Problem, invalid
 from colorization.api.results import Results
 from colorization.api.settings import Settings
 from colorization.api.uploads import Upload
-from colorization.errors import InputError
+from colorization.errors import InputError, about, told_elsewhere
 from colorization.inference import Colorizer
 from colorization.inference import Settings as Colours
 from colorization.pictures import Output
@@ -241,13 +241,10 @@ def _scores(colorizer: Colorizer, file: Path, colours: Colours) -> dict[str, Any
 
     from colorization import metrics
     from colorization.data.augment import Augment
-    from colorization.data.photos import UNREADABLE, read_rgb
 
     size = evaluation_size()
-    try:
-        photo = read_rgb(file)
-    except UNREADABLE as error:
-        raise pictures.Unreadable(f"{pictures.shown(file)}: mode=color cannot read it ({error})") from error
+    with about(file, told_elsewhere):  # it was colorized
+        photo = pictures.read_rgb(file)
     rgb = Augment(size, train=False).batch([photo], [0])["rgb"]
 
     def predict(L: torch.Tensor) -> torch.Tensor:

@@ -12,7 +12,7 @@ from colorization import pictures
 from colorization.api import uploads
 from colorization.api.problems import Problem
 from colorization.api.uploads import Upload
-from colorization.errors import InputError
+from colorization.errors import InputError, about, told_elsewhere
 from colorization.pictures import Output, Page
 
 LARGEST = 65_500  # pixels of a JPEG's side
@@ -27,7 +27,7 @@ def preview(upload: Upload, side: int | None = None) -> bytes:
     """
     with _turns, tempfile.TemporaryDirectory() as folder:
         try:
-            with pictures.open_picture(upload.path) as picture:
+            with about(upload.path, told_elsewhere), pictures.open_picture(upload.path) as picture:
                 page = next(iter(picture))
             target = Path(folder) / "preview.jpg"
             pictures.save(target, [_reduced(page, min(side or LARGEST, LARGEST))], None, Output("jpeg", 90), None)

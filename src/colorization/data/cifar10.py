@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import logging
 import lzma
 import os
 import tarfile
+import zlib
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
 
 import numpy as np
-from PIL import Image
 from tqdm import tqdm
 
 from colorization.data.datamodules import PhotoDataModule
 from colorization.data.loading import PhotoSet
-from colorization.data.photos import UNREADABLE, ArrayPhotos, to_rgb8
+from colorization.data.photos import ArrayPhotos, read_rgb
 from colorization.data.splits import split_names
 from colorization.errors import InputError
 from colorization.runs import atomic_path
@@ -113,9 +112,8 @@ class CIFAR10DataModule(PhotoDataModule):
                 for member in tqdm(tar, f"unpacking {self.archive.name}", unit="file", disable=None):
                     file = tar.extractfile(member) if member.isfile() else None
                     if file is not None and member.name.lower().endswith((".jpg", ".jpeg", ".png")):
-                        with Image.open(io.BytesIO(file.read())) as image:
-                            photos[member.name.removeprefix("./")] = to_rgb8(image)
-        except (tarfile.TarError, lzma.LZMAError, *UNREADABLE) as error:
+                        photos[member.name.removeprefix("./")] = read_rgb(member.name, file.read())
+        except (tarfile.TarError, lzma.LZMAError, zlib.error, EOFError, OSError, ValueError) as error:
             raise InputError(
                 f"datamodule.archive={self.archive}: not a whole tar archive of photos ({error})"
             ) from error

@@ -16,9 +16,10 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from colorization import devices, distributed, locations, machine
 from colorization.data.augment import Augment
 from colorization.data.packed import PackedPhotos
-from colorization.data.photos import UNREADABLE, ArrayPhotos, FolderPhotos
+from colorization.data.photos import ArrayPhotos, FolderPhotos
 from colorization.data.shards import ShardedPhotos
 from colorization.errors import InputError
+from colorization.pictures import Unreadable
 
 log = logging.getLogger(__name__)
 
@@ -122,9 +123,7 @@ class PhotoDataset(Dataset[Any]):
             index = (wanted + step) % len(self)
             try:
                 rgb = self.photos.read(index)
-            except InputError:  # of a whole shard
-                raise
-            except UNREADABLE as error:
+            except (Unreadable, OSError) as error:  # another InputError is about a whole shard
                 log.warning("skipped %s: %s", self.photos.names[index], error)
                 continue
             return rgb, (self.seed, epoch, index), index

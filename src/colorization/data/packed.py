@@ -27,13 +27,14 @@ from tqdm import tqdm
 
 from colorization.color import NEAR_GREY
 from colorization.data.augment import Augment
-from colorization.data.photos import UNREADABLE, Facts, FolderPhotos
+from colorization.data.photos import Facts, FolderPhotos
 from colorization.errors import InputError
+from colorization.pictures import Unreadable
 from colorization.runs import DISK_FULL, atomic_folder, write_json
 
 log = logging.getLogger(__name__)
 
-SCHEMA = 1
+SCHEMA = 2
 RAW_LIMIT = 32 << 30  # above this, `auto` packs JPEG: five times as small, slower to read
 JPEG_BITS = 4.3  # a pixel, of 810 ImageNet photos at the quality below
 # Quality 95 without subsampling: colour is what the models learn.
@@ -243,7 +244,7 @@ def encode(photos: FolderPhotos, facts: Facts, index: int, recipe: Recipe) -> tu
     """A photo as it is packed, and its height and width. Raises ``InputError`` if it has changed since the scan."""
     try:
         rgb, digest = photos.read_with_digest(index)
-    except UNREADABLE as error:
+    except (Unreadable, OSError) as error:
         raise InputError(f"{photos.path(index)} cannot be read any longer ({error}); start again") from error
     if digest != facts.digest:
         raise InputError(f"{photos.path(index)} has changed since the photos were checked; start again")

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import logging
 import os
-import struct
-import zlib
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -16,18 +13,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps
+from PIL import Image
 from tqdm import tqdm
 
-from colorization import color, photofiles
-from colorization.errors import InputError
+from colorization import color, photofiles, pictures
+from colorization.errors import InputError, about, told_elsewhere
+from colorization.pictures import Unreadable, shown
 from colorization.runs import write_json
 
 log = logging.getLogger(__name__)
 
-# What Pillow raises for files that are cut short, lie about their type, or are bombs.
-UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
-_SCAN_SCHEMA = 2
+_SCAN_SCHEMA = 3
 _SCAN_SIDE = 128  # pictures are reduced to about this before their colour statistics are taken
 
 
@@ -58,18 +54,18 @@ class Facts:
         return self.colorfulness is not None and self.colorfulness < colorfulness
 
 
-def to_rgb8(image: Image.Image) -> np.ndarray:
-    """Any Pillow image, upright (EXIF orientation applied), as (H, W, 3) uint8 sRGB."""
-    image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I;16") or image.mode == "I":  # 16-bit grey, which Pillow would clip at 255
-        return np.repeat((np.asarray(image).clip(0, 65535) // 257).astype(np.uint8)[..., None], 3, axis=2)
-    return np.array(image.convert("RGB"))
+def read_rgb(path: str | os.PathLike[str], content: bytes | None = None) -> np.ndarray:
+    """The photo in a file as (H, W, 3) uint8, the very picture that is colorized: see :mod:`colorization.pictures`.
 
+    Args:
+        path: the file.
+        content: its bytes, where they have been read already.
 
-def read_rgb(path: str | os.PathLike[str]) -> np.ndarray:
-    """The photo in a file as (H, W, 3) uint8. Raises one of :data:`UNREADABLE`."""
-    with Image.open(path) as image:
-        return to_rgb8(image)
+    Raises:
+        Unreadable: it cannot be read, or is damaged; a photo of which a part is missing is no truth.
+    """
+    with about(path, told_elsewhere):  # by the scan
+        return pictures.read_rgb(path, content, whole=True)
 
 
 def _digest(content: bytes) -> str:
@@ -171,8 +167,7 @@ class FolderPhotos:
     def read_with_digest(self, index: int) -> tuple[np.ndarray, str]:
         """Photo ``index`` and the hash of the very bytes that it was decoded from."""
         content = self.path(index).read_bytes()
-        with Image.open(io.BytesIO(content)) as image:
-            return to_rgb8(image), _digest(content)
+        return read_rgb(self.path(index), content), _digest(content)
 
     def subset(self, indices: Iterable[int]) -> FolderPhotos:
         """The photos at these positions."""
@@ -182,15 +177,14 @@ class FolderPhotos:
         path, name = self.path(index), self.names[index]
         try:
             content = path.read_bytes()
-            with Image.open(path) as image:  # not the bytes: Pillow's errors name what it opened
-                sideways = image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
-                size = image.size if sideways else image.size[::-1]
-                image.draft("RGB", (_SCAN_SIDE, _SCAN_SIDE))  # JPEG: decode reduced, eight times faster
-                image.load()
-                image.thumbnail((2 * _SCAN_SIDE, 2 * _SCAN_SIDE), Image.Resampling.BOX)
-                return Facts(name, len(content), *_statistics(to_rgb8(image)), size=size, digest=_digest(content))
-        except UNREADABLE as error:
-            return Facts(name, path.stat().st_size if path.exists() else 0, error=f"{type(error).__name__}: {error}")
+            with pictures.open_picture(path, content, whole=True) as picture:
+                size, rgb = picture.overview(_SCAN_SIDE)
+            image = Image.fromarray(rgb)
+            image.thumbnail((2 * _SCAN_SIDE, 2 * _SCAN_SIDE), Image.Resampling.BOX)
+            return Facts(name, len(content), *_statistics(np.asarray(image)), size=size, digest=_digest(content))
+        except (Unreadable, OSError) as error:
+            reason = str(error).removeprefix(f"{shown(path)}: ")
+            return Facts(name, path.stat().st_size if path.exists() else 0, error=reason)
 
     def scan(self) -> list[Facts]:
         """The facts of every photo, in order; decodes each once, on all cores, and remembers the result."""

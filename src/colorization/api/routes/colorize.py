@@ -126,6 +126,11 @@ class ColorizeOut(Schema):
     height = Integer(required=True)
     pages = Integer(required=True)
     seconds = Float(required=True)
+    warning = String(
+        required=True,
+        allow_none=True,
+        metadata={"description": "what of the photo is damaged or was left out", "example": "first of 42 frames"},
+    )
     weights = List(Nested(UsedWeightsOut), required=True)
     metrics = Nested(ScoresOut, required=True, allow_none=True)
 
