@@ -64,6 +64,7 @@ from colorization.runs import atomic_path
 # What is wrong with a file is said in its Unreadable, or by warn() with its name.
 logging.getLogger("tifffile").setLevel(logging.CRITICAL)
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
+warnings.simplefilter("ignore", Image.DecompressionBombWarning)
 
 Buffer = bytes | memoryview
 
@@ -310,6 +311,7 @@ def _frames(image: Image.Image) -> int:
             frames -= sum(kind.startswith("Large Thumbnail") for kind in kinds)
         return frames
     except UNREADABLE:  # a damaged one later is no reason to refuse the first
+        image.seek(0)
         return 1
 
 
