@@ -34,7 +34,7 @@ quickstart: $(INSTALLED) ## install, train all four stages briefly, evaluate the
 	@echo "runs     $(OUT)/quickstart/runs/"
 
 test: $(INSTALLED) $(if $(NPM),$(WEB)) ## run all tests (ARGS="-k name" for some of Python's)
-	$(BIN)/python -m pytest --numprocesses auto --dist worksteal $(ARGS)
+	$(BIN)/python -m pytest --numprocesses auto --dist worksteal --durations=15 $(ARGS)
 	$(if $(ARGS),,$(MAKE) test-web test-browser)
 
 test-web: $(if $(NPM),frontend/node_modules/.installed) ## the web app's unit tests

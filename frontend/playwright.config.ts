@@ -5,9 +5,9 @@ export default defineConfig({
   outputDir: 'test-results/playwright',
   fullyParallel: false,
   workers: 1, // one server
-  timeout: 60_000,
+  timeout: 120_000,
   retries: 1, // of real processes on a machine that may be busy; what passes so is reported as flaky
-  expect: { timeout: 15_000 },
+  expect: { timeout: 30_000 },
   reporter: [['list']],
   use: {
     browserName: 'chromium',

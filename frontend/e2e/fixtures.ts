@@ -9,7 +9,7 @@ import { AxeBuilder } from '@axe-core/playwright'
 import { expect, type Page, test as base } from '@playwright/test'
 
 export const PYTHON = process.env.COLORIZATION_PYTHON ?? resolve('../.venv/bin/python')
-const START = 60_000 // ms that a server may take to answer
+const START = 180_000 // ms that a server may take to answer
 export const SCREENS = resolve('test-results/screens')
 export const SIZES = { desktop: { width: 1440, height: 900 }, phone: { width: 390, height: 844 } }
 
@@ -27,13 +27,17 @@ export class Server {
   port = 0
   private process: ChildProcess | undefined
 
+  get log(): string {
+    return join(this.folder, 'server.log')
+  }
+
   get url(): string {
     return `http://127.0.0.1:${this.port}`
   }
 
   async start(...overrides: string[]): Promise<this> {
     this.port ||= await freePort()
-    const log = createWriteStream(join(this.folder, 'server.log'), { flags: 'a' })
+    const log = createWriteStream(this.log, { flags: 'a' })
     const it = spawn(PYTHON, ['-m', 'colorization.api.server', 'serve', '--port', String(this.port), ...overrides], {
       cwd: this.folder,
     })
@@ -48,7 +52,7 @@ export class Server {
       await new Promise((done) => setTimeout(done, 200))
     }
     await this.stop('SIGKILL')
-    throw new Error(`the server did not start; see ${this.folder}/server.log`)
+    throw new Error(`the server did not start; see ${this.log}`)
   }
 
   async stop(signal: NodeJS.Signals = 'SIGTERM'): Promise<void> {
@@ -100,13 +104,17 @@ export const test = base.extend<{ faults: string[] }, { server: Server; serverOf
     { scope: 'worker' },
   ],
   baseURL: ({ server }, use) => use(server.url),
-  /** What the page complained of: refused by the content security policy, thrown, not found. A test fails with any left. */
+  /**
+   * What the page complained of: refused by the content security policy, thrown, not found. A test fails with any left,
+   * and one that fails keeps the server's log beside its screenshot.
+   */
   faults: [
-    async ({ page }, use) => {
+    async ({ page, server }, use, info) => {
       const faults: string[] = []
       page.on('pageerror', (error) => faults.push(String(error)))
       page.on('console', (message) => message.type() === 'error' && faults.push(message.text()))
       await use(faults)
+      if (info.status !== info.expectedStatus || faults.length) await info.attach('server.log', { path: server.log })
       expect(faults).toEqual([])
     },
     { auto: true },
