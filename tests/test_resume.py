@@ -14,6 +14,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import forks
 import pytest
 import pytorch_lightning as pl
 import torch
@@ -94,16 +95,10 @@ def assert_same(run: Run, whole: Run) -> None:
 # Kills
 
 
-def start(folder: Path, *arguments: str, code: str = "from colorization.train import main; main()") -> subprocess.Popen:
-    """The training command as a process group of its own."""
-    return subprocess.Popen(
-        [sys.executable, "-c", code, *arguments],
-        cwd=folder, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-    )  # fmt: skip
-
-
 def test_a_run_that_trains_is_not_taken_up_by_another_process(command, tmp_path: Path, capsys) -> None:
-    process = start(tmp_path, *SMALL, *STAGES["unet"], "run_id=one", "trainer.max_epochs=1000", "checkpoint_steps=1")
+    process = forks.Process(
+        tmp_path, *SMALL, *STAGES["unet"], "run_id=one", "trainer.max_epochs=1000", "checkpoint_steps=1"
+    )
     run = run_of(tmp_path, "one")
     wait_for(run.last_checkpoint.is_file)
     try:
@@ -149,7 +144,7 @@ def test_a_run_that_is_killed_ends_as_one_that_was_not(stage: str, command, tmp_
     whole, run = run_of(tmp_path, "whole"), run_of(tmp_path, "parts")
     for _ in range(3):
         place = rows(run) + rng.randrange(rows(whole) // 2)
-        process = start(tmp_path, *(["ckpt_path=last"] if run.status() else options), "run_id=parts")
+        process = forks.Process(tmp_path, *(["ckpt_path=last"] if run.status() else options), "run_id=parts")
         while process.poll() is None and rows(run) <= place:
             time.sleep(0.005)
         time.sleep(rng.uniform(0, 0.1))
@@ -158,7 +153,7 @@ def test_a_run_that_is_killed_ends_as_one_that_was_not(stage: str, command, tmp_
         output, _ = process.communicate()
         print(f"killed at step {run.status()['step']} or a little later: {[f.name for f in run.path.rglob('*.ckpt')]}")
         assert process.returncode in (0, -signal.SIGKILL), output
-    end = start(tmp_path, "run_id=parts", "ckpt_path=last")
+    end = forks.Process(tmp_path, "run_id=parts", "ckpt_path=last")
     output, _ = end.communicate(timeout=300)
     assert end.returncode == 0, output
     assert_same(run, whole)
@@ -359,7 +354,7 @@ def test_a_save_that_does_not_fit_stops_the_run_and_leaves_the_checkpoints(comma
     assert set(before) == {run.last_checkpoint, run.previous_checkpoint, run.best_checkpoint}
 
     limit = run.last_checkpoint.stat().st_size // 2
-    process = start(
+    process = forks.Process(
         tmp_path, "run_id=r", "ckpt_path=last", "trainer.max_epochs=2",
         code=LIMITED.format(which="RLIMIT_FSIZE", limit=limit),
     )  # fmt: skip
@@ -492,10 +487,11 @@ def test_memory_that_runs_out_is_a_sentence_with_what_to_try(photo_folder, tmp_p
     # The first layer's output alone (403 MB) is more than that: what fails is large, and there is room to say so.
     options = [*SMALL, "model=unet", "model.network.width=256", "model.network.depth=2", "datamodule.cache=off"]
     options += ["datamodule.image_size=512", "datamodule.batch_size=6"]
-    process = start(tmp_path, *options, "run_id=r", code=code)
-    output, _ = process.communicate(timeout=120)
-    assert process.returncode == 2, output
-    error = output.strip().splitlines()[-1]
+    process = subprocess.run(
+        [sys.executable, "-c", code, *options, "run_id=r"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert process.returncode == 2, process.stderr
+    error = process.stderr.strip().splitlines()[-1]
     assert error.startswith("error: out of memory")
     for words in ("datamodule.batch_size=6", "datamodule.image_size=512", "datamodule.batch_size=3",
                   "trainer.accumulate_grad_batches=2"):  # fmt: skip
