@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import clusters
+import forks
 import psutil
 import pytest
 from conftest import SMALL_RUN, finish, wait_for
@@ -23,6 +24,11 @@ def start(folder: Path, *overrides: str, **environment: str) -> subprocess.Popen
     command = [sys.executable, "-m", "colorization.train", "-m", *SMALL_RUN, *overrides]
     said = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     return subprocess.Popen(command, cwd=folder, env=os.environ | environment, start_new_session=True, **said)  # type: ignore[call-overload]
+
+
+def fork(folder: Path, *overrides: str, **environment: str) -> forks.Process:
+    """:func:`start` without a start of Python, for what no launcher's way of starting others matters to."""
+    return forks.Process(folder, "-m", *SMALL_RUN, *overrides, environment=os.environ | environment)
 
 
 def trials(folder: Path, sweep: str = "s") -> dict[str, tuple[str, Any]]:
@@ -57,7 +63,7 @@ def test_a_trial_that_fails_costs_itself_alone(
 @pytest.mark.slow
 def test_a_trial_that_is_killed_leaves_the_others_alone_and_goes_on(tmp_path: Path, ray_cluster: clusters.Ray) -> None:
     options = ["hydra/launcher=ray", "trainer.max_epochs=1,40", "sweep=s", "checkpoint_steps=1"]
-    process = start(tmp_path, *options, **ray_cluster.environment)
+    process = fork(tmp_path, *options, **ray_cluster.environment)
     long = run_of(tmp_path, "s-001")
     wait_for(lambda: long.status().get("step", 0) >= 4 and long.last_checkpoint.is_file())
     psutil.Process(long.status()["pid"]).kill()
@@ -67,7 +73,7 @@ def test_a_trial_that_is_killed_leaves_the_others_alone_and_goes_on(tmp_path: Pa
     assert trials(tmp_path) == {"s-000": ("finished", None), "s-001": ("its process died", None)}
     started, ended = long.status()["started"], run_of(tmp_path, "s-000").status()["time"]
 
-    said = finish(start(tmp_path, *options, **ray_cluster.environment), code=0)
+    said = finish(fork(tmp_path, *options, **ray_cluster.environment), code=0)
     assert "2 of 2 trials have finished" in said
     assert {state for state, _ in trials(tmp_path).values()} == {"finished"}
     assert run_of(tmp_path, "s-000").status()["time"] == ended and long.status()["started"] == started
@@ -78,24 +84,24 @@ def test_a_trial_that_is_killed_leaves_the_others_alone_and_goes_on(tmp_path: Pa
 @pytest.mark.slow
 def test_a_stopped_multirun_goes_on(tmp_path: Path) -> None:
     """Its trials have names though it was given none."""
-    process = start(tmp_path, "trainer.max_epochs=1,30", "checkpoint_steps=1")
+    process = fork(tmp_path, "trainer.max_epochs=1,30", "checkpoint_steps=1")
     wait_for(lambda: list(tmp_path.glob("outputs/runs/sweep-*-001/checkpoints/last.ckpt")))
     os.killpg(process.pid, signal.SIGTERM)
     finish(process, code=143)
     (folder,) = (tmp_path / "outputs" / "sweeps").iterdir()
     assert [state for state, _ in trials(tmp_path, folder.name).values()] == ["finished", "stopped"]
-    said = finish(start(tmp_path, "checkpoint_steps=1", "trainer.max_epochs=1,30", f"sweep={folder.name}"))
+    said = finish(fork(tmp_path, "checkpoint_steps=1", "trainer.max_epochs=1,30", f"sweep={folder.name}"))
     assert "2 of 2 trials have finished" in said
     # A name stands for its trials, whose runs have no other.
-    said = finish(start(tmp_path, "trainer.max_epochs=1,2", f"sweep={folder.name}"), code=2)
+    said = finish(fork(tmp_path, "trainer.max_epochs=1,2", f"sweep={folder.name}"), code=2)
     assert "these are not the trials in" in said
-    assert "named by sweep=<name>" in finish(start(tmp_path, "run_id=a,b"), code=2)
+    assert "named by sweep=<name>" in finish(fork(tmp_path, "run_id=a,b"), code=2)
 
 
 @pytest.mark.slow
 def test_trials_are_single_processes(tmp_path: Path) -> None:
     """Lightning would start the whole multirun again as the second process of a trial."""
-    said = finish(start(tmp_path, "trainer=ddp", "trainer.devices=2", "seed=1,2"), code=2)
+    said = finish(fork(tmp_path, "trainer=ddp", "trainer.devices=2", "seed=1,2"), code=2)
     assert "trainer.devices=2: the trials of a multirun (-m) are single processes here" in said
 
 

@@ -6,16 +6,16 @@ import json
 import os
 import pickle
 import shutil
-import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
+import forks
 import numpy as np
 import pytest
 import torch
+from conftest import wait_for
 from PIL import Image
 
 from colorization.data import packed
@@ -199,22 +199,16 @@ def slow(photos, facts, index, recipe):
 packed.encode = slow
 module = FolderDataModule(sys.argv[1], cache="raw", image_size=32, cache_dir=sys.argv[2])
 module.setup()
-print("packing", flush=True)
 module.fast("train", train=True)
 """
 
 
 def test_a_killed_process_leaves_nothing_that_looks_whole(photo_folder: Path) -> None:
     cache = photo_folder.parent / "cache"
-    process = subprocess.Popen([sys.executable, "-c", SCRIPT, photo_folder, cache], stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None and process.stdout.readline() == "packing\n"
-    for _ in range(200):
-        if list(cache.glob(".packed-*/photos.bin")):
-            break
-        time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
+    process = forks.Process(photo_folder.parent, str(photo_folder), str(cache), code=SCRIPT)
+    wait_for(lambda: list(cache.glob(".packed-*/photos.bin")))
+    process.kill()
     process.wait()
-    process.stdout.close()
     (left,) = cache.glob(".packed-*")
     assert packs(photo_folder) == []
     old = time.time() - 2 * packed._ABANDONED

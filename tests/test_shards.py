@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -13,6 +11,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import forks
 import numpy as np
 import pytest
 import sftp
@@ -277,7 +276,7 @@ def test_a_killed_packing_goes_on(photos: Path, tmp_path: Path, run_main: Any, m
     monkeypatch.chdir(tmp_path)
     command = ["to=shards", f"datamodule.data_dir={photos}", *PACK]
     train_ = tmp_path / "shards" / "train"
-    assert subprocess.run([sys.executable, "-c", KILLED, *command]).returncode == -signal.SIGKILL
+    assert forks.Process(tmp_path, *command, code=KILLED).wait() == -signal.SIGKILL
     assert (train_ / "00002.bin").exists() and not (train_ / "00002.npz").exists()
     with pytest.raises(InputError, match="no shards there"):
         module("shards", tmp_path)

@@ -6,11 +6,10 @@ import csv
 import json
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import forks
 import pytest
 from conftest import SMALL_RUN, wait_for
 from hydra import compose
@@ -98,11 +97,9 @@ def test_trials_are_runs_and_score_their_best_epoch(run_main: Callable[..., int]
 def test_a_killed_sweep_goes_on_within_its_trial_and_ends_as_one_that_was_not(run_main, tmp_path: Path) -> None:
     whole = [*SMALL_RUN, "checkpoint_steps=1"]
     assert run_main(sweep.main, *arguments("s", 2, whole), "paths.output_dir=whole/outputs") == 0
-    process = subprocess.Popen(
-        [sys.executable, "-m", "colorization.sweep", *arguments("s", 2, whole)], cwd=tmp_path, start_new_session=True
-    )
+    process = forks.Process(tmp_path, *arguments("s", 2, whole), code="from colorization.sweep import main; main()")
     run = Run(tmp_path / "outputs" / "runs" / "s-001")
-    wait_for(run.last_checkpoint.is_file, 300)
+    wait_for(run.last_checkpoint.is_file)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     assert run.status()["state"] == "running"
