@@ -102,6 +102,8 @@ class Evaluations:
         state, error = _state(folder), _status(folder).get("error")
         if state != "finished":
             raise InputError(self._public(error) if state == "failed" and error else self._reason(folder, code))
+        if process is None:  # it ended while there was no server
+            context.progress(*(_status(folder)[key] for key in ("done", "total")))
         asked = context.request
         name = asked["data"] if asked["data"] is not None else f"{asked['uploads']} uploaded photos"
         evaluation = self._record(folder, name, asked["weights"])
