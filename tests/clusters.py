@@ -61,7 +61,7 @@ def slurm(folder: Path) -> Iterator[dict[str, str]]:
             return said.stdout.strip() == b"idle"
 
         try:
-            wait_for(idle, 60)
+            wait_for(idle)
             yield environment
         finally:
             for daemon in daemons:

@@ -20,6 +20,7 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # before anything import
 # Tiny tensors gain nothing from a second thread and, on a busy machine, lose tenfold waiting for it.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import forks
 import numpy as np
 import psutil
 import pytest
@@ -71,6 +72,11 @@ SMALL_RUN = [
 ]
 
 
+AnyProcess = subprocess.Popen[str] | forks.Process
+# Seconds that anything may take, on a machine whose cores others use, too; what is waited for mostly takes one or two.
+PATIENCE = 300
+
+
 def free_port() -> int:
     """A port of this machine on which nobody listens, and which no connection of another test is given meanwhile."""
     for port in random.SystemRandom().sample(range(20000, 30000), 100):
@@ -80,7 +86,7 @@ def free_port() -> int:
     raise AssertionError("no port is free")
 
 
-def wait_for(condition: Callable[[], Any], seconds: float = 120, process: subprocess.Popen[str] | None = None) -> Any:
+def wait_for(condition: Callable[[], Any], seconds: float = PATIENCE, process: AnyProcess | None = None) -> Any:
     """What ``condition`` returns once it is true; if that needs a process, it fails with what this said."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline and (process is None or process.poll() is None):
@@ -95,7 +101,7 @@ def wait_for(condition: Callable[[], Any], seconds: float = 120, process: subpro
     raise AssertionError(f"it did not come to pass; exit code {ended}; it said:\n{process.communicate(timeout=60)[0]}")
 
 
-def finish(process: subprocess.Popen[str], code: int = 0, seconds: float = 240) -> str:
+def finish(process: AnyProcess, code: int = 0, seconds: float = PATIENCE) -> str:
     """What the command said; it must end by itself, with this exit code, and leave no process behind."""
     try:
         said, _ = process.communicate(timeout=seconds)
@@ -104,7 +110,7 @@ def finish(process: subprocess.Popen[str], code: int = 0, seconds: float = 240) 
         raise AssertionError(process.communicate()[0]) from None
     assert process.returncode == code, said
     try:  # joblib's watcher of resources needs a moment to see that it is alone
-        wait_for(lambda: not [p for p in psutil.process_iter() if _group(p) == process.pid], 10)
+        wait_for(lambda: not [p for p in psutil.process_iter() if _group(p) == process.pid])
     except AssertionError:
         raise AssertionError(f"a process is left behind: {said}") from None
     return said
@@ -246,21 +252,21 @@ class Server:
                 env={**os.environ, **environment},
                 start_new_session=True,
             )
-        deadline = time.monotonic() + 60
-        while time.monotonic() < deadline:
-            assert self.process.poll() is None, (self.folder / "server.log").read_text()
-            try:
-                if requests.get(f"{self.url}/api/health", timeout=5).ok:
-                    return self
-            except requests.ConnectionError:
-                time.sleep(0.1)
-        raise AssertionError((self.folder / "server.log").read_text())
+        wait_for(self._answers)
+        return self
+
+    def _answers(self) -> bool:
+        assert self.process is not None and self.process.poll() is None, (self.folder / "server.log").read_text()
+        try:
+            return requests.get(f"{self.url}/api/health", timeout=PATIENCE).ok
+        except requests.ConnectionError:
+            return False
 
     def kill(self, signum: int = signal.SIGKILL) -> None:
         """End the server and its worker (not the runs, which have their own process groups)."""
         assert self.process is not None
         os.killpg(self.process.pid, signum)
-        self.process.wait(30)
+        self.process.wait(PATIENCE)
 
 
 @pytest.fixture

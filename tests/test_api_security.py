@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import requests
-from conftest import free_port
+from conftest import PATIENCE, free_port
 from itsdangerous import URLSafeTimedSerializer
 
 from colorization.api import security
@@ -265,7 +265,7 @@ def test_rate(make_app: Callable[..., Any]) -> None:
 def serve(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """The command, which is expected to end by itself."""
     command = [sys.executable, "-m", "colorization.api.server", "serve", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, cwd=folder, timeout=60)
+    return subprocess.run(command, capture_output=True, text=True, cwd=folder, timeout=PATIENCE)
 
 
 @pytest.mark.parametrize(
@@ -292,9 +292,9 @@ def test_a_server_for_others_prints_a_token_and_ends_soon_with_streams_open(serv
     line = next(s for s in (server.folder / "server.log").read_text().splitlines() if s.startswith("token"))
     token = line.split()[1]
     assert len(token) >= 40
-    assert requests.get(f"{server.url}/api/openapi.json", timeout=5).status_code == 401
+    assert requests.get(f"{server.url}/api/openapi.json", timeout=PATIENCE).status_code == 401
     allowed = {"Authorization": f"Bearer {token}"}
-    answer = requests.get(f"{server.url}/api/openapi.json", headers=allowed, timeout=5)
+    answer = requests.get(f"{server.url}/api/openapi.json", headers=allowed, timeout=PATIENCE)
     assert answer.status_code == 200 and not any(c.isdigit() for c in answer.headers.get("Server", ""))
     if kind == "waitress":  # told by the lock, whatever listens
         second = serve(server.folder, "--port", str(free_port()))
@@ -314,7 +314,7 @@ def test_a_server_for_others_prints_a_token_and_ends_soon_with_streams_open(serv
     assert all(next(line).startswith(b"retry") for line in lines)
     began = time.monotonic()
     server.process.terminate()
-    assert server.process.wait(20) == 0
+    assert server.process.wait(PATIENCE) == 0
     assert time.monotonic() - began < ENDING
     database.close()
     assert "Traceback" not in (server.folder / "server.log").read_text()
@@ -328,7 +328,7 @@ def test_half_requests_hold_no_one_up(server: Any, kind: str) -> None:
     body.sendall(b"POST /api/session HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9999\r\n")
     body.sendall(b"Content-Type: application/json\r\n\r\n")
     with ThreadPoolExecutor(1) as pool:
-        dripped = pool.submit(drip, body, 60)
+        dripped = pool.submit(drip, body, PATIENCE)
         hold_halves(server, port, kind)
         if kind == "gunicorn":
             assert dripped.result().startswith(b"HTTP/1.1 400")
@@ -356,14 +356,14 @@ def hold_halves(server: Any, port: int, kind: str) -> None:
         for half in halves:
             half.sendall(b"GET /api/health HTTP/1.1\r\nHost: localhost\r\nX-Slow: ")
         for _ in range(10):
-            assert requests.get(f"{server.url}/api/health", timeout=5).ok
+            assert requests.get(f"{server.url}/api/health", timeout=PATIENCE).ok
             halves[0].sendall(b"a")
         # and who sends the rest in time is answered
         halves[1].sendall(b"b\r\n\r\n")
-        halves[1].settimeout(5)
+        halves[1].settimeout(PATIENCE)
         assert halves[1].recv(100).startswith(b"HTTP/1.1 200")
         if kind == "gunicorn":  # the others are let go, as who sends a body byte by byte
-            halves[2].settimeout(20)
+            halves[2].settimeout(PATIENCE)
             assert halves[2].recv(100) == b""
     finally:
         for half in halves:
