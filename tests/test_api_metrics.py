@@ -178,14 +178,10 @@ def test_a_mistake_is_refused_before_anything_starts(
 def test_a_bad_upload_is_refused_and_leaves_nothing(make_app: Callable[..., Any], outputs: Path) -> None:
     client = make_app().test_client()
     svg = b"<svg xmlns='http://www.w3.org/2000/svg'/>"
-    gif = io.BytesIO()
-    Image.new("L", (40, 40)).save(gif, "GIF")
     for url, field in (("/api/metrics/compare", "file"), ("/api/metrics/evaluate/uploads", "files")):
         assert client.post(url, data={field: (io.BytesIO(svg), "a.jpg")}).status_code == 415
         assert client.post(url, data={}, content_type="multipart/form-data").status_code == 422
         assert client.post(url, json={}).status_code == 415
-    gif.seek(0)
-    assert client.post("/api/metrics/evaluate/uploads", data={"files": (gif, "a.gif")}).status_code == 415
     assert client.get("/api/jobs").json["total"] == 0
     jobs = outputs / "server" / "jobs"
     assert not jobs.exists() or not list(jobs.iterdir())
