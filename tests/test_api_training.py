@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shutil
 import signal
 import subprocess
 import sys
@@ -229,6 +230,20 @@ def make_run(folder: Path, id: str, **status: Any) -> Run:
     run.path.mkdir(parents=True)
     run.update_status(**{"state": "running", "model": "unet", "started": "2026-01-01T00:00:00+00:00", **status})
     return run
+
+
+def test_a_resume_that_never_began_leaves_the_run_as_it_was(client: Any, trained_run: Path, tmp_path: Path) -> None:
+    shutil.copytree(trained_run, tmp_path / "outputs" / "runs" / "trained")
+    run = run_of(tmp_path, "trained")
+    before = run.status()
+    wait_for(lambda: client.get("/api/training/status/trained").status_code == 200)
+    answer = client.post("/api/training/start", json={"resume": "trained", "epochs": 3})
+    assert answer.status_code == 201 and run.status()["state"] == "queued"
+    assert client.post("/api/training/stop/trained", json={}).status_code in (200, 202)
+    after = run.status()
+    assert [after[k] for k in ("state", "max_epochs", "epoch", "best")] == [
+        before[k] for k in ("state", "max_epochs", "epoch", "best")
+    ]
 
 
 def test_the_dead_are_failed_and_the_living_and_the_far_are_not(make_app: Callable[..., Any], tmp_path: Path) -> None:

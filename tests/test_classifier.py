@@ -57,7 +57,7 @@ def classifier(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("classifier") / "resnet18.safetensors"
     spec = {"_target_": "colorization.networks.resnet.GreyResNet18", "size": 32, "classes": 3}
     torch.manual_seed(3)
-    description = descriptions.describe("resnet18", spec, {}, {"name": "cifar10"})
+    description = descriptions.describe("resnet18", spec, {}, {"name": "cifar10"}, answers=descriptions.CLASSES)
     checkpoint.save_weights(path, GreyResNet18(32, 3), description)
     return path
 
@@ -158,9 +158,23 @@ def test_files_that_fusion_cannot_use_are_refused_by_key(classifier: Path, tmp_p
             FusionUNet(width=4, depth=2).load_pretrained(str(file))
 
 
-def test_a_classifier_is_no_colorizer(classifier: Path) -> None:
+@pytest.mark.parametrize("version", ["this", "an earlier one"])
+def test_a_classifier_is_no_colorizer(version: str, classifier: Path, tmp_path: Path) -> None:
+    """It says so itself; earlier versions did not."""
+    network, description = checkpoint.load_network(classifier)
+    if version != "this":
+        del description["answers"]
+    checkpoint.save_weights(tmp_path / "c.safetensors", network, description)
     with pytest.raises(InputError, match="a classifier, which gives no colours"):
-        checkpoint.load_weights(classifier)
+        checkpoint.load_weights(tmp_path / "c.safetensors")
+
+
+@pytest.mark.parametrize("argument", ["classes", "merge"])
+def test_an_argument_s_name_says_nothing_of_a_network(argument: str) -> None:
+    spec = {"_target_": "colorization.networks.mine.Mine", argument: 7}
+    for known in (descriptions.describe("mine", spec, {}), {"network": spec}):
+        assert descriptions.answers(known) == descriptions.AB
+        assert descriptions.merge(known) == "mean" and checkpoint.colorizes(known)
 
 
 @pytest.mark.parametrize("source", ["cifar10-grey", "imagenet", "random"])

@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -122,6 +123,52 @@ def test_a_photo_more_moves_few_others() -> None:
 def test_no_split_of_few_photos_is_empty(count: int) -> None:
     parts = split_names(NAMES[:count], {"val": 0.1, "test": 0.1, "train": 0.8}, 42)
     assert all(parts.values())
+
+
+def test_photos_of_one_content_share_a_split() -> None:
+    """Twelve photos in five copies each, under names that a split by name would part."""
+    names = [f"{i:02d}-{copy}.jpg" for copy in range(5) for i in range(12)]
+    digests = [name[:2] for name in names]
+    for seed in range(20):
+        parts = split_names(names, SHARES, seed, digests)
+        assert all(parts.values()) and is_multiset_once([i for p in parts.values() for i in p], len(names))
+        found = {split: {digests[i] for i in p} for split, p in parts.items()}
+        assert sum(map(len, found.values())) == 12
+
+
+def test_copies_in_a_folder_are_told_and_not_parted(photo_folder: Path, caplog) -> None:
+    for copy in range(4):
+        for photo in sorted(photo_folder.rglob("*.jpg")):
+            if "-" not in photo.stem:
+                shutil.copy(photo, photo.with_name(f"{photo.stem}-{copy}.jpg"))
+    module = folder_module(photo_folder)
+    with caplog.at_level("INFO"):
+        module.setup()
+    assert "48 photos are copies of others" in caplog.text and module.manifest()["copies"] == 48
+    of_split = {s: {Path(n).stem[:2] for n in p.names} for s, p in module.photos.items()}
+    assert sum(map(len, of_split.values())) == 12
+    for photo in list(photo_folder.rglob("*.jpg")):
+        if not photo.stem.startswith("03"):
+            photo.unlink()
+    with pytest.raises(InputError, match="only 1 of its photos differ"):
+        folder_module(photo_folder).setup()
+
+
+def test_photos_that_look_alike_are_told(photo_folder: Path, caplog) -> None:
+    """One copy is scaled and recompressed, one is brighter; no others of the folder are alike."""
+    with Image.open(photo_folder / "02.jpg") as photo:
+        photo.resize([round(n * 0.7) for n in photo.size]).save(photo_folder / "small.jpg", quality=60)
+        photo.point(lambda v: min(255, round(v * 1.1))).save(photo_folder / "bright.png")
+    module = folder_module(photo_folder, find_duplicates=True)
+    with caplog.at_level("INFO"):
+        module.setup()
+    found = [{name.partition("/")[2] for name in pair} for pair in module.manifest()["look_alike"]]
+    assert sorted(map(sorted, found)) == [
+        ["02.jpg", "bright.png"],
+        ["02.jpg", "small.jpg"],
+        ["bright.png", "small.jpg"],
+    ]
+    assert "3 pairs of photos look alike" in caplog.text
 
 
 # Reading files of all kinds

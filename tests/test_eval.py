@@ -19,8 +19,9 @@ from PIL import Image
 from skimage.color import deltaE_ciede2000, lab2rgb, rgb2lab
 from skimage.metrics import peak_signal_noise_ratio
 
-from colorization import checkpoint, descriptions, runs, statistics
+from colorization import checkpoint, descriptions, runs, statistics, train
 from colorization import eval as evaluation
+from colorization.data.splits import split_hash
 from colorization.networks.baseline import BaselineCNN
 from colorization.runs import Run
 
@@ -53,6 +54,34 @@ def crop(file: Path, size: int) -> np.ndarray:
 
 def report(tmp_path: Path) -> dict:
     return json.loads((tmp_path / "out" / "metrics.json").read_text())
+
+
+def test_a_run_is_evaluated_on_the_photos_that_it_has_not_seen(
+    command, run_main, tmp_path, photo_folder, capsys
+) -> None:
+    """With its own split, whatever today's seed; its training photos are refused, under other names, too."""
+    data = ["datamodule.data_dir=photos", "datamodule.image_size=32"]
+    small = ["model=baseline", "model.network.width=4", "trainer.max_epochs=1", "logger=csv", "test=false"]
+    machine = ["accelerator=cpu", "datamodule.num_workers=0", "datamodule.test_fraction=0.3"]
+    assert run_main(train.main, *data, *small, *machine, "run_id=s1", "seed=3") == 0
+    run = Run(tmp_path / "outputs" / "runs" / "s1")
+    split = {p["path"]: p["split"] for p in run.split()["photos"]}
+    assert command("weights=s1", *data, "seed=7", "eval_dir=out") == 0
+    assert "the photos are split as in outputs/runs/s1/split.json" in capsys.readouterr().err
+    with (tmp_path / "out" / "per_image.csv").open(newline="") as file:
+        assert {row["photo"] for row in csv.DictReader(file)} == {p for p, s in split.items() if s == "test"}
+    assert descriptions.read(run.weights_file)["training_data"]["split"] == split_hash(run.split())
+
+    (tmp_path / "renamed").mkdir()
+    for i, photo in enumerate(split):
+        shutil.copy(photo_folder / photo, tmp_path / "renamed" / f"{i}.jpg")
+    others = ["datamodule.test_dir=renamed", "datamodule.image_size=32", "eval_dir=others"]
+    trained = list(split.values()).count("train")
+    assert command("weights=s1", *others) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert f"{trained} of the 12 test photos were trained on by" in error and "allow_train_photos=true" in error
+    assert command("weights=s1", *others, "allow_train_photos=true") == 0
+    assert f"Not a fair test: {trained} of these photos" in (tmp_path / "others" / "table.md").read_text()
 
 
 def test_the_grey_row_is_what_scikit_image_says(command, tmp_path, photo_folder) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import csv
 import errno
+import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,6 +22,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from conftest import SMALL_ENCODERS, SMALL_STAGES, wait_for
+from omegaconf import OmegaConf
 from pytorch_lightning.trainer import call
 
 from colorization import callbacks, checkpoint, train
@@ -87,9 +91,103 @@ def assert_same(run: Run, whole: Run) -> None:
         return {(r["step"], r["split"], r["name"]): (r["epoch"], r["value"]) for r in rows}
 
     assert figures(run) == figures(whole)
+    assert table(run) == table(whole)
     pictures = {f.name: f.read_bytes() for f in (whole.path / "samples").iterdir()}
     assert {f.name: f.read_bytes() for f in (run.path / "samples").iterdir()} == pictures
     assert run.status()["state"] == whole.status()["state"] == "finished"
+
+
+def table(run: Run) -> dict[Any, Any]:
+    """The last row of ``logger=csv`` for each step and set of columns, without what is measured."""
+    with (run.path / "csv" / "metrics.csv").open(newline="") as file:
+        rows = [{k: v for k, v in row.items() if v} for row in csv.DictReader(file)]
+    for row in rows:
+        row.pop("train/images_per_second", None), row.pop("train/peak_memory_mb", None)
+    return {(row["step"], *row): row for row in rows if len(row) > 2}
+
+
+# What a resume keeps
+
+
+def content(run: Run) -> dict[str, bytes]:
+    """All files of a run but its log."""
+    files = [f for f in run.path.rglob("*") if f.is_file() and f.name not in (".lock", "train.log")]
+    return {str(f.relative_to(run.path)): f.read_bytes() for f in files}
+
+
+def test_a_refused_resume_changes_nothing(command, photo_folder, tmp_path, capsys) -> None:
+    """And the right command then works, with the photos elsewhere, and others beside them."""
+    options = [*SMALL, "model=gan", "model.network.width=4", "model.discriminator.width=4"]
+    assert command(*options, "run_id=r", "trainer.max_epochs=1") == 0
+    run = run_of(tmp_path, "r")
+    before = content(run)
+    more = "trainer.max_epochs=2"
+    (tmp_path / "others").mkdir()
+    for i, photo in enumerate(sorted(photo_folder.rglob("*.jpg"))[:4]):
+        shutil.copy(photo, tmp_path / "others" / f"{i}.jpg")
+    for wrong, words in [
+        (["datamodule.data_dir=typo"], ["datamodule.data_dir=typo", "no such folder"]),
+        (["datamodule.data_dir=others"], ["these are not the photos of r", "init_weights=r"]),
+        (["model.network.width=8"], ["model.network.width=8", "4"]),
+        (["seed=7"], ["seed=7", "42", "init_weights=r"]),
+        (["datamodule.batch_size=3"], ["datamodule.batch_size=3"]),
+        (["+model.optimizer.eps=1e-3"], ["model.optimizer.eps=0.001"]),
+        (["model=unet"], ["model=unet", "gan"]),
+        (["loss.l1_weight=-1"], ["loss.l1_weight=-1"]),
+        (["trainer.val_check_interval=100"], ["val_check_interval"]),
+    ]:
+        assert command("run_id=r", "ckpt_path=last", more, *wrong) == 2, wrong
+        error = capsys.readouterr().err.strip().splitlines()[-1]
+        assert error.startswith("error: ") and all(w in error for w in words), error
+        assert content(run) == before, wrong
+    (tmp_path / "moved").mkdir()
+    photo_folder.rename(tmp_path / "moved" / "photos")
+    shutil.copy(tmp_path / "others" / "0.jpg", tmp_path / "moved" / "photos" / "new.jpg")
+    assert command("run_id=r", "ckpt_path=last", more, "datamodule.data_dir=moved/photos", "loss.l1_weight=50") == 0
+    assert run.split() == json.loads(before["split.json"])
+    config = OmegaConf.load(run.path / "config.yaml")
+    assert (config.loss.l1_weight, config.datamodule.batch_size) == (50, 1)
+
+
+@pytest.mark.parametrize("monitor", ["val/delta_e2000", "val/psnr"])
+def test_a_run_that_was_moved_keeps_its_best(monitor: str, command, tmp_path, monkeypatch) -> None:
+    """Also by another criterion: the checkpoint knows its figures."""
+    assert command(*SMALL, *STAGES["baseline"], "run_id=r", "trainer.max_epochs=1") == 0
+    elsewhere = tmp_path / "elsewhere"
+    shutil.copytree(tmp_path / "outputs", elsewhere / "outputs")
+    shutil.rmtree(tmp_path / "outputs")
+    shutil.copytree(tmp_path / "photos", elsewhere / "photos")
+    monkeypatch.chdir(elsewhere)
+    mode = "max" if monitor == "val/psnr" else "min"
+    criterion = [f"callbacks.best.monitor={monitor}", f"callbacks.best.mode={mode}"]
+    assert command("run_id=r", "ckpt_path=last", "trainer.max_epochs=3", *criterion) == 0
+    run = run_of(elsewhere, "r")
+    measured = {r["epoch"]: r["value"] for r in run.metrics() if f"val/{r['name']}" == monitor}
+    best = (max if mode == "max" else min)(measured, key=measured.__getitem__)
+    assert checkpoint.read_checkpoint(run.best_checkpoint)["epoch"] == best
+    assert run.status()["best"] == {"name": monitor, "value": measured[best]}
+    said = repr(torch.load(run.last_checkpoint, weights_only=True)["callbacks"])
+    assert str(tmp_path) not in said
+
+
+def test_more_steps_in_the_middle_of_an_epoch(command, tmp_path) -> None:
+    """The rest of the epoch is trained; where the steps ended it was validated."""
+    options = [*SMALL, "model=baseline", "model.network.width=4", "trainer.max_epochs=-1"]
+    options += ["trainer.accumulate_grad_batches=2", "trainer.val_check_interval=0.5"]  # 9 photos an epoch
+    whole, parts = run_of(tmp_path, "whole"), run_of(tmp_path, "parts")
+    assert command(*options, "run_id=whole", "trainer.max_steps=12") == 0
+    for steps in (2, 3, 7, 12):  # at a validation, within an epoch, once more, at last
+        going_on = ["ckpt_path=last"] if parts.status() else options
+        assert command(*going_on, "run_id=parts", f"trainer.max_steps={steps}") == 0
+        assert max(r["step"] for r in parts.metrics() if r["split"] == "val") == steps - 1
+    ours, theirs = (checkpoint.read_checkpoint(r.last_checkpoint) for r in (parts, whole))
+    for part in ("state_dict", "optimizer_states", "lr_schedulers", "rng", "epoch", "global_step"):
+        assert list(differences(ours[part], theirs[part], part)) == []
+    figures = [
+        {(r["step"], r["name"]): r["value"] for r in run.metrics() if r["split"] == "train" and "_" not in r["name"]}
+        for run in (parts, whole)
+    ]
+    assert figures[0] == figures[1]
 
 
 # Kills
@@ -418,10 +516,11 @@ def test_the_only_best_checkpoint_survives_a_failing_save_of_its_successor(comma
 
 
 def test_a_loss_that_is_not_finite_ends_the_run_and_is_in_no_checkpoint(command, tmp_path, capsys) -> None:
-    assert command(*SMALL, *STAGES["gan"], "run_id=r", "trainer.max_epochs=1") == 0
+    data = ["datamodule.batch_size=2", "datamodule.shuffle=false"]
+    assert command(*SMALL, *STAGES["gan"], *data, "run_id=r", "trainer.max_epochs=1") == 0
     # The loss of the generator overflows in the first batch that is trained.
-    again = ["run_id=r", "ckpt_path=last", "trainer.max_epochs=2", "datamodule.batch_size=2", "checkpoint_steps=1"]
-    assert command(*again, "model=gan", "loss.l1_weight=1e39", "datamodule.shuffle=false") == 2
+    again = ["run_id=r", "ckpt_path=last", "trainer.max_epochs=2", "checkpoint_steps=1"]
+    assert command(*again, "loss.l1_weight=1e39") == 2
     run = run_of(tmp_path, "r")
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert error.startswith("error: train/loss is inf in epoch 1, batch 0")

@@ -496,6 +496,21 @@ class Norms(Callback):
         return math.sqrt(sum(float((g.double() ** 2).sum()) for g in grads if g is not None))
 
 
+def test_gradients_of_both_networks_are_clipped_by_value() -> None:
+    class Largest(Norms):
+        @staticmethod
+        def norm(optimizer: torch.optim.Optimizer) -> float:
+            grads = [p.grad for group in optimizer.param_groups for p in group["params"]]
+            return max(float(g.abs().max()) for g in grads if g is not None)
+
+    stage = build("gan")
+    stage.gradient_clip_val, stage.gradient_clip_algorithm = 1e-4, "value"
+    largest = Largest()
+    trainer(largest, max_steps=2).fit(stage, loader(batches(2)))
+    for used in largest.norms.values():
+        assert used == pytest.approx([1e-4] * 2)
+
+
 @pytest.mark.parametrize("clip", [None, 1e-3])
 def test_gradients_of_both_networks_are_clipped(clip: float | None) -> None:
     """Each to the norm that was asked for; without it they are larger, so the clip is at work."""

@@ -17,14 +17,16 @@ import torch
 import yaml
 from conftest import SMALL_STAGES as STAGES
 from conftest import wait_for
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 from safetensors import safe_open
 
 import colorization.networks
-from colorization import callbacks, checkpoint, devices, hydra_main, train
+from colorization import callbacks, checkpoint, devices, hydra_main, overrides, resume, train
 from colorization.errors import InputError
 from colorization.inference import Colorizer
 from colorization.runs import Run
+from colorization.summarize import collect, epochs
 from colorization.summarize import main as summarize
 
 CONFIGS = Path(hydra_main.__file__).parents[2] / "configs"
@@ -157,6 +159,13 @@ def test_every_experiment_survives_fast_dev_run(experiment, command, photo_folde
         (["ckpt_path=nothing.ckpt"], ["ckpt_path=nothing.ckpt"]),
         (["init_weights=nothing"], ["nothing"]),
         (["model=unet", "+model.resnet_weights=null"], ["model.resnet_weights", "model=unet"]),
+        ([*STAGES["fusion"], "+model.warmup_epoch=1"], ["model.warmup_epoch", "model=fusion"]),
+        (["+trainer.overfit_batches=1"], ["trainer.overfit_batches=1", "debug=overfit"]),
+        (["trainer.precision=64-true"], ["trainer.precision=64-true", "32-true"]),
+        (["model=gan", "+trainer.gradient_clip_algorithm=x"], ["trainer.gradient_clip_algorithm=x", "norm"]),
+        ([*STAGES["baseline"], "+callbacks.rate._target_=pytorch_lightning.callbacks.LearningRateFinder"], ["lr"]),
+        (["datamodule._target_=builtins.dict"], ["datamodule._target_=builtins.dict", "PhotoDataModule"]),
+        (["datamodule.flip=a(b"], ["datamodule.flip=a(b", "'datamodule.flip='"]),
     ],
 )
 def test_a_mistake_is_one_sentence_and_exit_code_2(overrides, words, command, capsys, tmp_path) -> None:
@@ -167,6 +176,36 @@ def test_a_mistake_is_one_sentence_and_exit_code_2(overrides, words, command, ca
     assert error.startswith("error: ")
     assert all(word in error for word in words), error
     assert not list(tmp_path.glob("outputs/runs/*/checkpoints/*"))
+
+
+def test_names_are_names_and_paths_may_have_any_character(run_main, photo_folder, tmp_path) -> None:
+    """A run of such a name on such a folder, and one that starts from its weights."""
+    odd = photo_folder.rename(tmp_path / "José – (1950) & 'x', a=b")
+    small = ["datamodule.image_size=32", "datamodule.num_workers=0", "accelerator=cpu", "trainer.max_epochs=1"]
+    options = [*small, *STAGES["baseline"], "test=false", "logger=null", "callbacks=null", f"datamodule.data_dir={odd}"]
+    assert run_main(train.main, *options, "run_id=1e3") == 0
+    assert run_main(train.main, *options, "run_id=2024", "init_weights=1e3") == 0
+    assert [r.id for r in runs_in(tmp_path)] == ["1e3", "2024"]
+    assert all(r.weights_file.is_file() for r in runs_in(tmp_path))
+    assert run_main(train.main, "run_id=2024", "ckpt_path=last", "trainer.max_epochs=2") == 0
+
+
+@pytest.mark.parametrize("text", ["2024", "1e3", "true", "José", "a=b", "x'y\\", "(a) & b,c – d", "[1950]", "glob(a)"])
+@pytest.mark.parametrize("key", ["run_id", "datamodule.data_dir", "init_weights"])
+def test_a_name_reaches_hydra_as_it_is(key: str, text: str) -> None:
+    if key == "init_weights" and text.startswith("["):
+        return  # weights may be a list
+    (said,) = overrides.readable([f"{key}={text}"])
+    assert OverridesParser.create().parse_override(said).value() == text
+    assert overrides.readable([said]) == [said]
+    assert overrides.readable([f"{key}=null", "-m"]) == [f"{key}=null", "-m"]
+
+
+def test_few_batches_are_logged_and_a_profile_is_printed(command, tmp_path, capsys) -> None:
+    options = [*SMALL, *STAGES["baseline"], "trainer.max_epochs=1", "trainer.limit_train_batches=3", "test=false"]
+    assert command(*options, "+trainer.profiler=simple", "run_id=r") == 0
+    assert [r["step"] for r in runs_in(tmp_path)[0].metrics() if (r["split"], r["name"]) == ("train", "loss")] == [2]
+    assert "run_training_batch" in capsys.readouterr().err
 
 
 @pytest.mark.skipif(torch.backends.mps.is_available(), reason="this machine has MPS")
@@ -285,6 +324,19 @@ def test_a_cut_line_in_metrics_loses_only_itself(tmp_path) -> None:
     assert [r["value"] for r in run.metrics()] == [0.5]
 
 
+def test_what_a_resume_has_trained_anew_replaces_what_a_crash_left(tmp_path) -> None:
+    """Killed behind step 30, resumed from step 10, stopped at step 20: nothing of what came after counts any more."""
+    run = Run(tmp_path)
+    place = {"epoch": 0, "split": "val", "name": "delta_e2000"}
+    run.append_metrics({**place, "step": step, "value": value} for step, value in ((10, 5.0), (20, 4.0), (30, 1.0)))
+    run.append_metrics([{**place, "step": 20, "value": 3.0}, {**place, "step": 20, "split": "test", "value": 2.0}])
+    run.update_status(state="stopped", best={"name": "val/delta_e2000", "value": 3.0})
+    assert [(r["split"], r["step"], r["value"]) for r in run.metrics()] == [
+        ("val", 10, 5.0), ("val", 20, 3.0), ("test", 20, 2.0),
+    ]  # fmt: skip
+    assert collect(run)["val/delta_e2000"] == 3.0 and [e["delta_e2000"] for e in epochs(run)] == [5.0, 3.0]
+
+
 def test_wandb_works_offline(command, tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")
@@ -388,7 +440,7 @@ def test_init_weights_start_another_stage_from_the_same_network(finished: Run, c
 
 
 def test_later_overrides_replace_stored_ones() -> None:
-    merged = train.merge_overrides(
+    merged = resume.merge_overrides(
         ["model=gan", "trainer.max_epochs=3", "seed=0"], ["trainer.max_epochs=9", "run_id=x"]
     )
     assert merged == ["model=gan", "seed=0", "trainer.max_epochs=9", "run_id=x"]

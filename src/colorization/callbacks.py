@@ -10,7 +10,7 @@ import signal
 import threading
 import time
 from argparse import Namespace
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
@@ -18,14 +18,17 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 import torch
+from lightning_fabric.loggers.logger import rank_zero_experiment
 from lightning_fabric.plugins.io import TorchCheckpointIO
 from PIL import Image
-from pytorch_lightning.callbacks import Callback, Checkpoint, WeightAveraging
-from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
+from pytorch_lightning.callbacks import Callback, Checkpoint, ModelCheckpoint, WeightAveraging
+from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
+from pytorch_lightning.loggers.csv_logs import ExperimentWriter
 from pytorch_lightning.utilities import rank_zero_only
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from colorization import color, devices, distributed, figures
+from colorization import checkpoint as checkpoints
+from colorization import color, descriptions, devices, distributed, figures
 from colorization.errors import InputError
 from colorization.metrics import lpips_network
 from colorization.runs import Run, atomic_path
@@ -154,7 +157,8 @@ class LastCheckpoint(Checkpoint):
     """Keeps ``last.ckpt`` current, and ends the run there when a signal asks for it.
 
     Written before each validation, at the end of each epoch, within an epoch between two batches when it is time, and
-    when the run is stopped. A stop during validation loses the validation only: it is run again on resume.
+    when the run is stopped. A stop during validation loses the validation only: it is run again on resume. A run that
+    ``max_steps`` ends within an epoch is validated there; given more steps it goes on with the rest of the epoch.
 
     Args:
         path: the file.
@@ -198,6 +202,13 @@ class LastCheckpoint(Checkpoint):
             progress["current"]["ready"] -= 1
             progress["is_last_batch"] = False
             loops["state_dict"]["combined_loader"][0]["done"] -= 1
+        elif self._place == "within an epoch":
+            # The epoch has been counted as processed, and on resume a validation that was due is counted as a batch.
+            for count in ("total", "current"):
+                loops["epoch_progress"][count]["processed"] -= 1
+            epoch_loop = trainer.fit_loop.epoch_loop
+            if epoch_loop._should_check_val_epoch() and done % (trainer.val_check_batch or math.inf) == 0:
+                loops["epoch_loop.state_dict"]["_batches_that_stepped"] -= 1
 
     def on_load_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: Any) -> None:
         rng = checkpoint["rng"]  # before there were several processes, it was that of the one
@@ -239,6 +250,10 @@ class LastCheckpoint(Checkpoint):
             self._save(trainer, "between batches")
             self._end(wanted // 2)
 
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        if _ends_within_an_epoch(trainer):
+            trainer.should_stop = True  # makes Lightning validate; max_steps alone does not
+
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if not trainer.sanity_checking:
             self._save(trainer, "before validation")
@@ -252,7 +267,7 @@ class LastCheckpoint(Checkpoint):
         self._validated = True
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._save(trainer, "at the end of an epoch")
+        self._save(trainer, "within an epoch" if _ends_within_an_epoch(trainer) else "at the end of an epoch")
         self._end(self.stop.agreed())
 
     @staticmethod
@@ -262,6 +277,48 @@ class LastCheckpoint(Checkpoint):
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.stop.deferred = False
+
+
+def _ends_within_an_epoch(trainer: pl.Trainer) -> bool:
+    """Whether ``max_steps`` is reached while batches of the epoch are left."""
+    left = not trainer.fit_loop.epoch_loop._num_ready_batches_reached()
+    return left and 0 <= trainer.max_steps <= trainer.global_step
+
+
+class BestCheckpoint(ModelCheckpoint):
+    """Lightning's, which on a resume learns from the checkpoint itself how good the best one is.
+
+    So it is kept wherever the run folder lies by then, and where the criterion changes: the checkpoint has the figures
+    of its validation. No path is saved with it.
+    """
+
+    @property
+    def state_key(self) -> str:
+        """The same whatever the criterion."""
+        return type(self).__name__
+
+    def state_dict(self) -> dict[str, Any]:
+        """The criterion and the score of the best."""
+        return {"monitor": self.monitor, "mode": self.mode, "best_model_score": self.best_model_score}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """See :meth:`on_train_start`."""
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Find out what there is to beat."""
+        super().on_train_start(trainer, pl_module)
+        file = Path(self.dirpath or "") / f"{self.filename}{self.FILE_EXTENSION}"
+        if not file.is_file() or self.monitor is None:
+            return
+        content = checkpoints.read_checkpoint(file)
+        states = [s for s in content.get("callbacks", {}).values() if "best_model_score" in s]
+        score = next((s["best_model_score"] for s in states if s.get("monitor") == self.monitor), None)
+        if score is None:
+            score = content[descriptions.KEY]["metrics"].get(self.monitor)
+        if score is not None:
+            self.best_model_path = self.kth_best_model_path = str(file)
+            self.best_model_score = self.kth_value = torch.as_tensor(score, device=pl_module.device)
+            self.best_k_models = {str(file): self.best_model_score}
 
 
 class EMA(WeightAveraging):
@@ -395,22 +452,64 @@ class MetricsFile(Logger):
         """The run's ``config.yaml`` holds them."""
 
 
+class CSVRows(CSVLogger):
+    """Lightning's CSV logger, which keeps the rows of a run that is resumed, and writes each at once.
+
+    A stretch that was trained again after a crash has two rows a step; the last one counts.
+    """
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> Any:
+        """The writer of the file."""
+        if self._experiment is None:
+            self._experiment = _KeepingWriter(self.log_dir)
+        return self._experiment
+
+
+class _KeepingWriter(ExperimentWriter):
+    def _check_log_dir_exists(self) -> None:
+        """Lightning would delete the file here."""
+        file = Path(self.metrics_file_path)
+        if not file.is_file():
+            return
+        whole = file.read_bytes().rpartition(b"\n")[0]  # without what a crash has cut short
+        file.write_bytes(whole + b"\n" if whole else b"")
+        if whole:
+            self.metrics_keys = whole.split(b"\n")[0].decode().strip().split(",")
+        else:
+            file.unlink()
+
+
 class RunStatus(Callback):
     """Keeps ``status.json`` current: epoch, step, ETA, best metric; at most every ``every_seconds`` within an epoch.
 
     Args:
         run: the run.
-        monitor: the metric whose best (lowest) value is shown.
+        monitor: the metric whose best value is shown, a ``val/<name>``; ``None`` for none.
+        mode: whether that is the lowest (``min``) or the highest (``max``).
+        begin: called when training really starts, before anything is written.
     """
 
-    def __init__(self, run: Run, monitor: str, every_seconds: float = 2.0) -> None:
+    def __init__(
+        self,
+        run: Run,
+        monitor: str | None,
+        mode: str = "min",
+        begin: Callable[[], None] = lambda: None,
+        every_seconds: float = 2.0,
+    ) -> None:
         self.run, self.monitor, self.every_seconds = run, monitor, every_seconds
+        self._better, self._begin = (max if mode == "max" else min), begin
         self._clock = Clock()
         self._written = 0.0
         best = run.status().get("best") or {}
-        self._best: float | None = best.get("value") if best.get("name") == monitor else None
+        self._best: float | None = best.get("value")
+        if best.get("name") != monitor and monitor is not None:  # another criterion than before
+            self._best = run.best_validation(monitor, mode).get(monitor)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._begin()
         self._clock.start(trainer)
         self._write(trainer)
 
@@ -419,9 +518,9 @@ class RunStatus(Callback):
             self._write(trainer)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        value = trainer.callback_metrics.get(self.monitor)
+        value = trainer.callback_metrics.get(self.monitor or "")
         if not trainer.sanity_checking and value is not None:
-            self._best = float(value) if self._best is None else min(self._best, float(value))
+            self._best = float(value) if self._best is None else self._better(self._best, float(value))
             self._write(trainer)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -432,7 +531,7 @@ class RunStatus(Callback):
     @rank_zero_only
     def _write(self, trainer: pl.Trainer) -> None:
         self._written = time.monotonic()
-        best = None if self._best is None else {"name": self.monitor, "value": self._best}
+        best = None if self._best is None or self.monitor is None else {"name": self.monitor, "value": self._best}
         self.run.update_status(
             epoch=trainer.current_epoch,
             max_epochs=trainer.max_epochs,
@@ -534,6 +633,7 @@ class PlainProgress(Callback):
         self.every_seconds = every_seconds
         self._clock = Clock()
         self._said = 0.0
+        self._validated = False  # since the last line
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._clock.start(trainer)
@@ -545,8 +645,12 @@ class PlainProgress(Callback):
         if time.monotonic() - self._said > self.every_seconds:
             self._say(trainer, f"batch {batch_idx + 1}/{trainer.num_training_batches}", "train/")
 
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._validated = True
+
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._say(trainer, "done", "")
+        self._say(trainer, "done", "" if self._validated else "train/")  # (an earlier epoch's figures are still there)
+        self._validated = False
 
     @rank_zero_only
     def _say(self, trainer: pl.Trainer, where: str, prefix: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import json
 import lzma
 import pickle
@@ -36,6 +37,23 @@ def build_network(spec: Mapping[str, Any]) -> nn.Module:
     """
     arguments = dict(spec)
     target = str(arguments.pop("_target_", None))
+    cls = _class(target)
+    try:
+        return cls(**arguments)
+    except TypeError as error:
+        raise InputError(f"network {target!r}: {error}") from error
+
+
+def complete(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """The spec of a network with the defaults of the arguments that it leaves out."""
+    if not spec:
+        return {}
+    parameters = inspect.signature(_class(str(spec["_target_"]))).parameters.values()
+    return {p.name: p.default for p in parameters if p.default is not p.empty} | dict(spec)
+
+
+def _class(target: str) -> type[nn.Module]:
+    """The network of this name. Raises ``InputError``."""
     module_name, _, class_name = target.rpartition(".")
     if not target.startswith(_NETWORKS):
         raise InputError(f"network {target!r}: only networks in {_NETWORKS}* can be built")
@@ -45,10 +63,7 @@ def build_network(spec: Mapping[str, Any]) -> nn.Module:
         raise InputError(f"network {target!r} does not exist in this version ({__version__})") from error
     if not (isinstance(cls, type) and issubclass(cls, nn.Module)):
         raise InputError(f"network {target!r} is not a network")
-    try:
-        return cls(**arguments)
-    except TypeError as error:
-        raise InputError(f"network {target!r}: {error}") from error
+    return cls
 
 
 def save_weights(
@@ -110,7 +125,7 @@ def read_description(path: Path) -> dict[str, Any]:
 
 def colorizes(description: Mapping[str, Any]) -> bool:
     """Whether weights give colours; the ResNet-18 of :mod:`colorization.stages.classifier` tells classes."""
-    return description["network"].get("classes") is None
+    return descriptions.answers(description) != descriptions.CLASSES
 
 
 def load_weights(path: str | Path) -> tuple[nn.Module, dict[str, Any]]:

@@ -19,6 +19,8 @@ from colorization.runs import git_state, utc_now
 
 FORMAT_VERSION = 1
 KEY = "colorization"
+# What a network's answer is: normalised ab, or logits of classes; of an exported ensemble the ab of each member.
+AB, CLASSES, MEMBERS = "ab", "classes", "members"
 SOURCE = "colorization_source_sha256"  # in exported models: of the weights file that they were made from
 # A checkpoint is only read by code that means the same by "ab"; see color.split.
 _COLOR = {"space": "CIE L*a*b*, D65, 2 degrees", "l_scale": color.L_SCALE, "ab_scale": color.AB_SCALE}
@@ -30,6 +32,7 @@ def describe(
     pretrained: Mapping[str, str],
     training_data: Mapping[str, Any] | None = None,
     metrics: Mapping[str, float] | None = None,
+    answers: str = AB,
     **more: Any,
 ) -> dict[str, Any]:
     """The document that travels with weights.
@@ -40,12 +43,14 @@ def describe(
         pretrained: what pretrained parts are, e.g. ``{"resnet": "imagenet"}``.
         training_data: name, number of photos, hash and mean ab of the training split, image size.
         metrics: validation figures.
+        answers: :data:`AB`, :data:`CLASSES` or :data:`MEMBERS`.
         more: anything else that is plain JSON.
     """
     return {
         "format_version": FORMAT_VERSION,
         "stage": stage,
         "network": dict(network),
+        "answers": answers,
         "pretrained": dict(pretrained),
         "color": _COLOR,
         "training_data": dict(training_data or {}),
@@ -61,6 +66,23 @@ def working_size(description: Mapping[str, Any]) -> int:
     """Short side, pixels, at which a network sees a photo unless asked otherwise: what was chosen when the weights were
     exported, else the size that they were trained at."""
     return int(description.get("working_size") or description["training_data"].get("image_size", 256))
+
+
+def answers(description: Mapping[str, Any]) -> str:
+    """What the network's answer is. Earlier versions did not say it, and had one network of each kind."""
+    if (said := description.get("answers")) is not None:
+        return said
+    network = description["network"]
+    if network["_target_"] == "colorization.networks.ensemble.Ensemble":
+        return MEMBERS
+    classifies = network["_target_"] == "colorization.networks.resnet.GreyResNet18" and network.get("classes")
+    return CLASSES if classifies else AB
+
+
+def merge(description: Mapping[str, Any]) -> str | list[float]:
+    """How the answers of an ensemble's members are merged, see :func:`colorization.color.merge_ab`; ``mean`` of any
+    other network, whose one answer that leaves as it is."""
+    return description["network"]["merge"] if answers(description) == MEMBERS else "mean"
 
 
 def parse(text: str | None, path: Path) -> dict[str, Any]:

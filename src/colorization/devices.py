@@ -44,8 +44,8 @@ def channels_last_pays(kind: str) -> bool:
     return kind == "cuda" or (kind == "cpu" and "AVX512" in torch.backends.cpu.get_cpu_capability())
 
 
-# Of training: Lightning's, and ``auto``.
-PRECISIONS = ("auto", "32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true", "32", "bf16", "16", "64")
+# Of training: Lightning's but 64 bits, which no colour conversion and no metric here computes in, and ``auto``.
+PRECISIONS = ("auto", "32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "32", "bf16", "16")
 
 
 def resolve_precision(asked: str, kind: str) -> str:

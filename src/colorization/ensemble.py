@@ -18,7 +18,7 @@ from omegaconf import DictConfig, ListConfig
 from torch import nn
 
 from colorization import checkpoint, color, descriptions, devices, hydra_main, runs
-from colorization.data.datamodules import PhotoDataModule
+from colorization import eval as evaluation
 from colorization.data.loading import PhotoLoader
 from colorization.descriptions import working_size
 from colorization.errors import InputError
@@ -50,7 +50,8 @@ def ensemble(cfg: DictConfig) -> dict[str, Any]:
     size = max(map(working_size, descriptions))
     if cfg.datamodule.image_size is None:
         cfg.datamodule.image_size = size
-    datamodule: PhotoDataModule = hydra_main.instantiate(cfg.datamodule)
+    datamodule = hydra_main.data(cfg.datamodule)
+    evaluation.take_split(files, datamodule)
     datamodule.setup()
     with closing(datamodule):
         loader = datamodule.loader("val", train=False)
@@ -95,7 +96,13 @@ def describe(members: list[dict[str, Any]], merge: str | list[float], size: int,
     }
     data = {"name": " + ".join(sorted({str(m["training_data"].get("name")) for m in members})), "image_size": size}
     return descriptions.describe(
-        "ensemble", spec, pretrained, data, {"val/delta_e2000": round(distance, 5)}, members=members
+        "ensemble",
+        spec,
+        pretrained,
+        data,
+        {"val/delta_e2000": round(distance, 5)},
+        answers=descriptions.MEMBERS,
+        members=members,
     )
 
 

@@ -34,6 +34,7 @@ from colorization import (
     callbacks,
     checkpoint,
     color,
+    descriptions,
     devices,
     figures,
     hydra_main,
@@ -43,7 +44,7 @@ from colorization import (
     uncertainty,
 )
 from colorization.data.datamodules import PhotoDataModule
-from colorization.data.splits import data_hash
+from colorization.data.splits import by_identity, data_hash, split_hash
 from colorization.errors import InputError
 from colorization.networks.ensemble import Ensemble
 from colorization.sparsification import Measure
@@ -179,8 +180,10 @@ def _evaluate(cfg: DictConfig, progress: Progress) -> dict[str, Any]:
     models = [row for model in models for row in at_vividness(model, cfg.vividness or ())]
     if cfg.ensemble is not None:
         models = [*models, ensemble_row(models, cfg.ensemble)]
-    datamodule: PhotoDataModule = hydra_main.instantiate(cfg.datamodule)
+    datamodule = hydra_main.data(cfg.datamodule)
+    trained_on = take_split(files, datamodule)
     datamodule.setup("test")
+    train_photos = check_unseen(trained_on, datamodule, cfg.allow_train_photos)
     loader = datamodule.loader("test", train=False)
     rows = trivial_rows(models, datamodule) + models + picture_rows(cfg.predictions, datamodule)
     if len({row.name for row in rows}) < len(rows):
@@ -199,7 +202,7 @@ def _evaluate(cfg: DictConfig, progress: Progress) -> dict[str, Any]:
     names = [datamodule.photos["test"].names[i] for i in range(len(loader.dataset))]  # type: ignore[arg-type]
     report = {
         "schema": 1,
-        "protocol": protocol(datamodule, len(rows[0].values["psnr"]), cfg),
+        "protocol": protocol(datamodule, len(rows[0].values["psnr"]), cfg) | {"train_photos": train_photos},
         **summarize(rows, datamodule.intervals, cfg.bootstrap, cfg.seed),
         "true_bleeding": float(np.mean(rows[0].values["true_bleeding"])),
         "uncertainty": [m.summary(datamodule.intervals, cfg.bootstrap, cfg.seed) for row in models for m in row.doubts],
@@ -260,6 +263,49 @@ def find_weights(cfg: DictConfig) -> list[Path]:
     return files
 
 
+def take_split(files: list[Path], datamodule: PhotoDataModule) -> dict[Path, dict[str, Any]]:
+    """The ``split.json`` of each weights file that lies in its run; photos of one folder are split as the first of
+    these runs has, if they are its own."""
+    splits = {file: found for file in files if (found := split_of(file)) is not None}
+    for file, split in splits.items():
+        if datamodule.owns(split):
+            datamodule.take_split(split)
+            log.info("the photos are split as in %s", _run_of(file) / "split.json")
+            break
+    return splits
+
+
+def split_of(file: Path) -> dict[str, Any] | None:
+    """The ``split.json`` beside weights in a run's folder, if it is the one that they were trained with."""
+    split = runs.Run(_run_of(file)).split() if file.suffix in (".safetensors", ".ckpt") else None
+    if split is None:
+        return None
+    known = checkpoint.read_description(file)["training_data"].get("split")
+    return split if known in (None, split_hash(split)) else None  # earlier versions did not say which
+
+
+def _run_of(file: Path) -> Path:
+    return file.parent.parent if file.parent.name == "checkpoints" else file.parent
+
+
+def check_unseen(splits: dict[Path, dict[str, Any]], datamodule: PhotoDataModule, allowed: bool) -> dict[str, int]:
+    """How many of the test photos each of the weights was trained on, for those of which it is known.
+
+    Raises:
+        InputError: any, unless ``allowed``.
+    """
+    photos = [{"path": f.name, "bytes": f.bytes, "digest": f.digest} for f in datamodule.facts["test"]]
+    counts = {str(file): by_identity(split, photos).count("train") for file, split in splits.items()}
+    seen = {file: n for file, n in counts.items() if n}
+    if seen and not allowed:
+        file, n = next(iter(seen.items()))
+        raise InputError(
+            f"{n} of the {len(photos)} test photos were trained on by {file}; give photos that it has not seen, or "
+            "allow_train_photos=true, which the table then states"
+        )
+    return seen
+
+
 def trivial_rows(models: list[Row], datamodule: PhotoDataModule) -> list[Row]:
     """Grey (a = b = 0) and the mean colour of the training split, else of the first weights that know theirs."""
     means = [(datamodule.describe(), datamodule.name)]
@@ -317,10 +363,11 @@ def onnx_row(file: Path) -> Row:
     if backends.is_foreign(file):
         return Row(file.stem, on_tensors(backends.ForeignOnnx(file)), {"weights": str(file), "training_data": {}})
     model = backends.OnnxBackend(file)
-    answers, merge = on_tensors(model), model.description["network"].get("merge", "mean")
+    members = descriptions.answers(model.description) == descriptions.MEMBERS
+    answers, merge = on_tensors(model), descriptions.merge(model.description)
     name, facts = row_name(model.description), facts_of(file, model.description)
     row = Row(name, lambda L: color.merge_ab(answers(L), merge), facts)
-    row.answers = answers if "merge" in model.description["network"] else None
+    row.answers = answers if members else None
     return row
 
 
@@ -671,6 +718,8 @@ def table(report: dict[str, Any], columns: Sequence[str] = COLUMNS) -> str:
     columns = [c for c in columns if any(c in row for row in report["rows"])]
     p = report["protocol"]
     lines = [f"{p['data']}, {p['n']} photos at {p['size']}x{p['size']}, {p['crop']}.", ""]
+    for file, n in p["train_photos"].items():
+        lines += [f"**Not a fair test: {n} of these photos were trained on by {file}.**", ""]
     lines += _one_table(report["rows"], columns)
     coloured = [{"name": r["name"], **r["without_near_grey"]} for r in report["rows"]]
     lines += ["", f"Without the near-grey photos (colorfulness < {color.NEAR_GREY:g}), n = {coloured[0]['n']}:", ""]

@@ -6,8 +6,8 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -16,9 +16,12 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from colorization import devices, distributed, machine
+from colorization import devices, distributed, machine, overrides
 from colorization.errors import InputError
 from colorization.runs import new_run_id, start_time, trial_id
+
+if TYPE_CHECKING:
+    from colorization.data.datamodules import PhotoDataModule
 
 CONFIGS = "pkg://colorization.configs"
 
@@ -61,6 +64,23 @@ def instantiate(config: DictConfig) -> Any:
         raise
 
 
+def data(config: DictConfig) -> PhotoDataModule:
+    """The data module that is configured.
+
+    Raises:
+        InputError: something in the config cannot work, or it is another kind of data module.
+    """
+    from colorization.data.datamodules import PhotoDataModule
+
+    made = instantiate(config)
+    if not isinstance(made, PhotoDataModule):
+        raise InputError(
+            f"datamodule._target_={config._target_}: should be a data module of this project, a subclass of "
+            "colorization.data.datamodules.PhotoDataModule"
+        )
+    return made
+
+
 def sentence(error: BaseException) -> str:
     """What went wrong, on one line."""
     lines = [line.strip() for line in str(error).splitlines()]
@@ -73,10 +93,17 @@ def sentence(error: BaseException) -> str:
     return said
 
 
-def run(task: Callable[[DictConfig], Any], config_name: str) -> None:
+def run(
+    task: Callable[[DictConfig], Any], config_name: str, complete: Callable[[Sequence[str]], list[str]] = list
+) -> None:
     """Compose ``config_name`` from the command line and run ``task`` on it; exits with 2 on a person's mistake.
 
     ``HYDRA_FULL_ERROR=1`` brings back the stack trace.
+
+    Args:
+        task: gets the configuration.
+        config_name: of the command.
+        complete: may add to the command line before it is composed.
     """
     machine.print_all_letters()
     asked = os.environ.get("HYDRA_FULL_ERROR")
@@ -85,6 +112,7 @@ def run(task: Callable[[DictConfig], Any], config_name: str) -> None:
 
     def job(cfg: DictConfig) -> Any:
         _quiet()
+        _name(cfg)
         if not distributed.first():  # it would repeat what the first says
             logging.getLogger().setLevel(logging.WARNING)
         try:
@@ -95,6 +123,7 @@ def run(task: Callable[[DictConfig], Any], config_name: str) -> None:
             sys.exit(_fail(error))
 
     try:
+        sys.argv[1:] = complete(overrides.readable(sys.argv[1:]))
         hydra.main(version_base="1.3", config_path=CONFIGS, config_name=config_name)(job)()
     except (InputError, HydraException, OmegaConfBaseException) as error:
         if full:
@@ -107,12 +136,25 @@ def run(task: Callable[[DictConfig], Any], config_name: str) -> None:
             os.environ["HYDRA_FULL_ERROR"] = asked
 
 
+def _name(cfg: DictConfig, prefix: str = "") -> None:
+    """Make names of the numbers that YAML reads where names belong (``run_id: 2024``)."""
+    for key in list(cfg):
+        if OmegaConf.is_interpolation(cfg, key) or OmegaConf.is_missing(cfg, key):
+            continue
+        value = cfg[key]
+        if isinstance(value, DictConfig):
+            _name(value, f"{prefix}{key}.")
+        elif isinstance(value, (int, float)) and not isinstance(value, bool) and overrides.is_name(f"{prefix}{key}"):
+            cfg[key] = str(value)
+
+
 def _quiet() -> None:
     """Leave out Lightning's notes on its defaults and its advertisements; its warnings stay."""
     for name in ("pytorch_lightning", "lightning_fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     logging.getLogger("timm").setLevel(logging.ERROR)  # it warns of a classifier's tensors that features do without
-    said = ("LeafSpec", "does not have many workers", "in eval mode", "broadcast_buffers")
+    logging.getLogger("pytorch_lightning.profilers").setLevel(logging.INFO)  # the report that was asked for
+    said = ("LeafSpec", "does not have many workers", "in eval mode", "broadcast_buffers", "exists and is not empty")
     warnings.filterwarnings("ignore", message="|".join(f".*{words}.*" for words in said))
 
 

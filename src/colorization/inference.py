@@ -199,8 +199,7 @@ class Colorizer:
             answers = [(a + b(mirrored, vividness)[..., ::-1]) / 2 for a, b in zip(answers, self.backends, strict=True)]
         # Weights that are an ensemble say themselves how their members are merged, and count as one.
         each = [
-            color.merge_ab(a, b.description["network"].get("merge", "mean"))
-            for a, b in zip(answers, self.backends, strict=True)
+            color.merge_ab(a, descriptions.merge(b.description)) for a, b in zip(answers, self.backends, strict=True)
         ]
         return Prediction(L[0, 0], color.merge_ab(np.stack(each), settings.merge)[0], np.concatenate(answers)[:, 0])
 

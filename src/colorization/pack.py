@@ -25,7 +25,7 @@ def pack(cfg: DictConfig) -> None:
     Raises:
         InputError: something in the config cannot work, or the disk has no room.
     """
-    datamodule: PhotoDataModule = hydra_main.instantiate(cfg.datamodule)
+    datamodule = hydra_main.data(cfg.datamodule)
     if cfg.to is not None:
         write_shards(datamodule, cfg.to, cfg.shard_mb)
         return

@@ -3,7 +3,8 @@
 ``<output_dir>/runs/<run_id>/`` holds, each JSON with a ``schema`` number:
 
 - ``config.yaml``, ``overrides.yaml``: the resolved configuration and what was asked on the command line
-- ``environment.json``: versions, hardware, git revision; ``split.json``: every photo with its split and size
+- ``environment.json``: versions, hardware, git revision; ``split.json``: every photo with its split, size
+  and digest; a resume keeps it, and an evaluation of the run's own photos takes it
 - ``train.log``; ``metrics.jsonl``: append-only rows (time, step, epoch, split, name, value)
 - ``status.json``: written atomically; state is queued, running, finished, failed or stopped
 - ``checkpoints/``: ``last.ckpt``, the one before it ``previous.ckpt``, ``best.ckpt``
@@ -177,6 +178,11 @@ class Run:
             return {}
         return json.loads(self.status_file.read_text(encoding="utf-8"))
 
+    def split(self) -> dict[str, Any] | None:
+        """The content of ``split.json``; ``None`` where there is none."""
+        file = self.path / "split.json"
+        return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+
     def lock(self, timeout: float) -> FileLock:
         """What the process that trains it holds, not acquired yet; ``Timeout`` if it is held for so many seconds."""
         return FileLock(self.path / ".lock", timeout=timeout)
@@ -199,19 +205,23 @@ class Run:
             file.write("".join(lines).encode())
 
     def metrics(self) -> list[dict[str, Any]]:
-        """The rows of ``metrics.jsonl``: of each (step, split, name) the last, in order of first appearance.
+        """The rows of ``metrics.jsonl`` in their order, without those that a resume has replaced.
 
-        (After a resume a stretch of steps may have been written twice.) A line that a crash cut short is left out.
+        A run that resumes from a checkpoint before its last rows writes that stretch once more: of each (split, name)
+        a row replaces those of its own step and of later ones. A line that a crash cut short is left out.
         """
-        rows: dict[tuple[int, str, str], dict[str, Any]] = {}
+        kept: dict[tuple[str, str], list[tuple[int, dict[str, Any]]]] = {}
         if self.metrics_file.is_file():
-            for line in self.metrics_file.read_text(encoding="utf-8").split("\n"):
+            for number, line in enumerate(self.metrics_file.read_text(encoding="utf-8").split("\n")):
                 try:
                     row = json.loads(line)
                 except json.JSONDecodeError:
                     continue
-                rows[row["step"], row["split"], row["name"]] = row
-        return list(rows.values())
+                rows = kept.setdefault((row["split"], row["name"]), [])
+                while rows and rows[-1][1]["step"] >= row["step"]:
+                    rows.pop()
+                rows.append((number, row))
+        return [row for _, row in sorted((r for rows in kept.values() for r in rows), key=lambda r: r[0])]
 
     def best_validation(self, monitor: str, mode: str = "min") -> dict[str, float]:
         """The ``val/...`` figures of the validation with the lowest (``max``: highest) ``monitor``, a ``val/<name>``.

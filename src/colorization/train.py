@@ -11,7 +11,7 @@ import platform
 import shutil
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, nullcontext
 from datetime import timedelta
 from pathlib import Path
@@ -20,9 +20,7 @@ from typing import Any
 import psutil
 import pytorch_lightning as pl
 from filelock import Timeout
-from hydra import compose
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
 from hydra.utils import get_class
 from omegaconf import DictConfig, ListConfig, OmegaConf
@@ -30,7 +28,7 @@ from pytorch_lightning.callbacks import TQDMProgressBar
 from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
-from colorization import callbacks, checkpoint, descriptions, devices, distributed, hydra_main, machine, runs
+from colorization import callbacks, checkpoint, descriptions, devices, distributed, hydra_main, machine, resume, runs
 from colorization.data.datamodules import PhotoDataModule, is_number
 from colorization.errors import InputError
 from colorization.stages.base import ColorizationStage
@@ -59,9 +57,10 @@ def train(cfg: DictConfig, overrides: list[str] | None = None) -> dict[str, floa
     if shape := distributed.elastic_shape():
         cfg.trainer.devices, cfg.trainer.num_nodes = shape
     cfg.trainer.precision = devices.resolve_precision(cfg.trainer.precision, cfg.accelerator.kind)
-    if cfg.callbacks.best.monitor == "auto":
+    best = best_of(cfg)
+    if best is not None and best.monitor == "auto":
         stage: type[ColorizationStage] = get_class(cfg.model._target_)
-        cfg.callbacks.best.monitor = stage.monitor()
+        best.monitor = stage.monitor()
     run = runs.Run(Path(cfg.paths.run_dir))
     going_on = cfg.ckpt_path == "last"
     given = None if going_on else find_checkpoint(cfg, run)  # one that cannot be used leaves no folder behind
@@ -69,69 +68,126 @@ def train(cfg: DictConfig, overrides: list[str] | None = None) -> dict[str, floa
     # Of processes that train together the first writes the run folder, and has done so where Lightning starts others.
     first = distributed.first()
     with claim(run, going_on) if first else nullcontext(), callbacks.StopSignals() as stop:
+        saved = going_on and saves(run)
+        if saved:
+            resume.keep_settings(cfg, run, overrides or [])
         resume_from, parent = given or find_checkpoint(cfg, run)  # its own, which nobody writes from here on
-        started = run.status().get("started", runs.utc_now())  # a resumed run began when it first did
-        # A pid alone does not name a process: it is given anew after a time, and to others on other machines.
-        process = {"pid": os.getpid(), "process_started": psutil.Process().create_time(), "host": platform.node()}
-        if first:
-            told = {"model": cfg.model.name, **process, "parent": parent, "error": None}
-            run.update_status(state="running", started=started, **told)
+        record = Record(cfg, run, overrides or [], resume_from, parent)
+        if not saved:
+            record.begin()  # (else what there is stays as it is until training goes on: the command may yet be refused)
         try:
-            metrics = _fit(cfg, run, stop, resume_from, overrides or [])
+            metrics = _fit(cfg, run, stop, resume_from, record)
         except callbacks.StopRequested as request:
             if not first:
                 return {}
-            run.update_status(state="stopped", eta_seconds=None, weights=export_weights(run))
+            if record.begun:
+                run.update_status(state="stopped", eta_seconds=None, weights=export_weights(run))
             log.info("%s; go on with: run_id=%s ckpt_path=last", request, run.id)
             raise
         except BaseException as error:
             explained = explain(error, cfg, run)
             reason = str(explained) if isinstance(explained, InputError) else f"{type(error).__name__}: {error}"
             try:
-                if not (distributed.is_loss_of_others(error) and run.status().get("state") == "failed"):
-                    run.update_status(state="failed", eta_seconds=None, error=reason)  # (else another has said why)
+                told = distributed.is_loss_of_others(error) and run.status().get("state") == "failed"  # by another
+                if record.begun and not told:
+                    run.update_status(state="failed", eta_seconds=None, error=reason)
             except OSError as unwritable:  # a full disk may have no room for this either
                 log.error("status.json could not be written: %s", unwritable)
             if explained is error:
                 raise
             raise explained from error
         if first:
-            run.update_status(state="finished", eta_seconds=0, weights=export_weights(run))
+            run.update_status(state="finished", eta_seconds=0, error=None, weights=export_weights(run))
     log.info("finished: %s", run.path)
     return metrics
 
 
-def _fit(
-    cfg: DictConfig, run: runs.Run, stop: callbacks.StopSignals, resume_from: Path | None, overrides: list[str]
-) -> dict[str, float]:
-    if distributed.first():
+class Record:
+    """What a run folder says of what is trained there, written when it begins, or goes on: status and configuration.
+
+    Args:
+        cfg: the resolved configuration.
+        run: the run.
+        overrides: what was asked on the command line.
+        resume_from: the checkpoint, if there is one.
+        parent: it, if it is another run's.
+    """
+
+    def __init__(
+        self, cfg: DictConfig, run: runs.Run, overrides: list[str], resume_from: Path | None, parent: str | None
+    ) -> None:
+        self.cfg, self.run, self.overrides, self.resume_from, self.parent = cfg, run, overrides, resume_from, parent
+        self.begun = False
+
+    def begin(self) -> None:
+        """Write it, once."""
+        if self.begun:
+            return
+        self.begun = True
+        if not distributed.first():
+            return
+        cfg, run = self.cfg, self.run
+        if self.resume_from == run.previous_checkpoint and run.last_checkpoint.is_file():
+            # Else the next save would put the damaged one in the place of the good one.
+            run.last_checkpoint.replace(run.last_checkpoint.with_name("damaged.ckpt"))
+        started = run.status().get("started", runs.utc_now())  # a resumed run began when it first did
+        # A pid alone does not name a process: it is given anew after a time, and to others on other machines.
+        process = {"pid": os.getpid(), "process_started": psutil.Process().create_time(), "host": platform.node()}
+        told = {"model": cfg.model.name, **process, "parent": self.parent, "error": None}
+        if "before" in run.status():  # of the server, for as long as it has not begun
+            told["before"] = None
+        run.update_status(state="running", started=started, **told)
         OmegaConf.save(cfg, run.path / "config.yaml", resolve=True)
-        OmegaConf.save(OmegaConf.create(overrides), run.path / "overrides.yaml")
+        OmegaConf.save(OmegaConf.create(self.overrides), run.path / "overrides.yaml")
         runs.write_json(run.path / "environment.json", runs.environment(), indent=1)
 
+
+def _fit(
+    cfg: DictConfig, run: runs.Run, stop: callbacks.StopSignals, resume_from: Path | None, record: Record
+) -> dict[str, float]:
     pl.seed_everything(cfg.seed, verbose=False)
     stage: ColorizationStage = hydra_main.instantiate(cfg.model)
-    datamodule: PhotoDataModule
-    with closing(hydra_main.instantiate(cfg.datamodule)) as datamodule:
+    with closing(hydra_main.data(cfg.datamodule)) as datamodule:
+        split = None if record.begun else run.split()  # which a run that is resumed keeps
+        if split is not None:
+            datamodule.take_split(split)
         datamodule.setup("fit")
-        if distributed.first():
+        if split is not None:
+            datamodule.check_same(split, run.id)
+        elif distributed.first():
             runs.write_json(run.path / "split.json", datamodule.manifest())
         if resume_from is None and cfg.init_weights is None:
             stage.load_pretrained()
         elif resume_from is None:
             stage.take_weights(runs.resolve_weights(cfg.init_weights, cfg.paths.output_dir))
         prepare(cfg, stage)
-        trainer = build_trainer(cfg, stage, run, stop, len(datamodule.train_dataloader()))
+        trainer = build_trainer(cfg, stage, run, stop, len(datamodule.train_dataloader()), record.begin)
         with told_to_children(run):
-            trainer.fit(stage, datamodule=datamodule, ckpt_path=resume_from, weights_only=True)
-        best = cfg.callbacks.best
-        metrics = dict(trainer.callback_metrics) | run.best_validation(best.monitor, best.mode)
+            fit(trainer, stage, datamodule, resume_from)
+        record.begin()  # of a run whose training was over already
+        best = best_of(cfg)
+        metrics: dict[str, Any] = dict(trainer.callback_metrics)
+        if best is not None:
+            metrics |= run.best_validation(best.monitor, best.mode)
         if cfg.test and "test" in datamodule.photos and not cfg.trainer.fast_dev_run:
             if run.best_checkpoint.is_file():
                 stage.load_state_dict(checkpoint.read_checkpoint(run.best_checkpoint)["state_dict"], strict=True)
             trainer.test(stage, datamodule=datamodule, verbose=False)
             metrics |= trainer.callback_metrics
     return {k: float(v) for k, v in metrics.items() if k.startswith(("val/", "test/"))}
+
+
+def fit(trainer: pl.Trainer, stage: ColorizationStage, datamodule: PhotoDataModule, resume_from: Path | None) -> None:
+    """Lightning's ``fit``; what it refuses is one sentence."""
+    try:
+        trainer.fit(stage, datamodule=datamodule, ckpt_path=resume_from, weights_only=True)
+    except MisconfigurationException as error:
+        raise InputError(f"Lightning cannot train with these settings: {' '.join(str(error).split())}") from error
+
+
+def best_of(cfg: DictConfig) -> DictConfig | None:
+    """What decides which checkpoint is the best; ``None`` where none is kept (``callbacks=null``)."""
+    return (cfg.get("callbacks") or {}).get("best")
 
 
 def prepare(cfg: DictConfig, stage: ColorizationStage) -> None:
@@ -149,28 +205,47 @@ def prepare(cfg: DictConfig, stage: ColorizationStage) -> None:
 
 
 def build_trainer(
-    cfg: DictConfig, stage: ColorizationStage, run: runs.Run, stop: callbacks.StopSignals, batches_per_epoch: int
+    cfg: DictConfig,
+    stage: ColorizationStage,
+    run: runs.Run,
+    stop: callbacks.StopSignals,
+    batches_per_epoch: int,
+    begin: Callable[[], None] = lambda: None,
 ) -> pl.Trainer:
-    """The Lightning trainer with the callbacks and loggers of the config and those that make the run folder."""
+    """The Lightning trainer with the callbacks and loggers of the config and those that make the run folder.
+
+    ``begin`` is called when training really starts, before anything is written.
+    """
     settings: dict[str, Any] = OmegaConf.to_container(cfg.trainer, resolve=True)  # type: ignore[assignment]
-    if not stage.automatic_optimization:  # Lightning refuses these two here; the stage does both by hand
+    if not stage.automatic_optimization:  # Lightning refuses these here; the stage does it by hand
         stage.gradient_clip_val = settings.pop("gradient_clip_val")
+        stage.gradient_clip_algorithm = settings.pop("gradient_clip_algorithm", None) or "norm"
         stage.accumulate_grad_batches = settings.pop("accumulate_grad_batches")
     # A small set has fewer batches in an epoch than the interval, and would log nothing.
-    settings["log_every_n_steps"] = min(settings["log_every_n_steps"], batches_per_epoch)
+    limit = settings["limit_train_batches"]
+    if limit is not None:
+        batches_per_epoch = min(batches_per_epoch, limit if isinstance(limit, int) else int(limit * batches_per_epoch))
+    settings["log_every_n_steps"] = min(settings["log_every_n_steps"], max(1, batches_per_epoch))
+    interval = settings["val_check_interval"]
+    per_epoch = settings["check_val_every_n_epoch"] is not None and settings["limit_val_batches"] != 0
+    if isinstance(interval, int) and interval > batches_per_epoch and per_epoch:
+        raise InputError(
+            f"trainer.val_check_interval={interval}: an epoch has {batches_per_epoch} batches; with "
+            "trainer.check_val_every_n_epoch=null it counts those of all epochs"
+        )
+    best = best_of(cfg)
     progress = TQDMProgressBar(refresh_rate=10) if sys.stdout.isatty() else callbacks.PlainProgress()
     own = [
-        callbacks.RunStatus(run, cfg.callbacks.best.monitor),
+        callbacks.RunStatus(run, best.monitor if best else None, best.mode if best else "min", begin),
         callbacks.Throughput(),
-        callbacks.SampleGrid(run.path / "samples", cfg.samples if stage.colorizes else 0),
+        callbacks.SampleGrid(run.path / "samples", cfg.samples if stage.answers == descriptions.AB else 0),
         callbacks.FiniteCheck(run),
         callbacks.LastCheckpoint(run.last_checkpoint, stop, cfg.checkpoint_minutes, cfg.checkpoint_steps),
         *([progress] if settings["enable_progress_bar"] else []),
     ]
-    configured = [
-        hydra_main.instantiate(c) for name, c in cfg.callbacks.items() if c is not None and not _skip(name, cfg)
-    ]
-    loggers = [hydra_main.instantiate(c) for c in cfg.logger.values() if c is not None]
+    groups = {key: cfg.get(key) or {} for key in ("callbacks", "logger")}  # either may be null
+    configured = [hydra_main.instantiate(c) for name, c in groups["callbacks"].items() if c and not _skip(name, cfg)]
+    loggers = [hydra_main.instantiate(c) for c in groups["logger"].values() if c]
     settings["enable_progress_bar"] = settings["enable_progress_bar"] and isinstance(progress, TQDMProgressBar)
     timeout = timedelta(seconds=settings.pop("timeout"))
     if settings["strategy"] == "ddp" or several(cfg):
@@ -224,6 +299,15 @@ def check(cfg: DictConfig) -> None:
             raise InputError(f"trainer.{key}={value}: should be a whole number above 0, or -1 for no limit")
     if cfg.trainer.accumulate_grad_batches < 1:
         raise InputError(f"trainer.accumulate_grad_batches={cfg.trainer.accumulate_grad_batches}: should be 1 or more")
+    if cfg.trainer.get("gradient_clip_algorithm") not in (None, "norm", "value"):
+        raise InputError(
+            f"trainer.gradient_clip_algorithm={cfg.trainer.gradient_clip_algorithm}: should be norm or value"
+        )
+    if cfg.trainer.get("overfit_batches"):
+        raise InputError(
+            f"trainer.overfit_batches={cfg.trainer.overfit_batches}: use debug=overfit, which trains on the same "
+            "batches in every epoch"
+        )
     if str(cfg.trainer.precision) not in devices.PRECISIONS:
         known = ", ".join(devices.PRECISIONS)
         raise InputError(f"trainer.precision={cfg.trainer.precision}: should be one of {known}")
@@ -277,20 +361,23 @@ def find_checkpoint(cfg: DictConfig, run: runs.Run) -> tuple[Path | None, str | 
     epochs = cfg.trainer.max_epochs
     if epochs is not None and 0 <= epochs < content["epoch"]:
         raise InputError(f"trainer.max_epochs={epochs}: {path} has been trained for {content['epoch']} epochs already")
-    was, now = content["hyper_parameters"]["optimizer"], OmegaConf.to_container(cfg.model.optimizer, resolve=True)
-    assert isinstance(now, dict)
-    for key in [k for k in {**was, **now} if was.get(k) != now.get(k)]:
-        raise InputError(
-            f"model.optimizer.{key}={now.get(key)}: the optimizer in {path} goes on with {was.get(key)}; to change it, "
-            f"start a new run with init_weights={run.id if cfg.ckpt_path == 'last' else path}"
-        )
+    for part in ("optimizer", "network", "discriminator"):
+        was = content["hyper_parameters"].get(part, {})
+        now: Any = OmegaConf.to_container(cfg.model.get(part) or OmegaConf.create({}), resolve=True)
+        if part != "optimizer":  # a checkpoint of another version may not have all arguments
+            was, now = checkpoint.complete(was), checkpoint.complete(now)
+        for key in [k for k in {**was, **now} if was.get(k) != now.get(k)]:
+            instead = "" if part != "optimizer" else f" with init_weights={run.id if cfg.ckpt_path == 'last' else path}"
+            raise InputError(
+                f"model.{part}.{key}={now.get(key)}: the {part} in {path} goes on with {was.get(key)}; to change it, "
+                f"start a new run{instead}"
+            )
     own = path in (run.last_checkpoint, run.previous_checkpoint)
     return path, run.status().get("parent") if own else str(path)
 
 
 def whole_checkpoint(run: runs.Run) -> Path | None:
-    """``last.ckpt``, or if that is damaged (then it becomes ``damaged.ckpt``) ``previous.ckpt``; ``None`` before the
-    first save."""
+    """``last.ckpt``, or if that is damaged ``previous.ckpt``; ``None`` before the first save."""
     last, previous = run.last_checkpoint, run.previous_checkpoint
     if not last.is_file() and not previous.is_file():
         return None
@@ -304,9 +391,12 @@ def whole_checkpoint(run: runs.Run) -> Path | None:
     except checkpoint.Unreadable as error:
         raise InputError(f"ckpt_path=last: {reason}, nor can the one before it be read, {previous.name}") from error
     log.warning("%s; going on from the one before it, %s", reason, previous)
-    if last.is_file():
-        last.replace(last.with_name("damaged.ckpt"))  # else the next save would put it in the place of the good one
     return previous
+
+
+def saves(run: runs.Run) -> bool:
+    """Whether the run has a checkpoint to go on from, whole or not."""
+    return run.last_checkpoint.is_file() or run.previous_checkpoint.is_file()
 
 
 @contextmanager
@@ -330,8 +420,7 @@ def claim(run: runs.Run, going_on: bool) -> Iterator[None]:
 
 def _check_free(run: runs.Run, going_on: bool) -> None:
     state = run.status().get("state")
-    saved = run.last_checkpoint.is_file() or run.previous_checkpoint.is_file()
-    untouched = state in (None, "queued") or (state == "failed" and not saved)
+    untouched = state in (None, "queued") or (state == "failed" and not saves(run))
     if not untouched and not going_on:
         raise InputError(
             f"run_id={run.id}: this run exists ({state}); add ckpt_path=last to go on with it, or choose another id"
@@ -383,23 +472,6 @@ def export_weights(run: runs.Run) -> str | None:
     return None
 
 
-def restore(cfg: DictConfig, overrides: list[str]) -> tuple[DictConfig, list[str]]:
-    """For ``run_id=X ckpt_path=last``: the configuration of run X with today's overrides on top."""
-    file = Path(cfg.paths.run_dir) / "overrides.yaml"
-    if cfg.ckpt_path != "last" or not file.is_file():
-        return cfg, overrides
-    stored = [str(o) for o in OmegaConf.to_container(OmegaConf.load(file))]  # type: ignore[union-attr]
-    merged = merge_overrides(stored, overrides)
-    return compose(config_name="train", overrides=merged), merged  # with the run's hydra.searchpath
-
-
-def merge_overrides(stored: list[str], given: list[str]) -> list[str]:
-    """``stored`` overrides without those whose key is given anew, then ``given``."""
-    parser = OverridesParser.create()
-    keys = {parser.parse_override(o).key_or_group for o in given}
-    return [o for o in stored if parser.parse_override(o).key_or_group not in keys] + given
-
-
 def main() -> None:
     """The command."""
 
@@ -416,9 +488,9 @@ def main() -> None:
                 "srun or torchrun can start more"
             )
         if (cfg.sweep is not None or distributed.restarted()) and run.status():  # the command was repeated
-            cfg.ckpt_path, overrides = "last", merge_overrides(overrides, ["ckpt_path=last"])
+            cfg.ckpt_path, overrides = "last", resume.merge_overrides(overrides, ["ckpt_path=last"])
         try:
-            metrics = train(*restore(cfg, overrides))
+            metrics = train(*resume.restore(cfg, overrides))
         except callbacks.StopRequested as request:
             sys.exit(143 if request.signum == signal.SIGTERM else 130)
         except InputError as error:
@@ -427,7 +499,7 @@ def main() -> None:
             raise
         return metrics.get(cfg.optimized_metric)
 
-    hydra_main.run(task, "train")
+    hydra_main.run(task, "train", resume.arguments)
 
 
 if __name__ == "__main__":

@@ -25,11 +25,12 @@ from werkzeug.datastructures import FileStorage
 from colorization.api import processes, uploads, weights
 from colorization.api.database import Database, Evaluation
 from colorization.api.jobs import Cancelled, Context
-from colorization.api.plan import find_folder, quoted
+from colorization.api.plan import find_folder
 from colorization.api.problems import Problem
 from colorization.api.redact import without_paths
 from colorization.api.settings import Settings
 from colorization.errors import InputError
+from colorization.overrides import quoted
 
 log = logging.getLogger(__name__)
 

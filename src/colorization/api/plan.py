@@ -29,6 +29,7 @@ from colorization.api.problems import Problem, invalid
 from colorization.api.redact import without_paths
 from colorization.api.settings import Settings
 from colorization.errors import InputError
+from colorization.overrides import quoted
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -82,11 +83,6 @@ class Plan:
     max_epochs: int | None
 
 
-def quoted(value: str) -> str:
-    """A string as a value in Hydra's grammar, whatever is in it."""
-    return "'" + re.sub(r"(\\*)'", r"\1\1\\'", re.sub(r"(\\+)$", r"\1\1", value)) + "'"
-
-
 def plan(asked: Mapping[str, Any], settings: Settings) -> Plan:
     """The plan of a new run.
 
@@ -133,7 +129,7 @@ def plan_resume(run: runs.Run, epochs: int | None, settings: Settings) -> Plan:
     """
     from omegaconf import OmegaConf
 
-    from colorization import train
+    from colorization import resume, train
 
     file = run.path / "overrides.yaml"
     if not checkpointed(run) or not file.is_file():
@@ -147,7 +143,7 @@ def plan_resume(run: runs.Run, epochs: int | None, settings: Settings) -> Plan:
         after = before if epochs is None else epochs
         if run.status().get("state") == "finished" and after == before:
             raise invalid("epochs", f"{run.id} has finished its {before} epochs; give it more to go on")
-        config = compose("train", train.merge_overrides(stored, [*grown, f"run_id={quoted(run.id)}"]))
+        config = compose("train", resume.merge_overrides(stored, [*grown, f"run_id={quoted(run.id)}"]))
         train.check(config)
     except Problem:
         raise
@@ -202,7 +198,9 @@ def check(config: DictConfig, roots: Sequence[Path]) -> None:
     if isinstance(workers, int) and workers > most:
         raise InputError(f"datamodule.num_workers={workers}: this machine should have at most {most}")
     datamodule = hydra_main.instantiate(config.datamodule)
-    if isinstance(datamodule, FolderDataModule | ShardsDataModule):
+    if isinstance(datamodule, FolderDataModule) and not any(datamodule.dirs.values()):
+        datamodule.find_folder()  # how they are split depends on their contents, which are read when training starts
+    elif isinstance(datamodule, FolderDataModule | ShardsDataModule):
         datamodule.load_splits()
     with torch.device("meta"):
         stage = hydra_main.instantiate(config.model)

@@ -30,9 +30,10 @@ from sqlalchemy import delete, func, or_, select
 from colorization import runs
 from colorization.api import processes, runners
 from colorization.api.database import Database, Run
-from colorization.api.plan import Plan, checkpointed, quoted
+from colorization.api.plan import Plan, checkpointed
 from colorization.api.problems import Problem
 from colorization.api.settings import Settings
+from colorization.overrides import quoted
 
 log = logging.getLogger(__name__)
 
@@ -117,7 +118,9 @@ class Trainings:
                         row.pid = row.process_started = row.job = row.stop_asked = None
                         row.stop_force = False
                     self.notices.pop(id, None)
-                    run.update_status(state="queued", error=None, eta_seconds=None, max_epochs=plan.max_epochs)
+                    before = {key: run.status().get(key) for key in ("state", "max_epochs")}
+                    told = {"error": None, "eta_seconds": None, "max_epochs": plan.max_epochs, "before": before}
+                    run.update_status(state="queued", **told)
             except Timeout as error:
                 raise Problem(409, f"{id}: another process has this run in hand") from error
         self._wake.set()
@@ -165,7 +168,7 @@ class Trainings:
 
     def _take_back(self, row: Run) -> None:
         """Stop a run that has not begun."""
-        if not self._write(row, {"state": "stopped", "error": None}):
+        if not self._write(row, {"state": "stopped", "error": None, **_before(row)}):
             raise Problem(409, f"{row.id}: another process has this run in hand")
         row.job = None
         self.notices.pop(row.id, None)
@@ -384,7 +387,7 @@ class Trainings:
         """Say what became of a run whose process is gone, unless it has said so itself."""
         if row.status.get("state") in UNFINISHED or row.state in UNFINISHED:
             state = "failed" if row.stop_asked is None else "stopped"
-            changes = {"state": state, "error": self._reason(row, ended), "eta_seconds": None}
+            changes = {"state": state, "error": self._reason(row, ended), "eta_seconds": None, **_before(row)}
             if not self._write(row, changes, only=UNFINISHED, anywhere=row.job is not None):
                 return  # its loaders hold the lock a moment longer, or another process has gone on with it
         row.pid = row.process_started = row.job = row.stop_asked = None
@@ -497,6 +500,12 @@ class Trainings:
         if status.get("state") in runs.STATES:
             self._take(row, status)
         return True
+
+
+def _before(row: Run) -> dict[str, Any]:
+    """What the status of a run goes back to that was to be resumed and has not come to it; empty for a new run."""
+    before = row.status.get("before") if row.status.get("state") == "queued" else None
+    return {**before, "before": None} if before else {}
 
 
 def _is_here(status: Mapping[str, Any]) -> bool:

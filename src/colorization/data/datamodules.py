@@ -13,12 +13,12 @@ import pytorch_lightning as pl
 
 from colorization import machine
 from colorization.color import NEAR_GREY
-from colorization.data import shards
+from colorization.data import duplicates, shards
 from colorization.data.augment import Augment
 from colorization.data.loading import PhotoDataset, PhotoLoader, PhotoSet, auto_workers
 from colorization.data.packed import PackedPhotos, Recipe, pack
 from colorization.data.photos import ArrayPhotos, Facts, FolderPhotos
-from colorization.data.splits import data_hash, split_names
+from colorization.data.splits import by_identity, data_hash, identity, same_content, split_hash, split_names
 from colorization.errors import InputError
 
 log = logging.getLogger(__name__)
@@ -50,6 +50,8 @@ class PhotoDataModule(pl.LightningDataModule):
         shuffle: ``False`` gives the same training batches in every epoch (for overfitting on purpose).
         crop_scale, flip, damage, frames: see :class:`colorization.data.augment.Augment`.
         intervals: whether evaluation may claim confidence intervals on this data.
+        find_duplicates: tell which photos look alike (:mod:`colorization.data.duplicates`) and where they lie in
+            different splits; decodes every photo once more.
 
     Subclasses say where the photos are: :meth:`load_splits`.
     """
@@ -70,6 +72,7 @@ class PhotoDataModule(pl.LightningDataModule):
         frames: float = 0.0,
         shuffle: bool = True,
         intervals: bool = True,
+        find_duplicates: bool = False,
     ) -> None:
         super().__init__()
         for key, value, low in (("image_size", image_size, 32), ("batch_size", batch_size, 1)):
@@ -90,7 +93,7 @@ class PhotoDataModule(pl.LightningDataModule):
             raise InputError(f"datamodule.num_workers={num_workers}: should be auto or a whole number, 0 or more")
         self.name, self.image_size, self.batch_size, self.seed = name, image_size, batch_size, seed
         self.num_workers, self.pin_memory = num_workers, pin_memory
-        self.shuffle, self.intervals = shuffle, intervals
+        self.shuffle, self.intervals, self.find_duplicates = shuffle, intervals, find_duplicates
         self.min_colorfulness, self.max_unreadable = min_colorfulness, max_unreadable
         self.crop_scale = (float(smallest), float(largest))
         self.augmentation = {"crop_scale": self.crop_scale, "flip": flip, "damage": damage, "frames": frames}
@@ -100,7 +103,46 @@ class PhotoDataModule(pl.LightningDataModule):
         self.unreadable: list[Facts] = []
         self.left_out: list[Facts] = []
         self.near_grey: dict[str, int] = {}
+        self.copies = 0  # photos with the content of another one
+        self.alike: list[tuple[str, str]] = []  # with find_duplicates, as <split>/<name>
         self._loaders: list[PhotoLoader] = []
+        self._split: Mapping[str, Any] | None = None  # of a run, as in its split.json
+        self._description: dict[str, Any] = {}
+
+    def take_split(self, manifest: Mapping[str, Any]) -> None:
+        """Split the photos as a run has, of which this is the ``split.json``; before :meth:`setup`.
+
+        Only one folder is split here; data that come in splits stay as they are.
+        """
+        self._split = manifest
+
+    def owns(self, manifest: Mapping[str, Any]) -> bool:
+        """Whether the photos are to be split here, and a run with this ``split.json`` has split these."""
+        return False
+
+    def check_same(self, manifest: Mapping[str, Any], run_id: str) -> None:
+        """That these are the very photos of a run in the same splits; after :meth:`setup`.
+
+        Raises:
+            InputError: they are not; says how they differ.
+        """
+        now = self.manifest()["photos"]
+        was = {(p["split"], p["path"]): p for p in manifest["photos"]}
+        for p in now:
+            old = was.pop((p["split"], p["path"]), None)
+            if old is None or identity(old) != identity({**p, "digest": p["digest"] if old.get("digest") else None}):
+                changed = "has another content" if old else f"is not in its {p['split']} split"
+                raise InputError(self._other_photos(run_id, f"{p['path']} {changed}"))
+        if was:
+            (split, path), others = next(iter(was)), len(was) - 1
+            more = f", as {others} more" if others else ""
+            raise InputError(self._other_photos(run_id, f"{path} of its {split} split cannot be found or read{more}"))
+
+    def _other_photos(self, run_id: str, how: str) -> str:
+        return (
+            f"datamodule={self.name}: these are not the photos of {run_id} ({how}); give it those, or start a new run "
+            f"with init_weights={run_id}"
+        )
 
     def load_splits(self) -> Mapping[str, PhotoSet]:
         """The photos of each split, before any is left out. May lack splits that were not asked for."""
@@ -112,6 +154,7 @@ class PhotoDataModule(pl.LightningDataModule):
             return
         photos = self.load_splits()
         scans = self.scans = {split: p.scan() for split, p in photos.items()}
+        self._tell_copies()
         self.unreadable = [f for facts in scans.values() for f in facts if f.error is not None]
         total = sum(map(len, scans.values()))
         for f in self.unreadable:
@@ -140,6 +183,18 @@ class PhotoDataModule(pl.LightningDataModule):
                 "%s: %d photos (%d near-grey, %d left out for it, %d unreadable)",
                 split, len(kept), len(grey), len(left_out), len(facts) - len(readable),
             )  # fmt: skip
+        if self.find_duplicates:
+            self._tell_alike()
+
+    def _tell_alike(self) -> None:
+        """Which photos look alike; those that lie in different splits by name."""
+        names = [(split, name) for split, photos in self.photos.items() for name in photos.names]
+        pairs = duplicates.alike(np.concatenate([duplicates.fingerprints(p) for p in self.photos.values()]))
+        self.alike = [(f"{a[0]}/{a[1]}", f"{b[0]}/{b[1]}") for a, b in ((names[i], names[j]) for i, j in pairs)]
+        parted = [pair for pair in self.alike if pair[0].partition("/")[0] != pair[1].partition("/")[0]]
+        log.info("%d pairs of photos look alike, %d of them in different splits", len(pairs), len(parted))
+        for pair in parted[:20]:
+            log.warning("look alike: %s and %s", *pair)
 
     def manifest(self) -> dict[str, Any]:
         """Every photo with its split, size in bytes and colorfulness, and what is in no split, for ``split.json``."""
@@ -148,27 +203,45 @@ class PhotoDataModule(pl.LightningDataModule):
             "name": self.name,
             "seed": self.seed,
             "photos": [
-                {"path": f.name, "split": split, "bytes": f.bytes, "colorfulness": f.colorfulness}
+                {"path": f.name, "split": split, "bytes": f.bytes, "colorfulness": f.colorfulness, "digest": f.digest}
                 for split, facts in self.facts.items()
                 for f in facts
             ],
+            "copies": self.copies,
+            "look_alike": self.alike,
             "left_out_near_grey": [{"path": f.name, "colorfulness": f.colorfulness} for f in self.left_out],
             "unreadable": [{"path": f.name, "error": f.error} for f in self.unreadable],
         }
 
     def describe(self) -> dict[str, Any]:
-        """What weights remember of their training data: name, count, hash, mean a*b* (Lab units), image size."""
-        if "train" not in self.facts:
-            return {}
+        """What weights remember of their training data: name, count, hash, mean a*b* (Lab units), image size, and the
+        :func:`colorization.data.splits.split_hash` of the run's ``split.json``."""
+        if "train" not in self.facts or self._description:
+            return self._description
         facts = self.facts["train"]
         mean = np.mean([f.mean_ab for f in facts if f.mean_ab is not None], axis=0)
-        return {
+        self._description = {
             "name": self.name,
             "photos": len(facts),
             "hash": data_hash(facts),
             "mean_ab": [round(float(m), 4) for m in mean],
             "image_size": self.image_size,
+            "split": split_hash(self.manifest()),
         }
+        return self._description
+
+    def _tell_copies(self) -> None:
+        """How many photos have the content of another, and which of them lie in different splits."""
+        splits = [split for split, facts in self.scans.items() for _ in facts]
+        facts = [f for of_split in self.scans.values() for f in of_split]
+        names = [f"{split}/{f.name}" for split, f in zip(splits, facts, strict=True)]
+        groups = [g for g in same_content(names, [f.digest for f in facts]) if len(g) > 1]
+        self.copies = sum(len(g) - 1 for g in groups)
+        if self.copies:
+            log.info("%d photos are copies of others, byte for byte", self.copies)
+        if parted := [g for g in groups if len({splits[i] for i in g}) > 1]:
+            some = ", ".join(names[i] for i in parted[0][:3])
+            log.warning("%d photos lie in several splits, as files of the same content (%s)", len(parted), some)
 
     def loader(self, split: str, train: bool) -> PhotoLoader:
         """A loader over a split; ``train``: augmented and, unless ``shuffle`` is off, shuffled."""
@@ -259,6 +332,7 @@ class FolderDataModule(PhotoDataModule):
             )
         self.cache, self.cache_side = cache, cache_side
         self._packed: dict[tuple[str, bool], PackedPhotos] = {}
+        self._folder: FolderPhotos | None = None  # all photos of data_dir
 
     def recipe(self, train: bool) -> Recipe:
         """What is done to photos that are packed, for training or for evaluation."""
@@ -301,15 +375,42 @@ class FolderDataModule(PhotoDataModule):
                         )
                     seen[path] = split
             return sets
+        photos = self.find_folder()
+        facts = photos.scan()
+        if self._split is not None:
+            known = by_identity(self._split, ({"path": f.name, "bytes": f.bytes, "digest": f.digest} for f in facts))
+            grey = {p["path"] for p in self._split["left_out_near_grey"]}
+            known = [split or ("train" if f.name in grey else None) for f, split in zip(facts, known, strict=True)]
+            if new := known.count(None):
+                log.info("%d of %d photos in %s are none of the run's", new, len(known), self.data_dir)
+            return {s: photos.subset(i for i, k in enumerate(known) if k == s) for s in SPLITS if s in known}
+        digests = [f.digest for f in facts]
+        if (different := len(same_content(photos.names, digests))) < 3:
+            raise InputError(
+                f"datamodule.data_dir={self.data_dir}: only {different} of its photos differ, too few for three splits"
+            )
+        parts = split_names(photos.names, self.fractions, self.seed, digests)
+        return {s: photos.subset(parts[s]) for s in SPLITS}
+
+    def owns(self, manifest: Mapping[str, Any]) -> bool:
+        """Whether ``data_dir`` is to be split and holds test photos of the run."""
+        if any(self.dirs.values()) or not self.data_dir:
+            return False
+        facts = self.find_folder().scan()
+        return "test" in by_identity(manifest, ({"path": f.name, "bytes": f.bytes, "digest": f.digest} for f in facts))
+
+    def find_folder(self) -> FolderPhotos:
+        """The photos of the one folder, not looked at yet. Raises ``InputError``."""
         if not self.data_dir:
             raise InputError("datamodule.data_dir is not set; give a folder of photographs")
-        photos = FolderPhotos(self.data_dir, "datamodule.data_dir", None, self.cache_dir, self.exclude)
-        if len(photos.names) < 3:
-            raise InputError(
-                f"datamodule.data_dir={self.data_dir}: {len(photos.names)} photos are too few for three splits"
-            )
-        parts = split_names(photos.names, self.fractions, self.seed)
-        return {s: photos.subset(parts[s]) for s in SPLITS}
+        if self._folder is None:
+            photos = FolderPhotos(self.data_dir, "datamodule.data_dir", None, self.cache_dir, self.exclude)
+            if len(photos.names) < 3:
+                raise InputError(
+                    f"datamodule.data_dir={self.data_dir}: {len(photos.names)} photos are too few for three splits"
+                )
+            self._folder = photos
+        return self._folder
 
 
 class ShardsDataModule(PhotoDataModule):

@@ -133,6 +133,7 @@ class FolderPhotos:
         exclude: Sequence[str] = (),
     ) -> None:
         self.root, self.key, self.cache_dir = Path(root), key, cache_dir
+        self._facts: dict[str, Facts] = {}  # of the photos that have been scanned
         if names is None:
             if not self.root.is_dir():
                 raise InputError(f"{key}={root}: no such folder; give a folder of photographs")
@@ -171,7 +172,9 @@ class FolderPhotos:
 
     def subset(self, indices: Iterable[int]) -> FolderPhotos:
         """The photos at these positions."""
-        return FolderPhotos(self.root, self.key, [self.names[i] for i in indices], self.cache_dir)
+        subset = FolderPhotos(self.root, self.key, [self.names[i] for i in indices], self.cache_dir)
+        subset._facts = self._facts
+        return subset
 
     def _scan_one(self, index: int) -> Facts:
         path, name = self.path(index), self.names[index]
@@ -188,6 +191,11 @@ class FolderPhotos:
 
     def scan(self) -> list[Facts]:
         """The facts of every photo, in order; decodes each once, on all cores, and remembers the result."""
+        if not self._facts.keys() >= set(self.names):
+            self._facts = {facts.name: facts for facts in self._scan_all()}
+        return [self._facts[name] for name in self.names]
+
+    def _scan_all(self) -> list[Facts]:
         known: dict[str, dict] = {}
         cache = None
         if self.cache_dir is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import math
 from collections.abc import Mapping
@@ -69,9 +70,10 @@ class ColorizationStage(pl.LightningModule):
     All arguments are plain scalars, lists and dictionaries: they are the hyper-parameters of the checkpoint.
     """
 
-    colorizes = True  # else the network's answer is no ab, and there are no samples to show
+    answers = descriptions.AB  # what the network's answer is; else there are no samples to show
     loss_type: type[nn.Module]
     fitting_losses: str  # for the message when loss and stage do not go together
+    gradient_clip_algorithm: str
     loss: Any
     network: Any
 
@@ -112,8 +114,9 @@ class ColorizationStage(pl.LightningModule):
             raise InputError(f"model.optimizer.lr={optimizer['lr']}: should be above 0")
         self.accumulate_grad_batches = 1  # of a stage that accumulates by itself; else the trainer does
         self.fused = False  # whether an optimizer that can, and is not told, steps in one kernel
-        if pretrained and not hasattr(self.network, "load_pretrained"):
-            raise InputError(f"model.{next(iter(pretrained))}: model={name} has no such setting")
+        load = getattr(self.network, "load_pretrained", None)
+        for key in pretrained.keys() - (inspect.signature(load).parameters.keys() if load else set()):
+            raise InputError(f"model.{key}: model={name} has no such setting")
         self.pretrained_sources, self.pretrained = pretrained, dict[str, str]()
         self.val_metrics, self.test_metrics = ColorizationMetrics(), ColorizationMetrics()
 
@@ -304,6 +307,7 @@ class ColorizationStage(pl.LightningModule):
             self.pretrained,
             data.describe() if data is not None else None,
             {k: v for k, v in figures.items() if k.startswith("val/")},
+            self.answers,
             loss=self.hparams["loss"]["name"],
         )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from colorization import distributed
+from colorization import descriptions, distributed
 from colorization.errors import InputError
 from colorization.losses import ClassLoss
 from colorization.metrics import ColorizationMetrics
@@ -18,7 +18,7 @@ class ClassifierStage(RegressionStage):
     The labels are those of the data module: ``class_numbers`` of :class:`colorization.data.cifar10.CIFAR10DataModule`.
     """
 
-    colorizes = False
+    answers = descriptions.CLASSES
     loss_type = ClassLoss  # type: ignore[assignment]
     fitting_losses = "cross_entropy"
 

@@ -23,7 +23,7 @@ class GANStage(ColorizationStage):
         warmup_epochs: epochs (may be a fraction) in which G trains with L1 alone and D rests.
         others: see :class:`ColorizationStage`.
 
-    ``gradient_clip_val`` and ``accumulate_grad_batches`` are set by ``train.py`` from the trainer's config, because
+    ``gradient_clip_*`` and ``accumulate_grad_batches`` are set by ``train.py`` from the trainer's config, because
     Lightning's trainer does not take them in manual optimization. Accumulated batches have the gradients of one large
     batch (but for what batch norm makes of each): all of them go through D, D steps, and all go through G and that D.
     """
@@ -56,6 +56,7 @@ class GANStage(ColorizationStage):
         self.discriminator = checkpoint.build_network(discriminator)
         self.d_lr_factor, self.warmup_epochs = d_lr_factor, warmup_epochs
         self.gradient_clip_val: float | None = None
+        self.gradient_clip_algorithm = "norm"
         self._held: list[tuple[torch.Tensor, torch.Tensor]] = []  # L and ab of the batches accumulated so far
 
     @classmethod
@@ -161,7 +162,9 @@ class GANStage(ColorizationStage):
         # Called after fp16's unscaling and before the step: the one right moment to clip.
         if self.gradient_clip_val:
             parameters = [p for group in optimizer.param_groups for p in group["params"]]
-            nn.utils.clip_grad_norm_(parameters, self.gradient_clip_val)
+            by_value = self.gradient_clip_algorithm == "value"
+            clip = nn.utils.clip_grad_value_ if by_value else nn.utils.clip_grad_norm_
+            clip(parameters, self.gradient_clip_val)
 
 
 def _nothing() -> None:
