@@ -364,9 +364,11 @@ def find_checkpoint(cfg: DictConfig, run: runs.Run) -> tuple[Path | None, str | 
     for part in ("optimizer", "network", "discriminator"):
         was = content["hyper_parameters"].get(part, {})
         now: Any = OmegaConf.to_container(cfg.model.get(part) or OmegaConf.create({}), resolve=True)
-        if part != "optimizer":  # a checkpoint of another version may not have all arguments
+        keys = {**was, **now}
+        if part != "optimizer":  # a checkpoint of another version may lack arguments, or have some that are gone
             was, now = checkpoint.complete(was), checkpoint.complete(now)
-        for key in [k for k in {**was, **now} if was.get(k) != now.get(k)]:
+            keys = now
+        for key in [k for k in keys if was.get(k) != now.get(k)]:
             instead = "" if part != "optimizer" else f" with init_weights={run.id if cfg.ckpt_path == 'last' else path}"
             raise InputError(
                 f"model.{part}.{key}={now.get(key)}: the {part} in {path} goes on with {was.get(key)}; to change it, "
