@@ -127,7 +127,7 @@ def test_a_refused_resume_changes_nothing(command, photo_folder, tmp_path, capsy
         shutil.copy(photo, tmp_path / "others" / f"{i}.jpg")
     for wrong, words in [
         (["datamodule.data_dir=typo"], ["datamodule.data_dir=typo", "no such folder"]),
-        (["datamodule.data_dir=others"], ["these are not the photos of r", "init_weights=r"]),
+        (["datamodule.data_dir=others"], ["datamodule.data_dir=others", "not the photos of r", "init_weights=r"]),
         (["model.network.width=8"], ["model.network.width=8", "4"]),
         (["seed=7"], ["seed=7", "42", "init_weights=r"]),
         (["datamodule.batch_size=3"], ["datamodule.batch_size=3"]),

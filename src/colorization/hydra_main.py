@@ -153,7 +153,6 @@ def _quiet() -> None:
     for name in ("pytorch_lightning", "lightning_fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     logging.getLogger("timm").setLevel(logging.ERROR)  # it warns of a classifier's tensors that features do without
-    logging.getLogger("pytorch_lightning.profilers").setLevel(logging.INFO)  # the report that was asked for
     said = ("LeafSpec", "does not have many workers", "in eval mode", "broadcast_buffers", "exists and is not empty")
     warnings.filterwarnings("ignore", message="|".join(f".*{words}.*" for words in said))
 

@@ -61,6 +61,6 @@ def _readable(override: str, several: bool) -> str:
         return f"~{key}"  # as Hydra calls a group of which nothing is chosen
     if not plain or parsed.is_delete():
         return override
-    value = parsed.value()
-    number = isinstance(value, (int, float))
-    return as_names if number or (parsed.is_sweep_override() and not several) else override
+    if parsed.value() is None or isinstance(parsed.value(), str) or (several and parsed.is_sweep_override()):
+        return override
+    return as_names

@@ -183,6 +183,8 @@ def fit(trainer: pl.Trainer, stage: ColorizationStage, datamodule: PhotoDataModu
         trainer.fit(stage, datamodule=datamodule, ckpt_path=resume_from, weights_only=True)
     except MisconfigurationException as error:
         raise InputError(f"Lightning cannot train with these settings: {' '.join(str(error).split())}") from error
+    if report := trainer.profiler.summary():  # type: ignore[attr-defined]
+        log.info("%s", report)
 
 
 def best_of(cfg: DictConfig) -> DictConfig | None:

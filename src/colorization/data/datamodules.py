@@ -138,9 +138,13 @@ class PhotoDataModule(pl.LightningDataModule):
             more = f", as {others} more" if others else ""
             raise InputError(self._other_photos(run_id, f"{path} of its {split} split cannot be found or read{more}"))
 
+    def _source(self) -> str:
+        """The key that says where the photos are, with its value."""
+        return f"datamodule={self.name}"
+
     def _other_photos(self, run_id: str, how: str) -> str:
         return (
-            f"datamodule={self.name}: these are not the photos of {run_id} ({how}); give it those, or start a new run "
+            f"{self._source()}: these are not the photos of {run_id} ({how}); give it those, or start a new run "
             f"with init_weights={run_id}"
         )
 
@@ -379,6 +383,10 @@ class FolderDataModule(PhotoDataModule):
         facts = photos.scan()
         if self._split is not None:
             known = by_identity(self._split, ({"path": f.name, "bytes": f.bytes, "digest": f.digest} for f in facts))
+            paths = {p["path"] for p in self._split["photos"]}
+            there = {f.digest for f in facts if f.name in paths}
+            copies = [f.name not in paths and f.digest in there for f in facts]  # of the run's photos, made since
+            known = [None if copy else split for split, copy in zip(known, copies, strict=True)]
             grey = {p["path"] for p in self._split["left_out_near_grey"]}
             known = [split or ("train" if f.name in grey else None) for f, split in zip(facts, known, strict=True)]
             if new := known.count(None):
@@ -391,6 +399,10 @@ class FolderDataModule(PhotoDataModule):
             )
         parts = split_names(photos.names, self.fractions, self.seed, digests)
         return {s: photos.subset(parts[s]) for s in SPLITS}
+
+    def _source(self) -> str:
+        key = next((f"{split}_dir" for split, d in self.dirs.items() if d), "data_dir")
+        return f"datamodule.{key}={self.data_dir if key == 'data_dir' else self.dirs[key.removesuffix('_dir')]}"
 
     def owns(self, manifest: Mapping[str, Any]) -> bool:
         """Whether ``data_dir`` is to be split and holds test photos of the run."""
