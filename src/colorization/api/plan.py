@@ -204,7 +204,7 @@ def check(config: DictConfig, roots: Sequence[Path]) -> None:
         datamodule.load_splits()
     with torch.device("meta"):
         stage = hydra_main.instantiate(config.model)
-    stage.build_optimizer(stage.parameters())
+    stage.build_optimizer(stage)
     stage.prepare(False, False, config.accelerator.activation_checkpointing, False)
 
 
