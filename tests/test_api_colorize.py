@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import numpy as np
 import psutil
@@ -278,6 +279,8 @@ def test_polyglots_are_served_as_what_they_are(client: FlaskClient, photo_bytes:
         "line\r\nSet-Cookie: a=b.jpg",
         'quote";filename="x.exe.jpg',
         "📷 Ünïcode\u202egpj.exe",
+        "日本.jpg",
+        "Zürich – 1950.jpg",
         "..",
         "a" * 400 + ".jpg",
     ],
@@ -294,9 +297,14 @@ def test_names_reach_no_file_and_no_header(make_app: Any, photo_bytes: Any, tmp_
     shown = answer["name"]
     assert shown.isprintable() and not set(shown) & set('/\\<>:"|?*\0\r\n\u202e') and len(shown) < 130
     assert shown.endswith("-colorized.jpg") and not shown.startswith(".")
-    got = app.test_client().get(answer["url"] + "?download=true")
-    assert got.status_code == 200 and got.headers["Content-Disposition"].startswith("attachment; filename")
-    assert "Set-Cookie" not in got.headers
+    for query, kind in (("", "inline"), ("?download=true", "attachment")):
+        got = app.test_client().get(answer["url"] + query)
+        assert got.status_code == 200 and "Set-Cookie" not in got.headers
+        sent = got.headers["Content-Disposition"]
+        assert sent.isascii() and sent.startswith(f"{kind}; filename=")
+        # RFC 6266: the name as it is, in a parameter of its own where ASCII does not have it.
+        _, extended, encoded = sent.partition("filename*=UTF-8''")
+        assert bool(extended) == (not shown.isascii()) and (unquote(encoded) == shown or not extended)
     (stored,) = (tmp_path / "outputs" / "server" / "results").iterdir()
     assert stored.name == answer["id"] + ".jpg"
 
@@ -362,7 +370,11 @@ def test_results_are_served_whole_by_ranges_and_once(client: FlaskClient, photo_
     assert part.status_code == 206 and part.data == whole.data[10:20]
     assert client.get(url, headers={"Range": "bytes=9999999-"}).status_code == 416
     assert client.get(url, headers={"If-None-Match": whole.headers["ETag"]}).status_code == 304
-    assert client.get(url + "?download=true").headers["Content-Disposition"].startswith("attachment")
+    # As HTML forms, Python, JavaScript and people write what is true and what is not.
+    for kind, values in {"attachment": ("true", "True", "1", "on"), "inline": ("false", "False", "0", "off")}.items():
+        for value in values:
+            assert client.get(f"{url}?download={value}").headers["Content-Disposition"].startswith(kind), value
+    assert client.get(url + "?download=perhaps").status_code == 422
     for id in ("0" * 32, "..", "%2e%2e%2fcolorization.db", "a/b"):
         assert client.get(f"/api/colorize/result/{id}").status_code == 404
 

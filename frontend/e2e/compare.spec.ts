@@ -71,6 +71,14 @@ test('a photo through all models and their ensemble, linked, with figures', asyn
   await expect(page.getByRole('dialog').getByRole('slider', { name: 'Divider' })).toBeVisible()
   await page.keyboard.press('Escape')
 
+  const [one] = await Promise.all([
+    page.waitForEvent('download'),
+    page
+      .getByRole('link', { name: /^Download/ })
+      .first()
+      .click(),
+  ])
+  expect(one.suggestedFilename()).toMatch(/^coffee-1-.*colorized.*\.jpg$/)
   const [zip] = await Promise.all([
     page.waitForEvent('download'),
     page.getByRole('link', { name: 'All as ZIP' }).click(),

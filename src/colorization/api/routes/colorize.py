@@ -304,8 +304,6 @@ def _file(id: str, download: bool = False) -> Response:
         )
     except FileNotFoundError as error:  # it expired just now
         raise Problem(404, "there is no such result, or it has expired") from error
-    if not download:
-        response.headers.set("Content-Disposition", "inline", filename=found.name)
     response.headers["Cache-Control"] = "private, no-cache"
     response.headers["X-Content-Type-Options"] = "nosniff"
     return response

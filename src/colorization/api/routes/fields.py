@@ -39,6 +39,10 @@ class JSONBoolean(Boolean):
         return value
 
 
+# As JavaScript, Python, C and HTML forms write them.
+TRUE, FALSE = {"true", "True", "TRUE", "1", "on"}, {"false", "False", "FALSE", "0", "off"}
+
+
 def flag(description: str) -> Boolean:
-    """``true`` or ``false`` (the default) in a form or query."""
-    return Boolean(load_default=False, truthy={"true"}, falsy={"false"}, metadata={"description": description})
+    """True or false (the default) in a form or query, see :data:`TRUE`."""
+    return Boolean(load_default=False, truthy=TRUE, falsy=FALSE, metadata={"description": description})
