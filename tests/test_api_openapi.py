@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import importlib
+import io
 import json
 import re
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 import requests
 import schemathesis
+from conftest import wait_for
+from PIL import Image
+
+from colorization.api.problems import CONTENT_TYPE
+from colorization.api.uploads import MEDIA_TYPES
 
 TOKEN = "a-token-of-tests-only"
 # Those that clients rely on, whatever else there is.
@@ -83,3 +91,62 @@ def test_a_server_answers_as_it_says(
     record_property("schemathesis", f"{operations[1]} operations, {phases}: {cases[1]}")
     assert requests.get(f"{server.url}/api/health", timeout=5).ok
     assert "Traceback" not in (server.folder / "server.log").read_text()
+
+
+# How a generated client treats media types that it has no type for.
+BYTES = dict.fromkeys([*sorted(set(MEDIA_TYPES.values())), "application/zip"], "application/octet-stream")
+CONFIG = {"content_type_overrides": {**BYTES, CONTENT_TYPE: "application/json"}, "post_hooks": []}
+
+
+@pytest.mark.slow
+def test_a_client_generated_from_it_colorizes_batches_and_trains(
+    server: Any, photo_bytes: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.start("trainings=1")
+    (config := tmp_path / "config.json").write_text(json.dumps(CONFIG))
+    command = [str(Path(sys.executable).with_name("openapi-python-client")), "generate", "--fail-on-warning"]
+    command += ["--url", f"{server.url}/api/openapi.json", "--meta", "none", "--config", str(config)]
+    run = subprocess.run([*command, "--output-path", "generated"], capture_output=True, text=True, cwd=tmp_path)
+    assert run.returncode == 0, run.stdout + run.stderr
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def module(name: str) -> ModuleType:
+        return importlib.import_module(f"generated.{name}")
+
+    models, File = module("models"), module("types").File
+    api = module("client").Client(server.url, timeout=120, raise_on_unexpected_status=True)
+
+    def photo(name: str) -> Any:
+        return File(io.BytesIO(photo_bytes(48)), name, "image/jpeg")
+
+    for flips in (True, False):
+        body = models.ColorizeIn(photo("日本 – 1950.jpg"), weights=["unet"], flips=flips)
+        done = module("api.colorize.post_colorize_colorize").sync(client=api, body=body)
+        got = module("api.colorize.get_colorize_result").sync_detailed(done.result.id, client=api, download=flips)
+        assert Image.open(got.parsed.payload).size == (48, 48)
+        assert done.result.name == "日本 – 1950-colorized.jpg"
+        assert got.headers["Content-Disposition"].startswith("attachment" if flips else "inline")
+
+    body = models.BatchIn([photo("a.jpg"), photo("b.jpg")], uncertainty=True)
+    job = module("api.colorize.post_colorize_batch").sync(client=api, body=body)
+
+    def ended() -> Any:
+        found = module("api.jobs.get_jobs_job").sync(job.id, client=api)
+        return found if found.state == models.JobWithItemsOutState.FINISHED else None
+
+    assert [item.result["uncertainty"] is None for item in wait_for(ended).items] == [False, False]
+
+    start = models.StartIn(
+        model=models.StartInModel.BASELINE, datamodule=models.StartInDatamodule.SAMPLE, overrides=["test=false"]
+    )
+    run = module("api.training.post_training_start").sync(client=api, body=start)
+
+    def state() -> str:
+        return module("api.training.get_training_status").sync(run.id, client=api).state.value
+
+    try:
+        wait_for(lambda: state() == "running")
+    finally:
+        module("api.training.post_training_stop").sync(run.id, client=api, body=models.StopIn(force=True))
+        wait_for(lambda: state() not in ("queued", "running"))
+    assert state() == "stopped"
