@@ -292,7 +292,7 @@ def test_names_reach_no_file_and_no_header(make_app: Any, photo_bytes: Any, tmp_
 
     services = app.extensions["colorization"]
     options = {"ensemble": "mean", "size": None, "saturation": 1.0, "strength": 1.0, "flips": False}
-    options |= {"format": "same", "quality": 95, "uncertainty": False, "mode": "grey"}
+    options |= {"format": "same", "quality": 95, "uncertainty": False, "mode": "grey", "vividness": None}
     answer = services.colorize.upload(FileStorage(storage[0], name), options)["result"]
     shown = answer["name"]
     assert shown.isprintable() and not set(shown) & set('/\\<>:"|?*\0\r\n\u202e') and len(shown) < 130
