@@ -74,7 +74,7 @@ def test_the_answer_is_what_the_colorizer_makes(client: FlaskClient, photo_bytes
     assert answer.json["seconds"] > 0
     assert [answer.json[k] for k in ("metrics", "truth", "uncertainty")] == [None] * 3
     (used,) = answer.json["weights"]
-    assert used["id"] == "shipped-unet" and used["stage"] == "unet"
+    assert used["id"] == "shipped-classes" and used["stage"] == "classes"
     got = opened(client.get(answer.json["result"]["url"]).data)
     difference = np.asarray(got, int) - np.asarray(Image.open(tmp_path / "c.png"), int)
     assert got.size == (120, 120) and abs(difference).max() <= 1
@@ -110,9 +110,10 @@ def test_options_do_what_they_say(client: FlaskClient, photo_bytes: Any) -> None
     plain, grey = colors(), colors(strength="0")
     assert np.ptp(grey, 2).max() <= 2 < np.ptp(plain, 2).max()
     assert np.ptp(colors(saturation="3"), 2).mean() > np.ptp(plain, 2).mean()
-    for fields in ({"flips": "true"}, {"size": "64"}):
+    for fields in ({"flips": "true"}, {"size": "64"}, {"vividness": "1"}):
         assert (colors(**fields) != plain).any()
     # Weights merged with themselves are themselves, by each way to name them.
+    plain = colors(weights="shipped-unet")
     for fields in ({"weights": "unet,shipped-unet"}, {"weights": ["unet", "shipped-unet"]}, {"model": "unet"}):
         for how in ("mean", "median"):
             assert (colors(**fields, ensemble=how) == plain).all()
@@ -143,7 +144,7 @@ def test_the_metrics_of_a_colour_photo_are_those_of_the_evaluation(
 ) -> None:
     (folder := tmp_path / "photos").mkdir()
     Image.fromarray(sample_photo("skimage/coffee")).save(folder / "coffee.png")
-    command = ("weights=shipped-unet", f"datamodule.test_dir={folder}", "eval_dir=out", "accelerator=cpu")
+    command = ("weights=shipped-classes", f"datamodule.test_dir={folder}", "eval_dir=out", "accelerator=cpu")
     assert run_main(evaluation.main, *command, "datamodule.num_workers=0") == 0
     with (tmp_path / "out" / "per_image.csv").open(newline="") as file:
         (expected,) = [row for row in csv.DictReader(file) if row["model"] == "unet"]
@@ -495,24 +496,25 @@ def test_turns_are_bounded_and_in_order() -> None:
 
 
 def test_gathered_calls_answer_as_single_ones() -> None:
-    backend = backends.load(resolve_weights("shipped-unet"), "cpu", "torch")
+    backend = backends.load(resolve_weights("shipped-classes"), "cpu", "torch")
     calls: list[int] = []
 
     class Counted:
         name, description, digest = backend.name, backend.description, backend.digest
 
-        def __call__(self, L: np.ndarray) -> np.ndarray:
+        def __call__(self, L: np.ndarray, vividness: float | None = None) -> np.ndarray:
             calls.append(len(L))
             time.sleep(0.05)  # the others come meanwhile
-            return backend(L)
+            return backend(L, vividness)
 
     gathered = Gathered(Counted(), most=4)
     rng = np.random.default_rng(0)
     inputs = [rng.random((1, 1, *size), np.float32) for size in [(48, 64)] * 10 + [(64, 48)] * 6]
+    vividness = [None] * 5 + [1.0] * 5 + [None] * 6
     with ThreadPoolExecutor(len(inputs)) as pool:
-        answers = list(pool.map(gathered, inputs))
-    for L, answer in zip(inputs, answers, strict=True):
-        np.testing.assert_allclose(answer, backend(L), atol=1e-5)
+        answers = list(pool.map(gathered, inputs, vividness))
+    for L, v, answer in zip(inputs, vividness, answers, strict=True):
+        np.testing.assert_allclose(answer, backend(L, v), atol=1e-4)
     assert sum(calls) == len(inputs) > len(calls) and max(calls) <= 4
 
 
@@ -521,7 +523,7 @@ def test_a_failing_network_fails_all_that_were_gathered_and_no_more() -> None:
         name, description, digest = "torch", {}, ""
         broken = True
 
-        def __call__(self, L: np.ndarray) -> np.ndarray:
+        def __call__(self, L: np.ndarray, vividness: float | None = None) -> np.ndarray:
             if self.broken:
                 raise RuntimeError("out of memory")
             return np.zeros((1, len(L), 2, *L.shape[2:]), np.float32)

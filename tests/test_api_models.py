@@ -22,7 +22,8 @@ from colorization.api.problems import Problem
 from colorization.checkpoint import build_network
 from colorization.runs import Run, resolve_weights, shipped_weights
 
-SHIPPED = ["shipped-baseline", "shipped-gan", "shipped-unet"]
+STAGES = ["baseline", "unet", "gan", "fusion", "encoder_unet", "classes"]
+SHIPPED = ["shipped-baseline", "shipped-classes", "shipped-gan", "shipped-unet"]
 
 
 @pytest.fixture
@@ -33,9 +34,9 @@ def with_run(make_app: Callable[..., Any], tmp_path: Path, trained_run: Path) ->
 
 
 def test_all_stages_and_the_ensemble_are_listed_without_any_weights(make_app: Any, compose_train: Any) -> None:
-    configs = {n: compose_train(f"model={n}", "accelerator=cpu") for n in ("baseline", "unet", "gan", "fusion")}
+    configs = {n: compose_train(f"model={n}", "accelerator=cpu") for n in STAGES}
     models = {m["name"]: m for m in make_app().test_client().get("/api/models").json["models"]}
-    assert list(models) == ["baseline", "unet", "gan", "fusion", "ensemble"]
+    assert list(models) == [*STAGES, "ensemble"]
     for name, config in configs.items():
         network = build_network(config.model.network)  # really, not on the meta device
         model = models[name]
@@ -47,11 +48,11 @@ def test_all_stages_and_the_ensemble_are_listed_without_any_weights(make_app: An
         assert model["defaults"]["image_size"] == config.datamodule.image_size
         assert model["defaults"]["image_sizes"]["cifar10"] == 32
         assert model["defaults"]["l1_weight"] == config.loss.get("l1_weight")
-        assert model["title"] and model["description"].startswith("Stage")
+        assert model["title"] != name and model["description"] and model["idea"]
         assert model["loss"]["name"] == config.loss.name
     assert models["fusion"]["frozen_parameters"] == 11_176_512  # ResNet-18 without its last layer
-    assert models["ensemble"]["parameters"] == sum(models[n]["parameters"] for n in list(models)[:4])
-    for name in ("baseline", "unet", "gan"):
+    assert models["ensemble"]["parameters"] == sum(models[n]["parameters"] for n in STAGES)
+    for name in ("baseline", "unet", "gan", "classes"):
         assert [w["id"] for w in models[name]["weights"]] == [f"shipped-{name}"]
     assert models["fusion"]["weights"] == []
 

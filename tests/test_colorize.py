@@ -159,22 +159,22 @@ def test_find_weights_looks_at_the_argument_then_the_variable_then_what_ships(we
     assert inference.find_weights(weights) == weights
     assert inference.find_weights() == other
     monkeypatch.delenv("COLORIZATION_WEIGHTS")
-    assert inference.find_weights() == inference.find_weights("shipped-unet")
+    assert inference.find_weights() == inference.find_weights("shipped-classes")
     assert inference.find_weights() in runs.shipped_weights().values()
 
 
 def test_what_ships_fits_in_what_is_allowed() -> None:
-    assert inference.find_weights() == runs.shipped_weights()["shipped-unet"]
+    assert inference.find_weights() == runs.shipped_weights()["shipped-classes"]
     files = list(runs.shipped_weights().values())
-    assert sum(f.stat().st_size for f in files[0].parent.iterdir() if f.is_file()) < 24_000_000
+    assert sum(f.stat().st_size for f in files[0].parent.iterdir() if f.is_file()) < 40_000_000
 
 
-@pytest.mark.parametrize("stage", ["baseline", "unet", "gan"])
-def test_what_ships_colorizes_and_is_small(stage: str) -> None:
+@pytest.mark.parametrize(("stage", "photos"), [("baseline", 810), ("unet", 810), ("gan", 810), ("classes", 48_705)])
+def test_what_ships_colorizes_and_is_small(stage: str, photos: int) -> None:
     assert inference.find_weights(f"shipped-{stage}").stat().st_size < 10_000_000
     colorizer = Colorizer.load(f"shipped-{stage}")
     assert colorizer.description["stage"] == stage
-    assert colorizer.description["training_data"]["photos"] == 810
+    assert colorizer.description["training_data"]["photos"] == photos
     photo = Image.fromarray(sample_photo("sklearn/flower"))
     result = np.asarray(colorizer.colorize(photo))
     assert np.abs(rgb2lab(result)[..., 1:]).mean() > 1

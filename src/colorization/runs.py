@@ -38,7 +38,7 @@ from colorization.errors import InputError
 
 SCHEMA = 1
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk, the person's quota, or the largest file it takes
-DEFAULT_WEIGHTS = "shipped-unet"
+DEFAULT_WEIGHTS = "shipped-classes"
 STATES = ("queued", "running", "finished", "failed", "stopped")
 # Read once: it can only be read by setting it, and threads that do so together may leave it at 0.
 _UMASK = os.umask(0o077)

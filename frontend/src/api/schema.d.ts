@@ -792,7 +792,7 @@ export interface components {
              * @default null
              */
             vividness: number | null;
-            /** @description ids or stages, repeated or with commas; several are merged; default shipped-unet */
+            /** @description ids or stages, repeated or with commas; several are merged; default shipped-classes */
             weights?: string[];
         };
         BestOut: {
@@ -863,7 +863,7 @@ export interface components {
              * @default null
              */
             vividness: number | null;
-            /** @description ids or stages, repeated or with commas; several are merged; default shipped-unet */
+            /** @description ids or stages, repeated or with commas; several are merged; default shipped-classes */
             weights?: string[];
         };
         ColorizeOut: {

@@ -42,7 +42,7 @@ it('pictures alone are added, each once, as many as the server takes', () => {
 it('the form has what was chosen, and leaves to the server what was not', () => {
   const form = formOf({ ...defaults(), strength: 0.5 })
   expect(form.get('strength')).toBe('0.5')
-  expect(form.get('weights')).toBe('shipped-unet')
+  expect(form.get('weights')).toBe('shipped-classes')
   expect(form.has('size')).toBe(false)
 })
 

@@ -27,7 +27,7 @@ export interface Options {
 }
 
 export const defaults = (): Options => ({
-  weights: 'shipped-unet',
+  weights: 'shipped-classes',
   size: null,
   strength: 1,
   saturation: 1,
