@@ -124,7 +124,9 @@ def git_state(folder: Path) -> dict[str, Any]:
 
     def git(*arguments: str) -> str | None:
         try:
-            done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, timeout=10)
+            # A status that is killed with the run would leave its lock in the checkout.
+            command = ["git", "--no-optional-locks", *arguments]
+            done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=10)
         except (OSError, subprocess.TimeoutExpired):
             return None
         return done.stdout.strip() if done.returncode == 0 else None
