@@ -82,3 +82,25 @@ test('a TIFF, which the browser does not know, is shown; a file that is no photo
   await page.getByRole('button', { name: 'Choose another photo' }).click()
   await expect(page.getByText('Drop a photo here')).toBeVisible()
 })
+
+test('a photo that the server has no room for, or that is cut off, is sent again by itself', async ({
+  page,
+  server,
+  faults,
+}) => {
+  test.slow()
+  const { photos } = makePhotos(server.folder, 1)
+  const busy = { status: 503, title: 'Service Unavailable', detail: 'too many photos wait already' }
+  let tries = 0
+  await page.route('**/api/colorize', (route) => {
+    tries += 1
+    if (tries === 1) return route.fulfill({ status: 503, headers: { 'Retry-After': '1' }, json: busy })
+    if (tries === 2) return route.abort('connectionreset')
+    return route.continue()
+  })
+  await page.goto('/colorize')
+  await page.locator(input).setInputFiles(photos[0] as string)
+  await expect(page.getByRole('link', { name: 'Download' })).toBeVisible()
+  expect(tries).toBe(3)
+  expect(faults.splice(0)).toHaveLength(2) // the browser's own lines about the two
+})

@@ -10,7 +10,9 @@ export const queryClient = new QueryClient({
     queries: {
       staleTime: 10_000,
       networkMode: 'always', // the server may be on this machine, whatever the browser thinks of its network
-      retry: (failures, error) => failures < 2 && error instanceof Problem && AGAIN.includes(error.status),
+      // A server that says when to come again is asked again for as long as it says so.
+      retry: (failures, error) =>
+        error instanceof Problem && AGAIN.includes(error.status) && (failures < 2 || error.retryAfter !== null),
       retryDelay: (failures, error) =>
         error instanceof Problem && error.retryAfter ? error.retryAfter * 1000 : 500 * 2 ** failures,
     },

@@ -1,5 +1,5 @@
 /** Whether the server answers. One for the whole app; the shell shows it and it heals itself. */
-import { readonly, ref } from 'vue'
+import { readonly, ref, watch } from 'vue'
 
 import { queryClient } from '@/api/queries'
 
@@ -33,6 +33,13 @@ export const connection = {
   },
   /** Look now rather than in two seconds. */
   look,
+  /** Resolves as soon as the server answers. */
+  back(): Promise<void> {
+    return new Promise((resolve) => {
+      if (!away.value) return resolve()
+      const stop = watch(away, () => (stop(), resolve()), { flush: 'sync' })
+    })
+  },
 }
 
 export function useConnection() {

@@ -20,7 +20,7 @@ function create() {
   const withoutColour = shallowRef<string | null>(null)
   const problem = shallowRef<Problem | null>(null) // of the sample, which could not be fetched
   const before = ref<'grey' | 'truth'>('grey')
-  const upload = useUpload<Answer>()
+  const upload = useUpload<Answer>({ repeatable: true })
   let timer: ReturnType<typeof setTimeout> | undefined
 
   function discard(old: Answer | null): void {
