@@ -101,7 +101,7 @@ export const test = base.extend<{ faults: string[] }, { server: Server; serverOf
       await server.stop()
       server.remove()
     },
-    { scope: 'worker' },
+    { scope: 'worker', timeout: START + 60_000 },
   ],
   baseURL: ({ server }, use) => use(server.url),
   /**
