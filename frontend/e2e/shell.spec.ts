@@ -81,6 +81,7 @@ test('pages are accessible', async ({ page }) => {
 })
 
 test('a server with a token asks for it, once', async ({ page, faults }) => {
+  test.setTimeout(300_000) // a server of its own
   const token = 'a-token-of-the-tests'
   const guarded = await new Server().start(`token=${token}`)
   try {
@@ -102,4 +103,39 @@ test('a server with a token asks for it, once', async ({ page, faults }) => {
     await guarded.stop()
     guarded.remove()
   }
+})
+
+test('while the server is away, pages open all the same, and one that did not come opens when it is back', async ({
+  page,
+  server,
+  faults,
+}) => {
+  test.setTimeout(300_000) // a server starts again
+  const heading = page.getByRole('heading', { level: 1 })
+  const open = (title: string) => page.getByRole('navigation').getByRole('link', { name: title, exact: true }).click()
+  await page.route('**/assets/TrainingPage-*.js', (route) => route.abort())
+  await page.goto('/')
+  // They are loaded when there is nothing else to do.
+  const loaded = () =>
+    page.evaluate(() => {
+      const files = performance.getEntriesByType('resource') as PerformanceResourceTiming[]
+      const pages = files.filter((it) => it.responseStatus === 200 && /\/assets\/\w+Page-[^/]*\.js$/.test(it.name))
+      return new Set(pages.map((it) => it.name)).size
+    })
+  await expect.poll(loaded).toBe(Object.keys(PAGES).length - 1)
+  await server.stop()
+  try {
+    for (const title of ['Metrics', 'History', 'Colorize']) {
+      await open(title)
+      await expect(heading).toHaveText(title)
+    }
+    await open('Training')
+    await expect(page.getByText('The server does not answer.').first()).toBeVisible()
+    await expect(heading).toHaveText('Colorize')
+    await page.unroute('**/assets/TrainingPage-*.js')
+  } finally {
+    await server.start()
+  }
+  await expect(heading).toHaveText('Training')
+  expect(faults.splice(0).filter((it) => !/net::ERR_|dynamically imported module/.test(it))).toEqual([])
 })

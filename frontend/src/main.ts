@@ -6,6 +6,8 @@ import { createApp } from 'vue'
 
 import { queryClient } from '@/api/queries'
 import App from '@/App.vue'
-import { router } from '@/router'
+import { loadAhead, router } from '@/router'
 
 createApp(App).use(router).use(VueQueryPlugin, { queryClient }).mount('#app')
+
+void router.isReady().then(loadAhead)
