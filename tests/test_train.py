@@ -163,7 +163,10 @@ def test_every_experiment_survives_fast_dev_run(experiment, command, photo_folde
         (["+trainer.overfit_batches=1"], ["trainer.overfit_batches=1", "debug=overfit"]),
         (["trainer.precision=64-true"], ["trainer.precision=64-true", "32-true"]),
         (["model=gan", "+trainer.gradient_clip_algorithm=x"], ["trainer.gradient_clip_algorithm=x", "norm"]),
-        ([*STAGES["baseline"], "+callbacks.rate._target_=pytorch_lightning.callbacks.LearningRateFinder"], ["lr"]),
+        (
+            [*STAGES["baseline"], "+callbacks.rate._target_=pytorch_lightning.callbacks.LearningRateFinder"],
+            ["LearningRateFinder"],
+        ),
         (["datamodule._target_=builtins.dict"], ["datamodule._target_=builtins.dict", "PhotoDataModule"]),
         (["datamodule.flip=a(b"], ["datamodule.flip=a(b", "'datamodule.flip='"]),
     ],

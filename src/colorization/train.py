@@ -24,7 +24,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from hydra.utils import get_class
 from omegaconf import DictConfig, ListConfig, OmegaConf
-from pytorch_lightning.callbacks import TQDMProgressBar
+from pytorch_lightning.callbacks import BatchSizeFinder, LearningRateFinder, TQDMProgressBar
 from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
@@ -248,6 +248,11 @@ def build_trainer(
     groups = {key: cfg.get(key) or {} for key in ("callbacks", "logger")}  # either may be null
     configured = [hydra_main.instantiate(c) for name, c in groups["callbacks"].items() if c and not _skip(name, cfg)]
     loggers = [hydra_main.instantiate(c) for c in groups["logger"].values() if c]
+    if finder := next((c for c in configured if isinstance(c, (LearningRateFinder, BatchSizeFinder))), None):
+        raise InputError(
+            f"callbacks: Lightning's {type(finder).__name__} does not go with these stages, whose schedule and loader "
+            "are their own; try values with -m, e.g. -m model.optimizer.lr=1e-3,3e-4"
+        )
     settings["enable_progress_bar"] = settings["enable_progress_bar"] and isinstance(progress, TQDMProgressBar)
     timeout = timedelta(seconds=settings.pop("timeout"))
     if settings["strategy"] == "ddp" or several(cfg):
