@@ -355,7 +355,7 @@ from colorization import cli, inference
 
 class Formula:
     name, digest = "formula", "0" * 64
-    description = {"stage": "formula", "network": {}, "training_data": {"image_size": 32}}
+    description = {"stage": "formula", "network": {"_target_": "Formula"}, "training_data": {"image_size": 32}}
     def __call__(self, L, vividness=None):
         time.sleep(float(sys.argv[1]))
         return np.concatenate((0.5 * L, 0.3 - 0.3 * L), 1)[None]
