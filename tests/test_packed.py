@@ -164,7 +164,8 @@ def test_the_index_tells_grey_and_unreadable_photos(photo_folder: Path) -> None:
     assert isinstance(photos, PackedPhotos)
     index = json.loads((photos.folder / "index.json").read_text())
     assert [p["path"] for p in index["photos"] if p["near_grey"]] == ["grey.png"]
-    assert [p["path"] for p in index["unreadable"]] == ["broken.jpg"] and "no picture" in index["unreadable"][0]["error"]
+    assert [p["path"] for p in index["unreadable"]] == ["broken.jpg"]
+    assert "no picture" in index["unreadable"][0]["error"]
     assert "grey.png" not in photos.names and len(photos.names) == len(made.photos["train"].names)
 
 
