@@ -137,6 +137,7 @@ def own_caches(tmp_path_factory: pytest.TempPathFactory) -> None:
     Neither do they see or fill the user's cache.
     """
     os.environ["COLORIZATION_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+    os.environ["FSSPEC_SFTP_PASSWORD"] = "secret"  # of tests/sftp.py, for every process that is ever forked
     home = tmp_path_factory.mktemp("torch")
     os.environ["TORCH_HOME"] = str(home)
     (home / "hub" / "checkpoints").mkdir(parents=True)

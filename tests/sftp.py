@@ -107,7 +107,7 @@ def serve(folder: Path, port: int = 0) -> Iterator[str]:
     with subprocess.Popen([sys.executable, __file__, str(folder), str(port)], **pipes) as server:  # type: ignore[call-overload]
         try:
             with pytest.MonkeyPatch.context() as patch:
-                patch.setenv("FSSPEC_SFTP_PASSWORD", "secret")  # of processes that are started now
+                # (Processes that are started have it from the environment, see conftest.py.)
                 patch.setitem(fsspec.config.conf, "sftp", {"password": "secret"})
                 yield f"sftp://u@127.0.0.1:{server.stdout.readline().strip()}"
         finally:
