@@ -23,7 +23,7 @@ test('a photo through all models and their ensemble, linked, with figures', asyn
   await expect(page.getByRole('heading', { name: 'Ensemble' })).toBeVisible({ timeout: DONE })
 
   const viewers = page.locator('[data-photo]')
-  await expect(viewers).toHaveCount(6) // the original, four models, their ensemble
+  await expect(viewers).toHaveCount(7) // the original, five models, their ensemble
   // To the pixel: the columns of the grid may differ by less.
   const places = async () =>
     (await viewers.locator('img:first-child').evaluateAll((all) => all.map((it) => it.style.transform))).map((it) =>
@@ -59,7 +59,7 @@ test('a photo through all models and their ensemble, linked, with figures', asyn
   await page.getByRole('button', { name: 'Colours' }).click()
 
   const figures = page.getByRole('region', { name: 'Figures of each model' })
-  await expect(figures.getByRole('row')).toHaveCount(1 + 5)
+  await expect(figures.getByRole('row')).toHaveCount(1 + 6)
   await expect(figures.getByRole('img', { name: 'best' })).not.toHaveCount(0)
   await expect(page.getByRole('img', { name: /^All metrics at once/ })).toBeVisible()
   await page.getByRole('button', { name: 'Show as table' }).click()

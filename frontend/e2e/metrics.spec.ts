@@ -46,7 +46,7 @@ test('a folder is evaluated, read photo by photo, and exported', async ({ page }
   await expect(page.getByRole('heading', { name: 'photos', exact: true })).toBeVisible({ timeout: DONE })
 
   const rows = page.getByRole('region', { name: /^All rows/ })
-  await expect(rows.getByRole('row')).toHaveCount(1 + 7) // grey, mean colour, four models, all merged
+  await expect(rows.getByRole('row')).toHaveCount(1 + 8) // grey, mean colour, five models, all merged
   await expect(rows.getByRole('row', { name: /^grey no colour at all/ })).toContainText('–')
   await expect(page.getByText(/^(95 % interval)?\d+\.\d\d – \d+\.\d\d$/).first()).toBeVisible()
   await expect(page.getByText(/grey, (photo by photo|these photos do not tell)/)).toBeVisible()
@@ -62,7 +62,7 @@ test('a folder is evaluated, read photo by photo, and exported', async ({ page }
   await table.getByRole('button', { name: 'coffee-0.jpg' }).click()
   const dialog = page.getByRole('dialog')
   await expect(dialog.getByRole('img', { name: 'coffee-0.jpg with its own colours' })).toBeVisible()
-  await expect(dialog.getByRole('figure')).toHaveCount(7)
+  await expect(dialog.getByRole('figure')).toHaveCount(8)
   await page.keyboard.press('ArrowRight')
   await expect(dialog.getByRole('heading')).toHaveText('coffee-1.jpg')
   await screens(page, 'metrics-photo')
