@@ -20,6 +20,7 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # before anything import
 # Tiny tensors gain nothing from a second thread and, on a busy machine, lose tenfold waiting for it.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import absl.logging
 import forks
 import numpy as np
 import psutil
@@ -35,6 +36,9 @@ import colorization.hydra_main  # noqa: F401 (the resolvers of the configs)
 from colorization.api.app import create_app
 from colorization.api.settings import load
 from colorization.data.datamodules import sample_photo
+
+# TensorBoard's logging holds the stderr of its import, and closes it when Hydra sets up its own: else pytest's capture.
+absl.logging.get_absl_handler().python_handler.stream = sys.__stderr__
 
 # The four stages at widths for tests, as overrides.
 SMALL_STAGES = {
