@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -53,7 +54,7 @@ class EncoderUNet(nn.Module):
         self.encoder = with_own_norms(backbone)
         deepest = channels = levels[max(levels)]
         self.up = nn.ModuleList()
-        for reduction, width in zip(skips, widths, strict=False):
+        for reduction, width in zip(skips, widths[: len(skips)], strict=True):
             self.up.append(Level(*_conv(channels + levels[reduction], width), *_conv(width, width)))
             channels = width
         self.overview = nn.Linear(deepest, channels)
@@ -110,10 +111,10 @@ class ClassUNet(EncoderUNet):
     annealed mean: of the distribution to the power of 1/temperature.
 
     Args:
-        encoder, stride, widths, frozen_norms: as in :class:`EncoderUNet`.
         grid: distance of the classes, Lab units.
         vividness: in [0, 1]: 0 the likeliest colours, 1 colours as bold as rebalancing makes them.
         temperature: above 0; below 1 colours are nearer to the likeliest class.
+        others: see :class:`EncoderUNet`.
 
     Attributes:
         class_weights: (Q,) float32, what each class counted for in training; 0 where it never occurred, and no answer
@@ -123,20 +124,10 @@ class ClassUNet(EncoderUNet):
     class_weights: torch.Tensor
     centres: torch.Tensor
 
-    def __init__(
-        self,
-        encoder: str = "tf_efficientnet_lite0",
-        stride: int = 4,
-        widths: Sequence[int] = (160, 96, 64, 48),
-        frozen_norms: bool = False,
-        *,
-        grid: float,
-        vividness: float,
-        temperature: float,
-    ) -> None:
+    def __init__(self, *, grid: float, vividness: float, temperature: float, **others: Any) -> None:
         centres = torch.from_numpy(color.ab_grid(grid))
         self.outputs = len(centres)
-        super().__init__(encoder, stride, widths, frozen_norms)
+        super().__init__(**others)
         if not 0 <= vividness <= 1:
             raise InputError(f"model.network.vividness={vividness}: should be between 0 and 1")
         if not temperature > 0:
