@@ -12,7 +12,7 @@ from torch import nn
 from colorization import color
 from colorization.errors import InputError
 from colorization.networks import backbones
-from colorization.networks.layers import BatchNorm2d, Level, with_own_norms
+from colorization.networks.layers import BatchNorm2d, Level, adapted
 
 
 class EncoderUNet(nn.Module):
@@ -51,7 +51,7 @@ class EncoderUNet(nn.Module):
         if len(widths) < len(skips):
             raise InputError(f"model.network.widths={list(widths)}: stride={stride} needs {len(skips)} of them")
         self.used = [list(levels).index(r) for r in (*skips, max(levels))]
-        self.encoder = with_own_norms(backbone)
+        self.encoder = adapted(backbone)
         deepest = channels = levels[max(levels)]
         self.up = nn.ModuleList()
         for reduction, width in zip(skips, widths[: len(skips)], strict=True):
