@@ -603,13 +603,21 @@ def test_compile_without_a_compiler_is_refused(command, capsys, monkeypatch) -> 
     assert "accelerator.compile=true" in error and "no-such-compiler" in error
 
 
-def test_fp16_with_clipping_does_not_take_a_fused_optimizer(compose_train, monkeypatch) -> None:
+@pytest.mark.parametrize("precision", ["16-mixed", "bf16-mixed"])
+def test_mixed_precision_with_clipping_does_not_take_a_fused_optimizer(precision, compose_train, monkeypatch) -> None:
     """Clipping would come before the loss scaling is undone."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    options = ["trainer.accelerator=cuda", "trainer.precision=16-mixed", "+model.optimizer.fused=true"]
+    options = ["trainer.accelerator=cuda", f"trainer.precision={precision}", "+model.optimizer.fused=true"]
     train.check(compose_train(*options))
-    with pytest.raises(InputError, match=r"model\.optimizer\.fused=true.*16-mixed.*gradient_clip_val"):
+    with pytest.raises(InputError, match=rf"model\.optimizer\.fused=true.*{precision}.*gradient_clip_val"):
         train.check(compose_train(*options, "trainer.gradient_clip_val=1"))
+
+
+@pytest.mark.parametrize("stage", ["unet", "gan"])
+def test_gradients_are_clipped_in_bf16(stage, command, tmp_path) -> None:
+    options = [*SMALL, *STAGES[stage], "trainer.precision=bf16-mixed", "test=false", "run_id=r"]
+    assert command(*options, "trainer.gradient_clip_val=1", "trainer.max_epochs=1") == 0
+    assert command("run_id=r", "ckpt_path=last", "trainer.max_epochs=2") == 0
 
 
 @pytest.mark.parametrize("stage", ["unet", "gan"])

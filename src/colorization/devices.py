@@ -48,6 +48,11 @@ def channels_last_pays(kind: str) -> bool:
 PRECISIONS = ("auto", "32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "32", "bf16", "16")
 
 
+def is_mixed(precision: str) -> bool:
+    """Whether weights stay float32 while the network computes in 16 bits."""
+    return precision in ("bf16-mixed", "16-mixed", "bf16", "16")
+
+
 def resolve_precision(asked: str, kind: str) -> str:
     """``auto`` to ``bf16-mixed`` where the hardware has it, else ``32-true``; any other is Lightning's."""
     if asked != "auto":

@@ -200,10 +200,15 @@ def prepare(cfg: DictConfig, stage: ColorizationStage) -> None:
     auto = settings.channels_last == "auto"
     stage.prepare(
         channels_last=devices.channels_last_pays(settings.kind) if auto else settings.channels_last,
-        fused=settings.fused and cfg.trainer.precision != "16-mixed",  # see check
+        fused=settings.fused and cfg.trainer.precision not in ("16-mixed", "16") and not _clips_in_mixed_precision(cfg),
         activation_checkpointing=settings.activation_checkpointing,
         compile=settings.compile,
     )
+
+
+def _clips_in_mixed_precision(cfg: DictConfig) -> bool:
+    """(Lightning refuses fused optimizers then, in bf16, too, though nothing is scaled there.)"""
+    return bool(cfg.trainer.gradient_clip_val) and devices.is_mixed(str(cfg.trainer.precision))
 
 
 def build_trainer(
@@ -318,17 +323,17 @@ def check(cfg: DictConfig) -> None:
     if str(cfg.trainer.precision) not in devices.PRECISIONS:
         known = ", ".join(devices.PRECISIONS)
         raise InputError(f"trainer.precision={cfg.trainer.precision}: should be one of {known}")
-    if cfg.trainer.precision == "16-mixed" and kind == "cpu":
+    if str(cfg.trainer.precision) in ("16-mixed", "16") and kind == "cpu":
         raise InputError("trainer.precision=16-mixed: CPUs train in 32-true or bf16-mixed")
     if not is_number(cfg.checkpoint_minutes) or cfg.checkpoint_minutes < 0:
         raise InputError(f"checkpoint_minutes={cfg.checkpoint_minutes}: should be a number, 0 or more")
     steps = cfg.checkpoint_steps
     if steps is not None and (not isinstance(steps, int) or steps < 1):
         raise InputError(f"checkpoint_steps={steps}: should be null or a whole number, 1 or more")
-    if cfg.trainer.precision == "16-mixed" and cfg.trainer.gradient_clip_val and cfg.model.optimizer.get("fused"):
+    if cfg.model.optimizer.get("fused") and _clips_in_mixed_precision(cfg):
         raise InputError(
-            "model.optimizer.fused=true: a fused step undoes the loss scaling of trainer.precision=16-mixed by itself, "
-            "too late for trainer.gradient_clip_val; leave one of the three out"
+            f"model.optimizer.fused=true: a fused step undoes the loss scaling of trainer.precision={cfg.trainer.precision} "
+            "by itself, too late for trainer.gradient_clip_val; leave one of the three out"
         )
     compiler = os.environ.get("CXX") or {"darwin": "clang++", "win32": "cl"}.get(sys.platform, "g++")
     if cfg.accelerator.compile and shutil.which(compiler) is None:
