@@ -332,8 +332,8 @@ def check(cfg: DictConfig) -> None:
         raise InputError(f"checkpoint_steps={steps}: should be null or a whole number, 1 or more")
     if cfg.model.optimizer.get("fused") and _clips_in_mixed_precision(cfg):
         raise InputError(
-            f"model.optimizer.fused=true: a fused step undoes the loss scaling of trainer.precision={cfg.trainer.precision} "
-            "by itself, too late for trainer.gradient_clip_val; leave one of the three out"
+            "model.optimizer.fused=true: a fused step undoes the loss scaling of trainer.precision="
+            f"{cfg.trainer.precision} by itself, too late for trainer.gradient_clip_val; leave one of the three out"
         )
     compiler = os.environ.get("CXX") or {"darwin": "clang++", "win32": "cl"}.get(sys.platform, "g++")
     if cfg.accelerator.compile and shutil.which(compiler) is None:
