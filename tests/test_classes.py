@@ -111,9 +111,16 @@ def test_vividness_takes_off_what_rebalancing_added() -> None:
         torch.testing.assert_close(network(L, 1.0), expected, atol=1e-5, rtol=1e-4)
         own, middle = network(L), network(L, 0.5)
     assert torch.equal(own, middle) and not torch.allclose(own, network(L, 1.0), atol=1e-3)
+    richer = ClassUNet(**CLASSES, chroma=1.5).eval()
+    richer.load_state_dict(network.state_dict())
+    with torch.no_grad():
+        small = 1.5 * torch.nn.functional.avg_pool2d(expected, 4)  # (no bound is reached here)
+        torch.testing.assert_close(torch.nn.functional.avg_pool2d(richer(L, 1.0), 4), small, atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize(("setting", "value"), [("vividness", 1.5), ("temperature", 0), ("stride", 3), ("stride", 64)])
+@pytest.mark.parametrize(
+    ("setting", "value"), [("vividness", 1.5), ("temperature", 0), ("chroma", -1), ("stride", 3), ("stride", 64)]
+)
 def test_a_network_that_cannot_work_is_refused_by_name(setting: str, value: float) -> None:
     with pytest.raises(InputError, match=rf"model\.network\.{setting}={value}"):
         ClassUNet(**{**CLASSES, setting: value})
@@ -257,6 +264,10 @@ def test_vividness_is_a_setting_wherever_photos_are_colorized(tmp_path: Path) ->
     bold = Colorizer.load(tmp_path / "bold.safetensors", "cpu", "torch")
     assert bold.default_size == 96 and colorizer.default_size == 64
     assert np.abs(np.asarray(bold.colorize(photo, size=64)) - vivid["torch"]).max() <= 2
+    export.write_float16(tmp_path / "bold.safetensors", tmp_path / "pale.safetensors", chroma=0.5)
+    pale = Colorizer.load(tmp_path / "pale.safetensors", "cpu", "torch")
+    L = np.full((1, 1, 32, 32), 0.5, np.float32)
+    np.testing.assert_allclose(pale.backends[0](L), 0.5 * bold.backends[0](L), atol=2e-3)
     with pytest.raises(InputError, match="vividness=2"):
         colorizer.colorize(photo, vividness=2)
     with pytest.raises(InputError, match="vividness: weights of a unet have no such setting"):

@@ -89,8 +89,9 @@ def write_float16(
     Args:
         source: ``*.safetensors`` or ``*.ckpt``.
         target: ``*.safetensors``, not ``source``.
-        chroma: factor on a* and b*, above 0, noted in the description. It goes into the last layer, ahead of the
-            squashing that bounds them, so colours near the bound change less.
+        chroma: factor on a* and b*, above 0, noted in the description. It is a setting of
+            :class:`colorization.networks.encoder_unet.ClassUNet`; in any other network it goes into the last layer,
+            ahead of the squashing that bounds them, so colours near the bound change less.
         size: working size, see :func:`colorization.descriptions.working_size`.
         vividness, temperature: of :class:`colorization.networks.encoder_unet.ClassUNet`.
 
@@ -100,9 +101,8 @@ def write_float16(
         OSError: ``target`` cannot be written.
     """
     network, description = checkpoint.load_weights(source)
-    if chroma != 1:
-        if backends.own_vividness(description) is not None:
-            raise InputError(f"chroma={chroma}: {source} has a setting of its own for that, model.network.vividness")
+    has_classes = backends.own_vividness(description) is not None
+    if chroma != 1 and not has_classes:
         head = getattr(network, "head", None)
         if head is None:
             raise InputError(f"chroma={chroma}: {source} is an ensemble; scale the colours of its members")
@@ -115,8 +115,10 @@ def write_float16(
     if size is not None:
         description = {**description, "working_size": size}
     own = {k: v for k, v in (("vividness", vividness), ("temperature", temperature)) if v is not None}
+    if chroma != 1 and has_classes:
+        own["chroma"] = chroma * description["network"].get("chroma", 1.0)
     if own:
-        if backends.own_vividness(description) is None:
+        if not has_classes:
             raise InputError(f"{next(iter(own))}: weights of a {description['stage']} have no such setting")
         description = {**description, "network": {**description["network"], **own}, "metrics": {}}
         checkpoint.build_network(description["network"])  # refuses a value that cannot work

@@ -108,12 +108,14 @@ class ClassUNet(EncoderUNet):
 
     Classes are the points of :func:`colorization.color.ab_grid`. Training makes rare colours count for more, by
     ``class_weights``; what that adds to a class is taken off again by a share of 1 - ``vividness``. The colour is the
-    annealed mean: of the distribution to the power of 1/temperature.
+    annealed mean, of the distribution to the power of 1/temperature, times ``chroma``.
 
     Args:
         grid: distance of the classes, Lab units.
         vividness: in [0, 1]: 0 the likeliest colours, 1 colours as bold as rebalancing makes them.
         temperature: above 0; below 1 colours are nearer to the likeliest class.
+        chroma: above 0. A mean is paler than what it is the mean of; a factor gives back colour with fewer stains than
+            more vividness does.
         others: see :class:`EncoderUNet`.
 
     Attributes:
@@ -124,15 +126,18 @@ class ClassUNet(EncoderUNet):
     class_weights: torch.Tensor
     centres: torch.Tensor
 
-    def __init__(self, *, grid: float, vividness: float, temperature: float, **others: Any) -> None:
+    def __init__(
+        self, *, grid: float, vividness: float, temperature: float, chroma: float = 1.0, **others: Any
+    ) -> None:
         centres = torch.from_numpy(color.ab_grid(grid))
         self.outputs = len(centres)
         super().__init__(**others)
         if not 0 <= vividness <= 1:
             raise InputError(f"model.network.vividness={vividness}: should be between 0 and 1")
-        if not temperature > 0:
-            raise InputError(f"model.network.temperature={temperature}: should be above 0")
-        self.vividness, self.temperature = vividness, temperature
+        for name, value in (("temperature", temperature), ("chroma", chroma)):
+            if not value > 0:
+                raise InputError(f"model.network.{name}={value}: should be above 0")
+        self.vividness, self.temperature, self.chroma = vividness, temperature, chroma
         self.register_buffer("centres", centres / color.AB_SCALE, persistent=False)  # (Q, 2) normalised ab
         self.register_buffer("class_weights", torch.ones(len(centres)))
 
@@ -159,7 +164,8 @@ class ClassUNet(EncoderUNet):
     def decoded(self, raw: torch.Tensor, L: torch.Tensor, vividness: float | torch.Tensor) -> torch.Tensor:
         """:meth:`forward` of what :meth:`raw` gave."""
         shares = (self._scores(raw, vividness) / self.temperature).softmax(1)
-        return _enlarged(F.conv2d(shares, self.centres.T[:, :, None, None]), L)
+        ab = self.chroma * F.conv2d(shares, self.centres.T[:, :, None, None])
+        return _enlarged(ab.clamp(-1, 1), L)
 
     def _scores(self, raw: torch.Tensor, vividness: float | torch.Tensor) -> torch.Tensor:
         """Log-probabilities up to a constant at each place."""
