@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 from urllib.error import URLError
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -866,9 +867,18 @@ def test_sample_photos(monkeypatch: pytest.MonkeyPatch) -> None:
     module = SampleDataModule(crops=3, image_size=32, batch_size=4, num_workers=0)
     module.setup()
     photos = {split: {n.split("#")[0] for n in p.names} for split, p in module.photos.items()}
-    assert photos == {split: set(names) for split, names in SampleDataModule.PHOTOS.items()}
-    seen = [name for names in photos.values() for name in names]
-    assert len(seen) == len(set(seen))
+    assert photos["train"] == set(SampleDataModule.TRAIN) and photos["test"] == set(SampleDataModule.TEST)
+    assert not photos["train"] & photos["test"]
+    # Validation sees of training's photos what training does not.
+    astronaut = sample_photo("skimage/astronaut")
+    columns = {}
+    for split in ("train", "val"):
+        set_ = module.photos[split]
+        crops = [set_.read(i) for i, name in enumerate(set_.names) if "astronaut" in name]
+        found = [cv2.minMaxLoc(cv2.matchTemplate(astronaut, crop, cv2.TM_SQDIFF)) for crop in crops]
+        columns[split] = [(x, x + crop.shape[1]) for (_, _, (x, _), _), crop in zip(found, crops, strict=True)]
+    assert len(columns["train"]) == 3 and max(right for _, right in columns["train"]) <= 307
+    assert len(columns["val"]) == 1 and columns["val"][0][0] >= 307
     assert [len(module.photos[s].names) for s in ("train", "val", "test")] == [12, 3, 6]
     assert module.intervals is False
     assert SampleDataModule(intervals=True).intervals is False

@@ -28,9 +28,9 @@ def torch_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path
 
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setattr(torch.hub, "download_url_to_file", download)
-    metrics.lpips_network.cache_clear()
+    metrics._load_lpips.cache_clear()
     yield tmp_path
-    metrics.lpips_network.cache_clear()
+    metrics._load_lpips.cache_clear()
 
 
 @pytest.fixture
@@ -366,10 +366,10 @@ def test_a_broken_alexnet_file_is_a_reason_not_a_crash(tmp_path, monkeypatch) ->
     file = tmp_path / "hub" / "checkpoints" / "alexnet-owt-7be5be79.pth"
     file.parent.mkdir(parents=True)
     torch.save({"features.0.weight": torch.zeros(1)}, file)
-    metrics.lpips_network.cache_clear()
+    metrics._load_lpips.cache_clear()
     try:
         network, reason = metrics.lpips_network()
     finally:
-        metrics.lpips_network.cache_clear()
+        metrics._load_lpips.cache_clear()
     assert network is None
     assert "broken" in reason

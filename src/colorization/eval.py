@@ -153,7 +153,7 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
         callbacks.StopRequested: SIGTERM or Ctrl-C.
     """
     progress = Progress(Path(cfg.eval_dir))
-    with callbacks.StopSignals():
+    with callbacks.StopSignals(), metrics.lpips_wanted(cfg.lpips):
         try:
             report = _evaluate(cfg, progress)
         except callbacks.StopRequested:
@@ -714,16 +714,18 @@ def write_per_image(path: Path, rows: list[Row], names: list[str]) -> None:
 
 
 def table(report: dict[str, Any], columns: Sequence[str] = COLUMNS) -> str:
-    """The report as Markdown: all photos, then without the near-grey ones, then what does not beat grey."""
-    columns = [c for c in columns if any(c in row for row in report["rows"])]
+    """The report as Markdown: all photos, then without the near-grey ones if there are any, then what does not beat
+    grey."""
+    columns = [c for c in columns if any(row.get(c, {}).get("mean") is not None for row in report["rows"])]
     p = report["protocol"]
     lines = [f"{p['data']}, {p['n']} photos at {p['size']}x{p['size']}, {p['crop']}.", ""]
     for file, n in p["train_photos"].items():
         lines += [f"**Not a fair test: {n} of these photos were trained on by {file}.**", ""]
     lines += _one_table(report["rows"], columns)
     coloured = [{"name": r["name"], **r["without_near_grey"]} for r in report["rows"]]
-    lines += ["", f"Without the near-grey photos (colorfulness < {color.NEAR_GREY:g}), n = {coloured[0]['n']}:", ""]
-    lines += _one_table(coloured, columns)
+    if coloured[0]["n"] < p["n"]:
+        lines += ["", f"Without the near-grey photos (colorfulness < {color.NEAR_GREY:g}), n = {coloured[0]['n']}:", ""]
+        lines += _one_table(coloured, columns)
     lines += ["", "CF: colorfulness; ΔCF: distance of the mean CF to the truths'."]
     if "bleeding" in columns:
         lines.append(

@@ -10,7 +10,9 @@ import itertools
 import logging
 import math
 import pickle
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from urllib.error import URLError
 
 import numpy as np
@@ -120,12 +122,29 @@ def ssim(rgb: torch.Tensor, truth: torch.Tensor, truth_means: torch.Tensor | Non
     return (luminance * contrast).mean((1, 2, 3))
 
 
-@functools.cache
+_lpips_wanted: ContextVar[bool] = ContextVar("_lpips_wanted", default=True)
+
+
+@contextmanager
+def lpips_wanted(wanted: bool) -> Iterator[None]:
+    """Within, LPIPS is computed at all, or not: ``lpips`` of the configs."""
+    token = _lpips_wanted.set(wanted)
+    try:
+        yield
+    finally:
+        _lpips_wanted.reset(token)
+
+
 def lpips_network() -> tuple[nn.Module | None, str | None]:
-    """LPIPS with AlexNet (Zhang et al. 2018), or ``None`` and the reason why it cannot be had. Asked once a process.
+    """LPIPS with AlexNet (Zhang et al. 2018), or ``None`` and the reason why it cannot be had. Loaded once a process.
 
     The AlexNet weights come from torchvision (``$TORCH_HOME/hub/checkpoints/alexnet-owt-7be5be79.pth``).
     """
+    return _load_lpips() if _lpips_wanted.get() else (None, "lpips=false")
+
+
+@functools.cache
+def _load_lpips() -> tuple[nn.Module | None, str | None]:
     from torchmetrics.functional.image.lpips import _NoTrainLpips
 
     try:

@@ -31,6 +31,7 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from colorization import callbacks, checkpoint, descriptions, devices, distributed, hydra_main, machine, resume, runs
 from colorization.data.datamodules import PhotoDataModule, is_number
 from colorization.errors import InputError
+from colorization.metrics import lpips_wanted
 from colorization.stages.base import ColorizationStage
 
 log = logging.getLogger(__name__)
@@ -60,7 +61,8 @@ def train(cfg: DictConfig, overrides: list[str] | None = None) -> dict[str, floa
     best = best_of(cfg)
     if best is not None and best.monitor == "auto":
         stage: type[ColorizationStage] = get_class(cfg.model._target_)
-        best.monitor = stage.monitor()
+        with lpips_wanted(cfg.lpips):
+            best.monitor = stage.monitor()
     run = runs.Run(Path(cfg.paths.run_dir))
     going_on = cfg.ckpt_path == "last"
     given = None if going_on else find_checkpoint(cfg, run)  # one that cannot be used leaves no folder behind
@@ -76,7 +78,8 @@ def train(cfg: DictConfig, overrides: list[str] | None = None) -> dict[str, floa
         if not saved:
             record.begin()  # (else what there is stays as it is until training goes on: the command may yet be refused)
         try:
-            metrics = _fit(cfg, run, stop, resume_from, record)
+            with lpips_wanted(cfg.get("lpips", True)):  # (a run of an earlier version does not say)
+                metrics = _fit(cfg, run, stop, resume_from, record)
         except callbacks.StopRequested as request:
             if not first:
                 return {}

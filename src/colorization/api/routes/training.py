@@ -60,7 +60,7 @@ class StartIn(Schema):
         validate=Length(max=50),
         metadata={
             "description": "Further settings of the config tree, as on the command line. No files, no interpolations.",
-            "example": ["experiment=quickstart", "model.network.width=16"],
+            "example": ["experiment=quickstart/unet", "trainer.max_epochs=8"],
         },
     )
 
