@@ -1420,8 +1420,8 @@ export interface components {
             /**
              * @description Further settings of the config tree, as on the command line. No files, no interpolations.
              * @example [
-             *       "experiment=quickstart",
-             *       "model.network.width=16"
+             *       "experiment=quickstart/unet",
+             *       "trainer.max_epochs=8"
              *     ]
              */
             overrides?: string[];
