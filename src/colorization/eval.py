@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import logging
+import math
 import os
 import signal
 import sys
@@ -46,6 +47,7 @@ from colorization import (
 from colorization.data.datamodules import PhotoDataModule
 from colorization.data.splits import by_identity, data_hash, split_hash
 from colorization.errors import InputError
+from colorization.judge import TOP1_FORM, Judge
 from colorization.networks.ensemble import Ensemble
 from colorization.sparsification import Measure
 from colorization.statistics import FEWEST_PHOTOS, bootstrap
@@ -57,12 +59,12 @@ COMPARED = 6  # photos in comparison.png, spread over the split
 # What metrics.json has of each row, in this order.
 FIGURES = (
     *("psnr", "ssim", "lpips", "delta_e2000", "colorfulness", "delta_colorfulness"),
-    *("photo_delta_colorfulness", "mae", "accuracy_2", "accuracy_5", "bleeding", "stains", "stability"),
+    *("photo_delta_colorfulness", "mae", "accuracy_2", "accuracy_5", "bleeding", "stains", "stability", "top1"),
 )
 # Of these table.md shows, where there are any.
 COLUMNS = (
     *("psnr", "ssim", "lpips", "delta_e2000", "colorfulness", "delta_colorfulness"),
-    *("bleeding", "stains", "stability"),
+    *("bleeding", "stains", "stability", "top1"),
 )
 LABELS = {
     "psnr": "PSNR ↑ (dB)",
@@ -78,14 +80,15 @@ LABELS = {
     "bleeding": "bleeding (%)",
     "stains": "stains (%) ↓",
     "stability": "size ΔE ↓",
+    "top1": "top-1 % ↑",
 }
 DIGITS = (
     dict.fromkeys(FIGURES, 2)
     | {"ssim": 4, "lpips": 4}
     | dict.fromkeys(("colorfulness", "delta_colorfulness", "accuracy_2", "accuracy_5", "bleeding", "stains"), 1)
-    | {"photo_delta_colorfulness": 1}
+    | {"photo_delta_colorfulness": 1, "top1": 1}
 )
-COMPARISONS = (*metrics.HIGHER_IS_BETTER, *metrics.FURTHER, "stability")  # what is compared pair by pair
+COMPARISONS = (*metrics.HIGHER_IS_BETTER, *metrics.FURTHER, "stability", "top1")  # what is compared pair by pair
 CHROMA_FACTORS = tuple(i / 5 for i in range(9))  # of the curve: 0 to 1.6
 
 
@@ -196,8 +199,9 @@ def _evaluate(cfg: DictConfig, progress: Progress) -> dict[str, Any]:
             absent = {"members": not row.answers, "distribution": not hasattr(row.predict, "distribution")}
             row.doubts = [Measure(row.name, m) for m in sparsification.MEASURES if not absent.get(m)]
     folder = Path(cfg.eval_dir)
+    judge = None if cfg.judge is None else Judge(cfg.judge, device)
     with closing(datamodule):
-        score(rows, loader, folder, cfg.strips, device, cfg.fid, progress, cfg.stability or (), cfg.curve)
+        score(rows, loader, folder, cfg.strips, device, cfg.fid, progress, cfg.stability or (), cfg.curve, judge)
 
     names = [datamodule.photos["test"].names[i] for i in range(len(loader.dataset))]  # type: ignore[arg-type]
     report = {
@@ -205,6 +209,7 @@ def _evaluate(cfg: DictConfig, progress: Progress) -> dict[str, Any]:
         "protocol": protocol(datamodule, len(rows[0].values["psnr"]), cfg) | {"train_photos": train_photos},
         **summarize(rows, datamodule.intervals, cfg.bootstrap, cfg.seed),
         "true_bleeding": float(np.mean(rows[0].values["true_bleeding"])),
+        **(judged(rows[0], judge) if judge else {}),
         "uncertainty": [m.summary(datamodule.intervals, cfg.bootstrap, cfg.seed) for row in models for m in row.doubts],
     }
     runs.write_json(folder / "metrics.json", report, indent=1)
@@ -420,10 +425,12 @@ def score(
     progress: Progress,
     stability: Sequence[int] = (),
     with_curve: bool = False,
+    judge: Judge | None = None,
 ) -> None:
     """Fill ``values`` of every row, and ``curve``; write the strips of the first photos and ``comparison.png``.
 
     ``stability``: working sizes for :func:`colorization.metrics.size_stability`; none: it is not measured.
+    ``judge``: gives ``top1``, and ``true_top1`` of the truths.
     """
     (folder / "strips").mkdir(parents=True, exist_ok=True)
     photos, names = len(loader.dataset), loader.dataset.photos.names
@@ -440,6 +447,11 @@ def score(
         lab, predictions, values_of_rows = metrics.score(rgb, predictors, further=True)
         L, _ = color.split(lab)
         chosen = [i for i, index in enumerate(batch["index"].tolist()) if index in compared]
+        if judge:
+            labels = [judge.label(names[index]) for index in batch["index"].tolist()]
+            for prediction, of_batch in zip(predictions, values_of_rows, strict=True):
+                of_batch["top1"] = judge.top1(color.lab_to_rgb(prediction), labels)
+            values_of_rows[0]["true_top1"] = judge.top1(color.lab_to_rgb(lab), labels)
         for row, prediction, of_batch in zip(rows, predictions, values_of_rows, strict=True):
             if stability and row.pictures is None:
                 of_batch["stability"] = metrics.size_stability(rgb, row.predict, stability)
@@ -465,11 +477,8 @@ def score(
                 of_row.setdefault(metric, []).append(values)
         for i in chosen:
             grey = color.grey_of_lightness(L[i]).expand(3, -1, -1)
-            side_by_side[int(batch["index"][i])] = [
-                grey,
-                *side_by_side[int(batch["index"][i])],
-                color.lab_to_rgb(lab[i]),
-            ]
+            pictures = side_by_side.get(int(batch["index"][i]), ())  # none where grey and the mean colour are all
+            side_by_side[int(batch["index"][i])] = [grey, *pictures, color.lab_to_rgb(lab[i])]
         done += len(batch["index"])
         progress.count(done, photos)
     for row, of_row in zip(rows, scores, strict=True):
@@ -619,6 +628,7 @@ def protocol(datamodule: PhotoDataModule, photos: int, cfg: DictConfig) -> dict[
         "bleeding": metrics.BLEEDING_FORM,
         "stains": metrics.STAINS_FORM,
         "stability": f"{metrics.STABILITY_FORM}; {list(cfg.stability)}" if cfg.stability else None,
+        "top1": f"{TOP1_FORM}; {cfg.judge}" if cfg.judge else None,
         "predictions": "pictures go the photos' way to the crop; a*b* of 8-bit RGB, with the true L*",
         "near_grey": f"true colorfulness below {color.NEAR_GREY:g}",
         "intervals": f"95 %, percentile bootstrap over photos, {cfg.bootstrap} resamples, seed {cfg.seed}",
@@ -653,9 +663,9 @@ def summarize(rows: list[Row], intervals: bool, resamples: int, seed: int) -> di
                 mean = abs(predicted.mean() - true.mean()) if len(chosen) else None
                 ci = interval(lambda i, p=predicted, t=true: np.abs(p[i].mean(1) - t[i].mean(1)), len(chosen))  # type: ignore[misc]
             elif metric in row.values:
-                values = np.array(row.values[metric])[chosen]
-                mean = values.mean() if len(chosen) else None
-                ci = interval(lambda i, v=values: v[i].mean(1), len(chosen))  # type: ignore[misc]
+                values = _measured(np.array(row.values[metric])[chosen])
+                mean = values.mean() if len(values) else None
+                ci = interval(lambda i, v=values: v[i].mean(1), len(values))  # type: ignore[misc]
             elif metric == "lpips":
                 result[metric] = {"mean": None, "ci95": None, "reason": metrics.lpips_network()[1]}
                 continue
@@ -670,7 +680,7 @@ def summarize(rows: list[Row], intervals: bool, resamples: int, seed: int) -> di
         return result
 
     def difference(a: Row, b: Row, metric: str, chosen: np.ndarray) -> dict[str, Any]:
-        d = (np.array(a.values[metric]) - np.array(b.values[metric]))[chosen]
+        d = _measured((np.array(a.values[metric]) - np.array(b.values[metric]))[chosen])
         return {"mean": float(d.mean()) if len(d) else None, "ci95": interval(lambda i: d[i].mean(1), len(d))}
 
     comparisons = [
@@ -693,6 +703,21 @@ def summarize(rows: list[Row], intervals: bool, resamples: int, seed: int) -> di
     return {"rows": result, "comparisons": comparisons}
 
 
+def _measured(values: np.ndarray) -> np.ndarray:
+    """Without those of photos that a metric says nothing of."""
+    return values[~np.isnan(values)]
+
+
+def judged(row: Row, judge: Judge) -> dict[str, Any]:
+    """Who judged, how many photos, and how many of the truths were seen rightly, %."""
+    truths = _measured(np.array(row.values["true_top1"]))
+    return {
+        "judge": judge.name,
+        "judged": len(truths),
+        "true_top1": float(truths.mean()) if len(truths) else None,
+    }
+
+
 def _verdict(ci95: list[float] | None) -> str:
     if ci95 is None or ci95[0] <= 0 <= ci95[1]:
         return "undecided"
@@ -709,7 +734,8 @@ def write_per_image(path: Path, rows: list[Row], names: list[str]) -> None:
         for row in rows:
             for i, name in enumerate(names):
                 strip = row.strips[i] if i < len(row.strips) else ""
-                values = (f"{row.values[m][i]:.5f}" if m in row.values else "" for m in columns)
+                of_photo = [row.values[m][i] if m in row.values else math.nan for m in columns]
+                values = ("" if math.isnan(v) else f"{v:.5f}" for v in of_photo)
                 writer.writerow([name, row.name, *values, strip])
 
 
@@ -734,6 +760,11 @@ def table(report: dict[str, Any], columns: Sequence[str] = COLUMNS) -> str:
         )
     if "stains" in columns:
         lines.append("stains: share of photos with a patch of strong colour where the truth is as good as grey.")
+    if "top1" in columns:
+        lines.append(
+            f"top-1: photos in which {report['judge']} sees first what they show; of the truths "
+            f"{report['true_top1']:.1f} %, of {report['judged']} photos."
+        )
     if "stability" in columns:
         lines.append("size ΔE: ΔE2000 between the colours at different working sizes.")
     if all(r["delta_e2000"]["ci95"] is None for r in report["rows"]):
