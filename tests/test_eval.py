@@ -18,8 +18,9 @@ import torch
 from PIL import Image
 from skimage.color import deltaE_ciede2000, lab2rgb, rgb2lab
 from skimage.metrics import peak_signal_noise_ratio
+from torchmetrics.image.kid import KernelInceptionDistance
 
-from colorization import checkpoint, descriptions, runs, statistics, train
+from colorization import checkpoint, descriptions, judge, runs, statistics, train
 from colorization import eval as evaluation
 from colorization.data.datamodules import sample_photo
 from colorization.data.splits import split_hash
@@ -166,9 +167,19 @@ def test_a_judge_says_what_it_sees_where_the_path_says_what_is_there(command, tm
         found = {x["photo"]: x["top1"] for x in csv.DictReader(file) if x["model"] == "grey"}
     assert found["n03785016/b.png"] == "0.00000" and found["c.png"] == ""
     table = (tmp_path / "out" / "table.md").read_text()
-    assert "top-1 % ↑" in table and "of the truths 50.0 %, of 2 photos" in table
+    assert "top-1 % ↑" in table and "of the truths 50.0 %, of 2 photos" in table and "KID x 1000" in table
     assert command(*arguments, "judge=a-net-of-mine") == 2
     assert "judge=a-net-of-mine" in capsys.readouterr().err
+
+
+def test_the_judges_distance_is_torchmetrics_kid_of_all_photos() -> None:
+    generator = torch.Generator().manual_seed(0)
+    a, b = torch.randn(40, 16, generator=generator), 0.5 + torch.randn(40, 16, generator=generator)
+    kid = KernelInceptionDistance(feature=torch.nn.Identity(), subsets=2, subset_size=40, normalize=False)
+    kid.update(a, real=True)
+    kid.update(b, real=False)
+    assert judge.kernel_distance(a, b) == pytest.approx(1000 * float(kid.compute()[0]), rel=1e-4)
+    assert abs(judge.kernel_distance(a, torch.randn(400, 16, generator=generator))) < 100 < judge.kernel_distance(a, b)
 
 
 def test_near_grey_photos_are_left_out_of_the_second_table(command, tmp_path, photo_folder) -> None:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.error import URLError
 
 import numpy as np
@@ -47,10 +47,12 @@ from colorization import (
 from colorization.data.datamodules import PhotoDataModule
 from colorization.data.splits import by_identity, data_hash, split_hash
 from colorization.errors import InputError
-from colorization.judge import TOP1_FORM, Judge
 from colorization.networks.ensemble import Ensemble
 from colorization.sparsification import Measure
 from colorization.statistics import FEWEST_PHOTOS, bootstrap
+
+if TYPE_CHECKING:
+    from colorization.judge import Judge
 
 log = logging.getLogger(__name__)
 
@@ -102,6 +104,7 @@ class Row:
         facts: what is known of the weights (file, stage, pretrained parts, ...).
         values: metric -> one value a photo, in the order of the test split.
         fid: Fréchet distance to the truths as ``{"mean", "reason"}``; ``None`` if not asked for.
+        kid: distance of what the judge sees to what it sees in the truths; ``None`` without one.
         answers: of an ensemble: ``L`` to the ab of each member, (K, B, 2, H, W).
         doubts: how well uncertainties tell the error; empty if not asked for.
         strips: names of the files with the strips of the first photos.
@@ -114,6 +117,7 @@ class Row:
     facts: dict[str, Any] = field(default_factory=dict)
     values: dict[str, list[float]] = field(default_factory=dict)
     fid: dict[str, Any] | None = None
+    kid: dict[str, Any] | None = None
     answers: Callable[[torch.Tensor], torch.Tensor] | None = None
     doubts: list[Measure] = field(default_factory=list)
     strips: list[str] = field(default_factory=list)
@@ -199,7 +203,11 @@ def _evaluate(cfg: DictConfig, progress: Progress) -> dict[str, Any]:
             absent = {"members": not row.answers, "distribution": not hasattr(row.predict, "distribution")}
             row.doubts = [Measure(row.name, m) for m in sparsification.MEASURES if not absent.get(m)]
     folder = Path(cfg.eval_dir)
-    judge = None if cfg.judge is None else Judge(cfg.judge, device)
+    judge = None
+    if cfg.judge is not None:
+        from colorization.judge import Judge  # (with timm, which nothing else here needs)
+
+        judge = Judge(cfg.judge, device)
     with closing(datamodule):
         score(rows, loader, folder, cfg.strips, device, cfg.fid, progress, cfg.stability or (), cfg.curve, judge)
 
@@ -439,6 +447,7 @@ def score(
     doubted: dict[int, dict[str, dict[str, np.ndarray]]] = {}  # photo -> row -> maps
     distances, reason = _frechet(rows, device) if fid else ({}, None)
     scores: list[dict[str, list[torch.Tensor]]] = [{} for _ in rows]
+    seen: list[list[torch.Tensor]] = [[] for _ in range(len(rows) + 1)]  # by the judge, in the truths and each row
     done = 0
     progress.count(done, photos)
     for batch in tqdm(loader, "evaluating", unit="batch", disable=None):
@@ -448,10 +457,15 @@ def score(
         L, _ = color.split(lab)
         chosen = [i for i, index in enumerate(batch["index"].tolist()) if index in compared]
         if judge:
+            from colorization.judge import top1
+
             labels = [judge.label(names[index]) for index in batch["index"].tolist()]
-            for prediction, of_batch in zip(predictions, values_of_rows, strict=True):
-                of_batch["top1"] = judge.top1(color.lab_to_rgb(prediction), labels)
-            values_of_rows[0]["true_top1"] = judge.top1(color.lab_to_rgb(lab), labels)
+            of_all = [(values_of_rows[0], "true_top1", lab)]
+            of_all += [(v, "top1", p) for v, p in zip(values_of_rows, predictions, strict=True)]
+            for seen_of_row, (of_batch, name, seen_lab) in zip(seen, of_all, strict=True):
+                features, logits = judge.see(color.lab_to_rgb(seen_lab))
+                of_batch[name] = top1(logits, labels)
+                seen_of_row.append(features)
         for row, prediction, of_batch in zip(rows, predictions, values_of_rows, strict=True):
             if stability and row.pictures is None:
                 of_batch["stability"] = metrics.size_stability(rgb, row.predict, stability)
@@ -499,6 +513,12 @@ def score(
         ]
         shown = [sparsification.MEASURES.get(k, k) for k in doubted[next(iter(doubted))][name]]
         figures.comparison(lines, ["input", name, *shown, "truth"], folder / "uncertainty.png")
+    if judge and photos > 1:
+        from colorization.judge import kernel_distance
+
+        truths, *others = (torch.cat(features) for features in seen)
+        for row, features in zip(rows, others, strict=True):
+            row.kid = {"mean": kernel_distance(truths, features), "judge": judge.name}
     if fid:
         for row in rows:
             distance = distances.get(row.name)
@@ -628,7 +648,8 @@ def protocol(datamodule: PhotoDataModule, photos: int, cfg: DictConfig) -> dict[
         "bleeding": metrics.BLEEDING_FORM,
         "stains": metrics.STAINS_FORM,
         "stability": f"{metrics.STABILITY_FORM}; {list(cfg.stability)}" if cfg.stability else None,
-        "top1": f"{TOP1_FORM}; {cfg.judge}" if cfg.judge else None,
+        "top1": f"{metrics.TOP1_FORM}; {cfg.judge}" if cfg.judge else None,
+        "kid": f"{metrics.KID_FORM}; {cfg.judge}" if cfg.judge else None,
         "predictions": "pictures go the photos' way to the crop; a*b* of 8-bit RGB, with the true L*",
         "near_grey": f"true colorfulness below {color.NEAR_GREY:g}",
         "intervals": f"95 %, percentile bootstrap over photos, {cfg.bootstrap} resamples, seed {cfg.seed}",
@@ -693,7 +714,7 @@ def summarize(rows: list[Row], intervals: bool, resamples: int, seed: int) -> di
     ]
     result = []
     for row in rows:
-        entry = {"name": row.name, **figures_of(row, subsets["all"]), "fid": row.fid, **row.facts}
+        entry = {"name": row.name, **figures_of(row, subsets["all"]), "fid": row.fid, "kid": row.kid, **row.facts}
         entry["without_near_grey"] = figures_of(row, coloured)
         if row.pictures is not None:
             entry["remarks"] = row.pictures.remarks()
@@ -765,6 +786,8 @@ def table(report: dict[str, Any], columns: Sequence[str] = COLUMNS) -> str:
             f"top-1: photos in which {report['judge']} sees first what they show; of the truths "
             f"{report['true_top1']:.1f} %, of {report['judged']} photos."
         )
+    if any(row.get("kid") for row in report["rows"]):
+        lines.append("KID: distance to the truths in the features of that classifier, not of Inception.")
     if "stability" in columns:
         lines.append("size ΔE: ΔE2000 between the colours at different working sizes.")
     if all(r["delta_e2000"]["ci95"] is None for r in report["rows"]):
@@ -794,13 +817,14 @@ def _one_table(rows: list[dict[str, Any]], columns: Sequence[str]) -> list[str]:
         text = f"{value['mean']:.{digits}f}"
         return text if value["ci95"] is None else text + " [{:.{d}f}, {:.{d}f}]".format(*value["ci95"], d=digits)
 
-    fid = any(row.get("fid") and row["fid"]["mean"] is not None for row in rows)
-    head = ["model", *(LABELS[m] for m in columns), "PSNR median", *(["FID ↓"] if fid else [])]
+    of_sets = {"fid": "FID ↓", "kid": "KID x 1000 ↓"}  # of all photos together
+    of_sets = {k: v for k, v in of_sets.items() if any(row.get(k) and row[k]["mean"] is not None for row in rows)}
+    head = ["model", *(LABELS[m] for m in columns), "PSNR median", *of_sets.values()]
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for row in rows:
         median = row["psnr"].get("median")
         cells = [row["name"], *(cell(row, m) for m in columns), "–" if median is None else f"{median:.2f}"]
-        lines.append("| " + " | ".join(cells + ([f"{row['fid']['mean']:.2f}"] if fid else [])) + " |")
+        lines.append("| " + " | ".join(cells + [f"{row[k]['mean']:.2f}" for k in of_sets]) + " |")
     return lines
 
 

@@ -12,10 +12,6 @@ from timm.data import ImageNetInfo
 
 from colorization.networks import backbones
 
-TOP1_FORM = (
-    "share of the photos whose path names a synset of ImageNet (n01440764, ...) that the classifier puts there first, "
-    "as Zhang et al. 2016 test the meaning of colours; each photo enlarged to the classifier's own size"
-)
 _SYNSET = re.compile(r"(?<![0-9A-Za-z])n\d{8}(?!\d)")
 
 
@@ -43,22 +39,36 @@ class Judge:
         found = [self._classes[s] for s in _SYNSET.findall(path) if s in self._classes]
         return found[-1] if found else None
 
-    def top1(self, rgb: torch.Tensor, labels: Sequence[int | None]) -> torch.Tensor:
-        """Of each photo 100 if it is put into its class first, else 0; NaN without a label.
+    def see(self, rgb: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """What it makes of photos, each enlarged to its own size: (B, 3, H, W) in [0, 1] to the features that it
+        classifies by, (B, F) float32, and the logits, (B, 1000)."""
+        side: Any = (self._side, self._side)
+        shown = F.interpolate(rgb, side, mode="bicubic", antialias=True).clamp(0, 1)
+        maps = self._network.forward_features((shown - self._mean[:, None, None]) / self._std[:, None, None])
+        features = self._network.forward_head(maps, pre_logits=True)
+        return features, self._network.get_classifier()(features)
 
-        Args:
-            rgb: (B, 3, H, W) in [0, 1].
-            labels: of each photo, see :meth:`label`.
 
-        Returns:
-            (B,) float32.
-        """
-        result = torch.full((len(rgb),), torch.nan, device=rgb.device)
-        known = [i for i, label in enumerate(labels) if label is not None]
-        if known:
-            side: Any = (self._side, self._side)
-            shown = F.interpolate(rgb[known], side, mode="bicubic", antialias=True).clamp(0, 1)
-            logits = self._network((shown - self._mean[:, None, None]) / self._std[:, None, None])
-            right = logits.argmax(1) == torch.tensor([labels[i] for i in known], device=rgb.device)
-            result[known] = 100 * right.float()
-        return result
+def top1(logits: torch.Tensor, labels: Sequence[int | None]) -> torch.Tensor:
+    """Of each photo 100 if it is put into its class first, else 0; NaN without a label. (B, C) to (B,) float32."""
+    true = torch.tensor([-1 if label is None else label for label in labels], device=logits.device)
+    right = 100 * (logits.argmax(1) == true).float()
+    return right.masked_fill(true < 0, torch.nan)
+
+
+def kernel_distance(a: torch.Tensor, b: torch.Tensor) -> float:
+    """How far two sets of photos lie apart, :data:`colorization.metrics.KID_FORM`.
+
+    Args:
+        a, b: features, (N, F) and (M, F); two or more each.
+    """
+
+    def kernel(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return (x @ y.T / x.size(1) + 1) ** 3
+
+    def within(x: torch.Tensor) -> torch.Tensor:
+        k = kernel(x, x)
+        return (k.sum() - k.trace()) / (len(x) * (len(x) - 1))
+
+    a, b = a.double(), b.double()
+    return 1000 * float(within(a) + within(b) - 2 * kernel(a, b).mean())

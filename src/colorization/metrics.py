@@ -66,6 +66,14 @@ STAINS_FORM = (
     "% of photos with a stain: a square of an eighth of the short side whose mean a*b* have a chroma above "
     f"{STAINED:g} where the mean chroma of the truth is below {UNSTAINED:g}; squares half a side apart"
 )
+TOP1_FORM = (
+    "share of the photos whose path names a synset of ImageNet (n01440764, ...) that the classifier puts there first, "
+    "as Zhang et al. 2016 test the meaning of colours; each photo enlarged to the classifier's own size"
+)
+KID_FORM = (
+    "kernel distance (Binkowski et al. 2018, cubic kernel, unbiased, all photos at once) times 1000, of the features "
+    "that the judge classifies by: not Inception's, and no figure of other papers compares"
+)
 PHOTO_DELTA_COLORFULNESS_FORM = "mean over photos of |colorfulness of the prediction - colorfulness of the truth|"
 
 _GAUSSIAN = [math.exp(-0.5 * (i / 1.5) ** 2) for i in range(-5, 6)]
