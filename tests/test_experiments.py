@@ -46,7 +46,7 @@ def test_a_folder_that_is_not_there_is_told(tmp_path: Path) -> None:
     assert done.returncode == 1 and "none: no such folder" in done.stderr
 
 
-@pytest.mark.parametrize("study", ["cifar10", "imagenet-sample", "uncertainty"])
+@pytest.mark.parametrize("study", ["cifar10", "imagenet-sample", "uncertainty", "photos"])
 def test_a_study_starts_its_runs_from_runs_that_are_there(study: str, compose_train, tmp_path: Path) -> None:
     """What its commands would be: overrides that Hydra reads and experiments that compose; every run once, and nothing
     from a run that no study has trained before."""
@@ -73,4 +73,4 @@ def test_a_study_starts_its_runs_from_runs_that_are_there(study: str, compose_tr
         runs.append(given["run_id"])
         start = given.get("init_weights")
         assert start is None or start in runs or (study != "cifar10" and start.startswith("cifar10-")), command
-    assert len(runs) == {"cifar10": 15, "imagenet-sample": 20, "uncertainty": 2}[study]
+    assert len(runs) == {"cifar10": 15, "imagenet-sample": 20, "uncertainty": 2, "photos": 2}[study]

@@ -7,6 +7,7 @@ set -eu
 
 photos="paths.data_dir=$data"
 train photos-classes experiment=photos/classes $photos
+train photos-classes-more experiment=photos/classes-more init_weights=photos-classes $photos
 
 # Vividness, temperature and working size are chosen on the validation photographs.
 shipped=$out/shipped/classes.safetensors
