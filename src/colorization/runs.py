@@ -27,7 +27,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import metadata, resources
 from pathlib import Path
 from typing import Any
@@ -141,7 +141,10 @@ def git_state(folder: Path) -> dict[str, Any]:
 def environment() -> dict[str, Any]:
     """Versions, hardware and git revision of this process."""
     packages = ("lab-colorization", "torch", "torchvision", "pytorch-lightning", "torchmetrics", "hydra-core", "numpy")
-    installed = {d.metadata["Name"].lower() for d in metadata.distributions() if d.metadata["Name"]}
+    versions = {}
+    for package in packages:
+        with suppress(metadata.PackageNotFoundError):
+            versions[package] = metadata.version(package)
     device = None
     if "torch" in sys.modules:
         import torch
@@ -155,7 +158,7 @@ def environment() -> dict[str, Any]:
         "processor": platform.processor() or platform.machine(),
         "cpu_count": os.cpu_count(),
         "gpu": device,
-        "packages": {p: metadata.version(p) for p in packages if p in installed},
+        "packages": versions,
         "git": git_state(Path(__file__).parent),
         "command": sys.argv,
     }
