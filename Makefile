@@ -24,17 +24,17 @@ install: $(INSTALLED) ## create .venv with everything in it
 
 quickstart: STARTED := quickstart-$(shell date +%m%d-%H%M%S)
 quickstart: $(INSTALLED) ## install, train all four stages briefly, evaluate them, colorize a photo
-	$(BIN)/python -m colorization.train -m experiment=quickstart/baseline,quickstart/unet,quickstart/gan,quickstart/fusion sweep=$(STARTED) paths.output_dir=$(OUT)
-	$(BIN)/python -m colorization.eval datamodule=sample datamodule.image_size=64 lpips=false paths.output_dir=$(OUT) eval_dir=$(OUT)/eval/$(STARTED) \
+	$(BIN)/python -m colorization.train -m experiment=quickstart/baseline,quickstart/unet,quickstart/gan,quickstart/fusion sweep=$(STARTED) paths.output_dir=$(OUT)/quickstart
+	$(BIN)/python -m colorization.eval datamodule=sample datamodule.image_size=64 lpips=false paths.output_dir=$(OUT)/quickstart eval_dir=$(OUT)/quickstart/eval/$(STARTED) \
 	  weights="{baseline: $(STARTED)-000, unet: $(STARTED)-001, gan: $(STARTED)-002, fusion: $(STARTED)-003, shipped-classes: shipped-classes}"
-	$(BIN)/colorize "$$($(BIN)/python -c 'import skimage; print(skimage.__path__[0])')/data/coffee.png" -o $(OUT)/coffee-colorized.png --overwrite
+	$(BIN)/colorize "$$($(BIN)/python -c 'import skimage; print(skimage.__path__[0])')/data/coffee.png" -o $(OUT)/quickstart/coffee-colorized.png --overwrite
 	@echo
 	@echo "Four photos teach little. Three stages went on from weights that ship; fusion, of which none do, started from nothing and wavers,"
 	@echo "and the plain baseline learns those four so well that it may end behind grey on the two test photos."
-	@echo "table    $(OUT)/eval/$(STARTED)/table.md"
-	@echo "strips   $(OUT)/eval/$(STARTED)/strips/"
-	@echo "picture  $(OUT)/coffee-colorized.png"
-	@echo "runs     $(OUT)/runs/"
+	@echo "table    $(OUT)/quickstart/eval/$(STARTED)/table.md"
+	@echo "strips   $(OUT)/quickstart/eval/$(STARTED)/strips/"
+	@echo "picture  $(OUT)/quickstart/coffee-colorized.png"
+	@echo "runs     $(OUT)/quickstart/runs/"
 
 test: $(INSTALLED) $(if $(NPM),$(WEB)) ## run all tests (ARGS="-k name" for some of Python's)
 	$(BIN)/python -m pytest --numprocesses auto --dist worksteal --durations=15 $(ARGS)
