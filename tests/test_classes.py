@@ -126,6 +126,21 @@ def test_a_network_that_cannot_work_is_refused_by_name(setting: str, value: floa
         ClassUNet(**{**CLASSES, setting: value})
 
 
+def test_in_bf16_on_a_cpu_depthwise_convolutions_stay_in_float32() -> None:
+    """Whose backward pass is slow otherwise; all others use the processor's bf16."""
+    network = EncoderUNet(**SMALL)
+    found: dict[bool, set[torch.dtype]] = {True: set(), False: set()}
+    for module in network.modules():
+        if isinstance(module, torch.nn.Conv2d):
+            module.register_forward_hook(lambda m, _, answer: found[m.groups > 1].add(answer.dtype))
+    with torch.autocast("cpu", torch.bfloat16):
+        network(torch.rand(2, 1, 64, 64))
+    assert found == {True: {torch.float32}, False: {torch.bfloat16}}
+    found[False].clear()
+    network(torch.rand(2, 1, 64, 64))
+    assert found == {True: {torch.float32}, False: {torch.float32}}
+
+
 def test_an_unknown_backbone_is_one_sentence() -> None:
     with pytest.raises(InputError, match=r"model\.network\.encoder=resnet_of_mine"):
         EncoderUNet("resnet_of_mine")
