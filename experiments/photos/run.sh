@@ -9,19 +9,20 @@ photos="paths.data_dir=$data"
 train photos-classes experiment=photos/classes $photos
 train photos-classes-more experiment=photos/classes-more init_weights=photos-classes $photos
 
-# Vividness, temperature and working size are chosen on the validation photographs.
+# Of the last epoch; vividness, temperature, the factor on the colours and the working size are chosen on validation photographs.
 shipped=$out/shipped/classes.safetensors
-$python -m colorization.export weights=photos-classes format=float16 output="$shipped" vividness=0.5 temperature=0.38 \
-  size=160 paths.output_dir="$out"
+$python -m colorization.export weights="$out/runs/photos-classes-more/checkpoints/last.ckpt" format=float16 output="$shipped" \
+  vividness=0.2 temperature=0.55 chroma=1.25 size=160 paths.output_dir="$out"
 evaluate validation "{classes: '$shipped'}" datamodule=folder datamodule.name=validation datamodule.test_dir="$data/val" \
-  datamodule.image_size=128 strips=0 vividness="[0,0.25,0.5,0.75,1]"
+  datamodule.image_size=128 strips=0 lpips=false vividness="[0,0.2,0.4,0.6,0.8,1]"
 
 rows="unet of 810 photographs: shipped-unet, classes: '$shipped'"
-evaluate test "{$rows}" datamodule=photos $photos strips=0
-for source in imagenette intel idenprof corel pets houses flowers weather; do
-  evaluate test-$source "{$rows}" datamodule=photos $photos datamodule.test_dir="$data/test/$source" strips=0
-done
-# Data of another origin, if it is there.
-[ ! -d "$data/imagenet-sample" ] || evaluate imagenet-sample "{$rows}" datamodule=imagenet-sample $photos strips=0 vividness="[0,0.5]"
+evaluate test "{$rows}" datamodule=photos $photos strips=0 lpips=false
+# Data of another origin, if it is there, and what a classifier that is not the encoder sees in them.
+[ ! -d "$data/imagenet-sample" ] || evaluate imagenet-sample "{$rows}" datamodule=imagenet-sample $photos strips=0 \
+  judge=tf_efficientnet_lite2 vividness="[0,0.2]"
+# How much colour paper gets.
+[ -n "$tiny" ] || $python "$study/mounts.py" "$data/test" shipped-unet "$shipped" > "$study/mounts.md"
+[ -n "$tiny" ] || $python "$study/sources.py" "$out/eval/photos/test/per_image.csv" > "$study/sources.md"
 [ -n "$tiny" ] || gzip -9nc "$out/eval/photos/test/per_image.csv" > "$study/test/per_image.csv.gz"
-conclude photos-classes
+conclude photos-classes photos-classes-more
