@@ -184,6 +184,43 @@ def test_pause_resume_cancel_delete(make_app: Any, photo_bytes: Any, held: threa
     assert not list((state / "results").iterdir()) and not (state / "jobs" / job["id"]).exists()
 
 
+def test_what_is_asked_of_a_job_before_it_rests_holds(
+    make_app: Any, photo_bytes: Any, held: threading.Semaphore
+) -> None:
+    """A client that pauses and resumes at once would else wait for ever for a job that pauses after all."""
+    app = make_app()
+    client = app.test_client()
+    total = 3 * app.extensions["colorization"].colorizers.turns.slots + 3
+    job = submit(client, {f"{i}.jpg": photo_bytes(40) for i in range(total)})
+
+    def ask(*wishes: str) -> list[int]:
+        return [client.post(f"{job['url']}/{wish}").status_code for wish in wishes]
+
+    def state_after_all_in_hand() -> str:
+        wait_for(lambda: client.get(job["url"]).json["state"] not in ("queued", "running") or held.release())
+        while held.acquire(blocking=False):
+            pass
+        return client.get(job["url"]).json["state"]
+
+    held.release()
+    wait_for(lambda: client.get(job["url"]).json["done"] >= 1)
+    assert ask("pause", "resume", "resume", "pause") == [200, 200, 409, 200]
+    assert state_after_all_in_hand() == "paused"
+    assert ask("resume") == [200]
+    held.release()
+    wait_for(lambda: client.get(job["url"]).json["state"] == "running")
+    assert ask("pause", "resume") == [200, 200]
+    assert state_after_all_in_hand() == "finished"
+    assert [item["state"] for item in client.get(job["url"]).json["items"]] == ["done"] * total
+
+    other = submit(client, {f"{i}.jpg": photo_bytes(40) for i in range(total)})
+    wait_for(lambda: client.get(other["url"]).json["state"] == "running")
+    assert client.delete(other["url"]).status_code == 202
+    job = other
+    assert ask("pause", "resume") == [409, 409]
+    assert state_after_all_in_hand() == "cancelled"
+
+
 def test_a_queued_job_is_cancelled_at_once(make_app: Any, photo_bytes: Any, held: threading.Semaphore) -> None:
     client = make_app().test_client()
     jobs = [submit(client, {"a.jpg": photo_bytes(40)}) for _ in range(6)]

@@ -33,7 +33,7 @@ class Cancelled(Exception):
 
 
 class Stop(threading.Event):
-    """Set when a running job is to end; ``state`` is then the one that it ends in."""
+    """Set when a running job is to end; ``state`` is then the one that it ends in (queued: paused and resumed since)."""
 
     state = "cancelled"
 
@@ -161,9 +161,13 @@ class Jobs:
             result = self.functions[job.kind](context)
             self._change(job.id, ("running",), "finished", result=result, ended=utc_now())
         except Cancelled:
-            if stop.is_set():
-                ended = None if stop.state == "paused" else utc_now()
-                self._change(job.id, ("running",), stop.state, ended=ended)
+            with self._lock:  # a wish that comes now finds it at rest
+                del self._running[job.id]
+                if stop.is_set():
+                    ended = utc_now() if stop.state == "cancelled" else None
+                    self._change(job.id, ("running",), stop.state, ended=ended)
+            if stop.is_set() and stop.state == "queued":
+                self._pools[job.kind].submit(self._run, job)
         except InputError as error:
             self._change(job.id, ("running",), "failed", error=str(error), ended=utc_now())
         except Exception:
@@ -172,7 +176,8 @@ class Jobs:
             self._change(job.id, ("running",), "failed", error=reason, ended=utc_now())
         finally:
             with self._lock:
-                self._running.pop(job.id, None)
+                if self._running.get(job.id) is stop:
+                    del self._running[job.id]
 
     def _change(self, id: str, states: Sequence[str], state: str, **values: Any) -> bool:
         """To another state, and tell the stream; False, and nothing changed, if it is in none of ``states``."""
@@ -201,13 +206,19 @@ class Jobs:
         ended = utc_now() if state == "cancelled" else None
         with self._lock:
             if (stop := self._running.get(id)) is not None:
+                if stop.is_set() and stop.state == "cancelled":
+                    return state == "cancelled"
                 stop.state = state
                 stop.set()
                 return True
             return self._change(id, ("queued", "paused"), state, ended=ended)
 
     def resume(self, id: str) -> bool:
-        """Go on with a paused job; False if it is not paused."""
+        """Go on with a paused job, also one that has not yet come to rest; False if it is not paused."""
+        with self._lock:
+            if (stop := self._running.get(id)) is not None and stop.is_set() and stop.state == "paused":
+                stop.state = "queued"
+                return True
         return self._queue(id, ("paused",))
 
     def retry(self, id: str) -> bool:
