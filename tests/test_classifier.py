@@ -48,6 +48,7 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def overrides(archive: Path, *more: str) -> list[str]:
     data = [f"datamodule.archive={archive}", f"datamodule.data_dir={archive.parent}", "datamodule.val_photos=6"]
     small = ["datamodule.batch_size=8", "datamodule.num_workers=0", "accelerator=cpu", "logger=csv"]
+    small += ["accelerator.compile=false"]  # a minute of g++ each; test_stages.py has it
     return ["experiment=cifar10/resnet18", *data, *small, "model.network.classes=3", "model.network.size=32", *more]
 
 

@@ -6,20 +6,21 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
+import forks
 import numpy as np
 import pytest
+from conftest import finish
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from PIL import Image
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 
 
-def draw(*folders: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(EXPERIMENTS / "figures.py"), *map(str, folders)]
-    return subprocess.run(command, capture_output=True, text=True)
+def draw(folder: Path, code: int = 0) -> str:
+    script = f"import runpy; runpy.run_path({str(EXPERIMENTS / 'figures.py')!r}, run_name='__main__')"
+    return finish(forks.Process(EXPERIMENTS, str(folder), code=script), code)
 
 
 @pytest.mark.parametrize("study", ["cifar10/stages", "imagenet-sample/test-256", "uncertainty/test"])
@@ -29,21 +30,20 @@ def test_figures_follow_the_tables(study: str, tmp_path: Path) -> None:
     for file in (EXPERIMENTS / study).iterdir():
         if file.suffix in (".csv", ".json"):
             shutil.copy(file, changed)
-    assert draw(changed).returncode == 0
+    draw(changed)
     first = {p.name: np.asarray(Image.open(p)) for p in changed.glob("*.png")}
     assert "differences.png" in first
     report = json.loads((changed / "metrics.json").read_text(encoding="utf-8"))
     pairs = [p for p in report["comparisons"] if (p["metric"], p["b"]) == ("delta_e2000", "grey")]
     pairs[-1] |= {"mean": pairs[-1]["mean"] + 0.1, "ci95": [end + 0.1 for end in pairs[-1]["ci95"]]}
     (changed / "metrics.json").write_text(json.dumps(report), encoding="utf-8")
-    assert draw(changed).returncode == 0
+    draw(changed)
     second = np.asarray(Image.open(changed / "differences.png"))
     assert first["differences.png"].shape != second.shape or (first["differences.png"] != second).any()
 
 
 def test_a_folder_that_is_not_there_is_told(tmp_path: Path) -> None:
-    done = draw(tmp_path / "none")
-    assert done.returncode == 1 and "none: no such folder" in done.stderr
+    assert "none: no such folder" in draw(tmp_path / "none", code=1)
 
 
 @pytest.mark.parametrize("study", ["cifar10", "imagenet-sample", "uncertainty", "photos"])
