@@ -21,8 +21,9 @@ evaluate test "{$rows}" datamodule=photos $photos strips=0 lpips=false
 # Data of another origin, if it is there, and what a classifier that is not the encoder sees in them.
 [ ! -d "$data/imagenet-sample" ] || evaluate imagenet-sample "{$rows}" datamodule=imagenet-sample $photos strips=0 \
   judge=tf_efficientnet_lite2 vividness="[0,0.2]"
-# How much colour paper gets.
+# How much colour paper gets, and what the marks of age cost.
 [ -n "$tiny" ] || $python "$study/mounts.py" "$data/test" shipped-unet "$shipped" > "$study/mounts.md"
+[ -n "$tiny" ] || $python "$study/aged.py" "$data/test" shipped-unet "$shipped" > "$study/aged.md"
 [ -n "$tiny" ] || $python "$study/sources.py" "$out/eval/photos/test/per_image.csv" > "$study/sources.md"
 [ -n "$tiny" ] || gzip -9nc "$out/eval/photos/test/per_image.csv" > "$study/test/per_image.csv.gz"
 conclude photos-classes photos-classes-more
