@@ -1,4 +1,4 @@
-"""What the marks of age cost: the colours for aged copies of test photographs, against those for the photographs as they are.
+"""What the marks of age cost: colours for aged copies of test photographs against those for the photographs themselves.
 
 python experiments/photos/aged.py DATA/test shipped-classes outputs/runs/mine/weights.safetensors
 
