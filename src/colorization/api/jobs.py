@@ -33,7 +33,7 @@ class Cancelled(Exception):
 
 
 class Stop(threading.Event):
-    """Set when a running job is to end; ``state`` is then the one that it ends in (queued: paused and resumed since)."""
+    """Set when a running job is to end; ``state`` is then the one that it ends in (queued: it was resumed since)."""
 
     state = "cancelled"
 
