@@ -117,7 +117,15 @@ class SumOfAll(torch.autograd.Function):
 
 
 # How torch says that a process does not answer any more: gloo, NCCL, and the store where they meet.
-_LOST = ("connection closed by peer", "connection reset by peer", "timed out", "nccl", "broken pipe", "gloo")
+_LOST = (
+    "connection closed by peer",
+    "connection reset by peer",
+    "timed out",
+    "pair closure",  # gloo's, without its name, where one of several transfers has timed out before the one waited for
+    "nccl",
+    "broken pipe",
+    "gloo",
+)
 
 
 def is_loss_of_others(error: BaseException) -> bool:
