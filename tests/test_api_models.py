@@ -222,17 +222,19 @@ def test_folders_of_photographs_below_the_roots(make_app: Any, tmp_path: Path, p
         (hidden / "a.jpg").touch()
     (data / "photos" / "._00.jpg").touch()
     (data / "escape").symlink_to(tmp_path)
+    (data / "photos" / "linked").symlink_to(other)
     (data / "notes.txt").write_text("no photo")
     client = make_app(data_roots=[str(data), str(other)]).test_client()
     assert client.get("/api/data").json == {
         "path": "",
         "folders": [
-            {"path": "photos", "photos": 12, "complete": True},
-            {"path": "empty", "photos": 0, "complete": True},
+            {"path": "photos", "photos": 12, "links": 1, "complete": True},
+            {"path": "empty", "photos": 0, "links": 0, "complete": True},
         ],
     }
     assert client.get("/api/data?path=photos").json["folders"] == [
-        {"path": "photos/more", "photos": 2, "complete": True}
+        {"path": "photos/linked", "photos": 0, "links": 0, "complete": True},
+        {"path": "photos/more", "photos": 2, "links": 0, "complete": True},
     ]
     outside = ("..", "photos/../..", "photos/more/../../..", "/etc", "escape", "escape/outputs", "C:/x", "~", "%5c%5cx")
     for path in (*outside, "nowhere", "photos%00"):

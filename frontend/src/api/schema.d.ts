@@ -1035,6 +1035,8 @@ export interface components {
         FolderOut: {
             /** @description false where there are more than were counted */
             complete: boolean;
+            /** @description linked folders below, which are not followed */
+            links: number;
             /**
              * @description for `data` in other requests
              * @example photos/test

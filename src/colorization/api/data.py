@@ -22,9 +22,9 @@ def sample() -> Path:
 
 
 def folders(name: str, roots: Sequence[str]) -> list[dict[str, Any]]:
-    """The folders in a folder: ``path``, ``photos`` in it and below, ``complete``.
+    """The folders in a folder: ``path``, ``photos`` in it and below, ``links``, ``complete``.
 
-    ``complete`` is false where ``photos`` is a lower bound. ``""`` lists the folders in all roots.
+    ``links`` are linked folders below, which are not followed; ``complete`` is false where the numbers are lower bounds. ``""`` lists the folders in all roots.
 
     Raises:
         Problem: 422, there is no such folder.
@@ -46,7 +46,8 @@ def folders(name: str, roots: Sequence[str]) -> list[dict[str, Any]]:
                 others.others.clear()
                 if looked > COUNTED:
                     break
-            found[relative] = {"path": relative, "photos": photos, "complete": looked <= COUNTED}
+            numbers = {"photos": photos, "links": len(others.links), "complete": looked <= COUNTED}
+            found[relative] = {"path": relative, **numbers}
     return list(found.values())
 
 

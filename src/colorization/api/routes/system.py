@@ -91,6 +91,7 @@ class FolderOut(Schema):
 
     path = String(required=True, metadata={"description": "for `data` in other requests", "example": "photos/test"})
     photos = Integer(required=True, metadata={"description": "in it and below"})
+    links = Integer(required=True, metadata={"description": "linked folders below, which are not followed"})
     complete = Boolean(required=True, metadata={"description": "false where there are more than were counted"})
 
 
