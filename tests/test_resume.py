@@ -149,6 +149,19 @@ def test_a_refused_resume_changes_nothing(command, photo_folder, tmp_path, capsy
     assert (config.loss.l1_weight, config.datamodule.batch_size) == (50, 1)
 
 
+def test_a_refused_resume_changes_nothing_where_there_is_no_checkpoint_yet(command, photo_folder, tmp_path) -> None:
+    """As after a kill in the first minutes: the next command, which asks for nothing, still finds the right photos."""
+    assert command(*SMALL, "run_id=r", "trainer.max_epochs=1") == 0
+    run = run_of(tmp_path, "r")
+    shutil.rmtree(run.path / "checkpoints")
+    before = content(run)
+    for wrong in ("datamodule.data_dir=typo", "trainer.val_check_interval=100"):
+        assert command("run_id=r", "ckpt_path=last", "seed=7", wrong) == 2
+        assert content(run) == before, wrong
+    assert command("run_id=r", "ckpt_path=last") == 0
+    assert run.split() == json.loads(before["split.json"]) and run.last_checkpoint.is_file()
+
+
 @pytest.mark.parametrize("monitor", ["val/delta_e2000", "val/psnr"])
 def test_a_run_that_was_moved_keeps_its_best(monitor: str, command, tmp_path, monkeypatch) -> None:
     """Also by another criterion: the checkpoint knows its figures."""

@@ -75,11 +75,11 @@ def train(cfg: DictConfig, overrides: list[str] | None = None) -> dict[str, floa
             resume.keep_settings(cfg, run, overrides or [])
         resume_from, parent = given or find_checkpoint(cfg, run)  # its own, which nobody writes from here on
         record = Record(cfg, run, overrides or [], resume_from, parent)
-        if not saved:
-            record.begin()  # (else what there is stays as it is until training goes on: the command may yet be refused)
+        if not (going_on and record.exists()):  # what there is stays until training goes on: this may yet be refused
+            record.begin()
         try:
             with lpips_wanted(cfg.get("lpips", True)):  # (a run of an earlier version does not say)
-                metrics = _fit(cfg, run, stop, resume_from, record)
+                metrics = _fit(cfg, run, stop, resume_from, record, run.split() if saved else None)
         except callbacks.StopRequested as request:
             if not first:
                 return {}
@@ -122,6 +122,10 @@ class Record:
         self.cfg, self.run, self.overrides, self.resume_from, self.parent = cfg, run, overrides, resume_from, parent
         self.begun = False
 
+    def exists(self) -> bool:
+        """Whether the folder has one already."""
+        return (self.run.path / "config.yaml").is_file()
+
     def begin(self) -> None:
         """Write it, once."""
         if self.begun:
@@ -146,25 +150,29 @@ class Record:
 
 
 def _fit(
-    cfg: DictConfig, run: runs.Run, stop: callbacks.StopSignals, resume_from: Path | None, record: Record
+    cfg: DictConfig,
+    run: runs.Run,
+    stop: callbacks.StopSignals,
+    resume_from: Path | None,
+    record: Record,
+    split: dict[str, Any] | None,
 ) -> dict[str, float]:
     pl.seed_everything(cfg.seed, verbose=False)
     stage: ColorizationStage = hydra_main.instantiate(cfg.model)
     with closing(hydra_main.data(cfg.datamodule)) as datamodule:
-        split = None if record.begun else run.split()  # which a run that is resumed keeps
-        if split is not None:
+        if split is not None:  # of the checkpoint, which a run that is resumed keeps
             datamodule.take_split(split)
         datamodule.setup("fit")
         if split is not None:
             datamodule.check_same(split, run.id)
-        elif distributed.first():
-            runs.write_json(run.path / "split.json", datamodule.manifest())
         if resume_from is None and cfg.init_weights is None:
             stage.load_pretrained()
         elif resume_from is None:
             stage.take_weights(runs.resolve_weights(cfg.init_weights, cfg.paths.output_dir))
         prepare(cfg, stage)
         trainer = build_trainer(cfg, stage, run, stop, len(datamodule.train_dataloader()), record.begin)
+        if split is None and distributed.first():
+            runs.write_json(run.path / "split.json", datamodule.manifest())
         with told_to_children(run):
             fit(trainer, stage, datamodule, resume_from)
         record.begin()  # of a run whose training was over already

@@ -24,7 +24,8 @@ def sample() -> Path:
 def folders(name: str, roots: Sequence[str]) -> list[dict[str, Any]]:
     """The folders in a folder: ``path``, ``photos`` in it and below, ``links``, ``complete``.
 
-    ``links`` are linked folders below, which are not followed; ``complete`` is false where the numbers are lower bounds. ``""`` lists the folders in all roots.
+    ``links`` are the linked folders below, not followed; ``complete`` is false where the numbers are lower bounds.
+    ``""`` lists the folders in all roots.
 
     Raises:
         Problem: 422, there is no such folder.
