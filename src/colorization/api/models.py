@@ -105,14 +105,18 @@ def _stage(name: str) -> dict[str, Any]:
             "lr": float(config.model.optimizer.lr),
             "l1_weight": loss.get("l1_weight"),
             "image_size": config.datamodule.image_size,
-            "image_sizes": {
-                data: compose("train", [f"datamodule={data}"]).datamodule.image_size for data in choices("datamodule")
-            },
+            "image_sizes": _image_sizes(),
             "seed": config.seed,
             "lr_schedule": config.model.get("lr_schedule"),
             "network": {k: v for k, v in config.model.network.items() if k != "_target_"},
         },
     }
+
+
+@functools.cache
+def _image_sizes() -> dict[str, int]:
+    """The default of each data module, whatever the stage."""
+    return {data: compose("train", [f"datamodule={data}"]).datamodule.image_size for data in choices("datamodule")}
 
 
 def _parameters(config: DictConfig) -> dict[str, int | None]:
