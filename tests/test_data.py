@@ -397,6 +397,8 @@ def test_a_folder_for_each_split(photo_folder: Path) -> None:
         ("test_fraction", -0.1),
         ("test_fraction", None),
         ("min_colorfulness", "grey"),
+        ("max_photos", 0),
+        ("max_photos", "1k"),
     ],
 )
 def test_values_that_cannot_work(photo_folder: Path, key: str, value: object) -> None:
@@ -440,6 +442,23 @@ def test_grey_photos_are_left_out_of_training_only(tmp_path: Path) -> None:
     everything.setup()
     assert len(everything.photos["train"].names) == 4
     assert everything.describe()["hash"] != module.describe()["hash"]
+
+
+def test_fewer_photos_to_train_on_are_a_part_of_more_and_the_others_lie_in_no_split(photo_folder: Path) -> None:
+    """And a run on few that goes on, or is evaluated, keeps its split."""
+    names, whole = [], folder_module(photo_folder)
+    whole.setup()
+    for number in (2, 4, 1000):
+        module = folder_module(photo_folder, max_photos=number)
+        module.setup()
+        assert len(module.photos["train"].names) == min(number, len(whole.photos["train"].names)) > 1
+        assert module.photos["test"].names == whole.photos["test"].names
+        names.append(set(module.photos["train"].names))
+        again = folder_module(photo_folder, max_photos=number)
+        again.take_split(module.manifest())
+        again.setup()
+        again.check_same(module.manifest(), "r")
+    assert names[0] < names[1] < names[2] == set(whole.photos["train"].names)
 
 
 def test_nothing_left_for_training_names_the_key(tmp_path: Path) -> None:

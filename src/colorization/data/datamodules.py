@@ -18,7 +18,15 @@ from colorization.data.augment import Augment
 from colorization.data.loading import PhotoDataset, PhotoLoader, PhotoSet, auto_workers
 from colorization.data.packed import PackedPhotos, Recipe, pack
 from colorization.data.photos import ArrayPhotos, Facts, FolderPhotos
-from colorization.data.splits import by_identity, data_hash, identity, same_content, split_hash, split_names
+from colorization.data.splits import (
+    by_identity,
+    data_hash,
+    first_by_hash,
+    identity,
+    same_content,
+    split_hash,
+    split_names,
+)
 from colorization.errors import InputError
 
 log = logging.getLogger(__name__)
@@ -46,6 +54,8 @@ class PhotoDataModule(pl.LightningDataModule):
         seed: of the split, the order and the augmentation.
         min_colorfulness: training leaves out photos below this (:func:`colorization.color.colorfulness`; 15 drops
             the near-grey ones, 0 none).
+        max_photos: training takes this many of what is left, chosen by a hash of the name, so that a smaller number
+            is a part of a larger one (for learning curves); ``None``: all.
         max_unreadable: share of unreadable files above which the run refuses.
         shuffle: ``False`` gives the same training batches in every epoch (for overfitting on purpose).
         crop_scale, flip, damage, frames: see :class:`colorization.data.augment.Augment`.
@@ -65,6 +75,7 @@ class PhotoDataModule(pl.LightningDataModule):
         pin_memory: bool = False,
         seed: int = 42,
         min_colorfulness: float = 0.0,
+        max_photos: int | None = None,
         max_unreadable: float = 0.05,
         crop_scale: tuple[float, float] = (0.5, 1.0),
         flip: float = 0.5,
@@ -87,6 +98,8 @@ class PhotoDataModule(pl.LightningDataModule):
         smallest, largest = crop_scale
         if not is_number(min_colorfulness):
             raise InputError(f"datamodule.min_colorfulness={min_colorfulness}: should be a number")
+        if max_photos is not None and (not isinstance(max_photos, int) or max_photos < 1):
+            raise InputError(f"datamodule.max_photos={max_photos}: should be null or a whole number, 1 or more")
         if num_workers == "auto":
             num_workers = auto_workers()
         if not isinstance(num_workers, int) or num_workers < 0:
@@ -94,7 +107,7 @@ class PhotoDataModule(pl.LightningDataModule):
         self.name, self.image_size, self.batch_size, self.seed = name, image_size, batch_size, seed
         self.num_workers, self.pin_memory = num_workers, pin_memory
         self.shuffle, self.intervals, self.find_duplicates = shuffle, intervals, find_duplicates
-        self.min_colorfulness, self.max_unreadable = min_colorfulness, max_unreadable
+        self.min_colorfulness, self.max_photos, self.max_unreadable = min_colorfulness, max_photos, max_unreadable
         self.crop_scale = (float(smallest), float(largest))
         self.augmentation = {"crop_scale": self.crop_scale, "flip": flip, "damage": damage, "frames": frames}
         self.photos: dict[str, Any] = {}  # of the subclass's kind of PhotoSet
@@ -180,6 +193,9 @@ class PhotoDataModule(pl.LightningDataModule):
                 )
             if not kept:
                 raise InputError(f"the {split} split of {self.name} has no photo left; give it more photographs")
+            if split == "train" and self.max_photos is not None:
+                chosen = first_by_hash([facts[i].name for i in kept], self.max_photos, self.seed)
+                kept = [kept[i] for i in chosen]
             self.left_out += [facts[i] for i in left_out]
             self.photos[split] = photos[split].subset(kept)
             self.facts[split] = [facts[i] for i in kept]

@@ -31,7 +31,7 @@ def split_names(
         is empty.
     """
     groups = same_content(names, digests or [None] * len(names))
-    order = sorted(groups, key=lambda g: hashlib.sha256(os.fsencode(f"{seed}:{names[g[0]]}")).digest(), reverse=True)
+    order = sorted(groups, key=lambda g: _rank(names[g[0]], seed), reverse=True)
     result: dict[str, list[int]] = {}
     keys = list(fractions)
     for key in keys[:-1]:
@@ -44,6 +44,15 @@ def split_names(
         result[key] = sorted(chosen)
     result[keys[-1]] = sorted(i for group in order for i in group)
     return result
+
+
+def first_by_hash(names: Sequence[str], number: int, seed: int) -> list[int]:
+    """Positions of ``number`` of the names, sorted; of a larger number these are a part, whatever else there is."""
+    return sorted(sorted(range(len(names)), key=lambda i: _rank(names[i], seed))[:number])
+
+
+def _rank(name: str, seed: int) -> bytes:
+    return hashlib.sha256(os.fsencode(f"{seed}:{name}")).digest()
 
 
 def same_content(names: Sequence[str], digests: Sequence[str | None]) -> list[list[int]]:
