@@ -1,0 +1,58 @@
+"""The console script ``colorization``: every command of the package under one name.
+
+``colorization train model=unet`` is ``python -m colorization.train model=unet``.
+"""
+
+from __future__ import annotations
+
+import difflib
+import runpy
+import sys
+
+from colorization import __version__
+from colorization.machine import print_all_letters
+
+# What to type -> the module that is run, what it does.
+COMMANDS = {
+    "colorize": ("colorization.cli", "colorize photographs or folders of them (also the command colorize)"),
+    "serve": ("colorization.api.server", "serve the REST API and the web app"),
+    "train": ("colorization.train", "train a stage"),
+    "eval": ("colorization.eval", "evaluate weights side by side"),
+    "sweep": ("colorization.sweep", "search settings with Optuna"),
+    "ensemble": ("colorization.ensemble", "merge several weights into one file"),
+    "summarize": ("colorization.summarize", "list runs as one table"),
+    "pack": ("colorization.pack", "pack photographs ahead of training, or write shards"),
+    "export": ("colorization.export", "export weights, also to ONNX"),
+    "push": ("colorization.push", "publish weights on a model hub"),
+    "doctor": ("colorization.doctor", "say what is installed, what works and what is missing"),
+}
+
+
+def usage() -> str:
+    """All commands, one a line."""
+    lines = [f"  {name:<10} {does}" for name, (_, does) in COMMANDS.items()]
+    head = "usage: colorization COMMAND ...\n\nAutomatic colorization of photographs."
+    return "\n".join([head, "", *lines, "", "colorization COMMAND --help says more; colorization --version says which."])
+
+
+def main() -> None:
+    """Run the command that is named first; 2 if there is none of this name."""
+    print_all_letters()
+    name, *rest = sys.argv[1:] or [""]
+    if name in ("-h", "--help"):
+        print(usage())
+    elif name == "--version":
+        print(__version__)
+    elif name in COMMANDS:
+        # As `python -m` does it: Lightning and Hydra's launchers start further processes by the module's name.
+        sys.argv[1:] = [name, *rest] if name == "serve" else rest
+        runpy.run_module(COMMANDS[name][0], run_name="__main__", alter_sys=True)
+    else:
+        close = difflib.get_close_matches(name, COMMANDS, n=1)
+        meant = f"; did you mean {close[0]}?" if close else ""
+        print(f"error: {f'no command {name}{meant}' if name else 'no command given'}\n\n{usage()}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,87 @@
+"""``colorization COMMAND``, as a person types it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from colorization import __version__, backends, commands, doctor
+from colorization.errors import InputError
+from colorization.inference import Colorizer
+
+SCRIPT = str(Path(sys.executable).parent / "colorization")
+
+
+def run(*words: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([SCRIPT, *words], cwd=folder, capture_output=True, text=True, timeout=300)
+
+
+def test_every_command_is_a_module_that_can_be_run() -> None:
+    for module, _ in commands.COMMANDS.values():
+        assert find_spec(module) is not None, module
+        assert '__name__ == "__main__"' in Path(str(find_spec(module).origin)).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["--help"], 0, "  doctor "),
+        (["--version"], 0, __version__),
+        ([], 2, "error: no command given"),
+        (["trian"], 2, "error: no command trian; did you mean train?"),
+        (["serve", "--help"], 0, "usage: colorization serve"),
+        (["serve", "port=many"], 2, "error: port"),
+        (["summarize", "--output-dir", "nowhere"], 2, "error: "),
+    ],
+)
+def test_it_answers(words: list[str], code: int, said: str, tmp_path: Path) -> None:
+    done = run(*words, folder=tmp_path)
+    assert done.returncode == code, done.stderr
+    assert said in (done.stdout if code == 0 else done.stderr)
+    assert "Traceback" not in done.stderr
+
+
+def test_a_photo_comes_out_as_from_the_command_colorize(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (48, 64), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "a.png")
+    assert run("colorize", "a.png", "-o", "b.png", folder=tmp_path).returncode == 0
+    plain = [str(Path(SCRIPT).with_name("colorize")), "a.png", "-o", "c.png"]
+    subprocess.run(plain, cwd=tmp_path, check=True, capture_output=True, timeout=300)
+    assert np.array_equal(Image.open(tmp_path / "b.png"), Image.open(tmp_path / "c.png"))
+
+
+@pytest.mark.slow
+def test_a_hydra_command_takes_its_overrides(tmp_path: Path) -> None:
+    done = run("export", "weights=nothing", "format=onnx", folder=tmp_path)
+    assert done.returncode == 2 and "error: weights=nothing" in done.stderr
+
+
+def test_the_doctor_says_what_is_missing(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(doctor, "find_spec", lambda name: None if name in ("ray", "openvino") else find_spec(name))
+    assert doctor.main() == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert any(line.startswith("ok   backend    onnx: onnxruntime ") and line.endswith(" s") for line in lines)
+    assert any(line.startswith("--") and 'pip install "lab-colorization[scale]"' in line for line in lines)
+    assert "--   backend    openvino: openvino is not installed" in lines
+    assert any("shipped-classes" in line and line.endswith("the default") for line in lines)
+
+
+def test_the_doctor_fails_where_nothing_colorizes(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(*_: Any, backend: str) -> Colorizer:
+        raise InputError(f"backend={backend}: it is broken")
+
+    monkeypatch.setattr(Colorizer, "load", broken)
+    assert doctor.main() == 1
+    said = capsys.readouterr()
+    assert "FAIL backend    onnx: backend=onnx: it is broken" in said.out
+    assert "error: something that is needed does not work" in said.err
+    assert len([line for line in said.out.splitlines() if " backend " in line]) == len(backends.NAMES)
