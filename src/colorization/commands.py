@@ -32,7 +32,7 @@ def usage() -> str:
     """All commands, one a line."""
     lines = [f"  {name:<10} {does}" for name, (_, does) in COMMANDS.items()]
     head = "usage: colorization COMMAND ...\n\nAutomatic colorization of photographs."
-    return "\n".join([head, "", *lines, "", "colorization COMMAND --help says more; colorization --version says which."])
+    return "\n".join([head, "", *lines, "", "colorization COMMAND --help says more of each."])
 
 
 def main() -> None:
