@@ -28,7 +28,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from colorization import checkpoint as checkpoints
-from colorization import color, descriptions, devices, distributed, figures
+from colorization import color, descriptions, devices, distributed, figures, lightning_seams
 from colorization.errors import InputError
 from colorization.metrics import lpips_network
 from colorization.runs import Run, atomic_path
@@ -184,31 +184,11 @@ class LastCheckpoint(Checkpoint):
     def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: Any) -> None:
         checkpoint["rng"] = distributed.gather(rng_state())
         assert isinstance(pl_module, ColorizationStage)
-        done = trainer.fit_loop.epoch_loop.batch_progress.current.completed
+        done = lightning_seams.batches_of_epoch(trainer)
         if pl_module.accumulating(done) and done < trainer.num_training_batches:
             parameters = pl_module.named_parameters()
             checkpoint["gradients"] = {name: p.grad for name, p in parameters if p.grad is not None}
-        # What Lightning does on resume follows from its counts alone, and it knows fewer places than there are.
-        loops = checkpoint["loops"]["fit_loop"]
-        if self._place == "before validation":
-            # It validates if it finds a validation batch that was started and not processed.
-            total = loops["epoch_loop.val_loop.batch_progress"]["total"]
-            total["ready"] = total["started"] = total["processed"] + 1
-            total["completed"] = total["processed"]
-        elif self._place == "between batches":
-            # The next batch has been fetched and counted as ready.
-            progress = loops["epoch_loop.batch_progress"]
-            progress["total"]["ready"] -= 1
-            progress["current"]["ready"] -= 1
-            progress["is_last_batch"] = False
-            loops["state_dict"]["combined_loader"][0]["done"] -= 1
-        elif self._place == "within an epoch":
-            # The epoch has been counted as processed, and on resume a validation that was due is counted as a batch.
-            for count in ("total", "current"):
-                loops["epoch_progress"][count]["processed"] -= 1
-            epoch_loop = trainer.fit_loop.epoch_loop
-            if epoch_loop._should_check_val_epoch() and done % (trainer.val_check_batch or math.inf) == 0:
-                loops["epoch_loop.state_dict"]["_batches_that_stepped"] -= 1
+        lightning_seams.tell_place(trainer, checkpoint, self._place)
 
     def on_load_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: Any) -> None:
         rng = checkpoint["rng"]  # before there were several processes, it was that of the one
@@ -227,11 +207,7 @@ class LastCheckpoint(Checkpoint):
                 parameter = pl_module.get_parameter(name)
                 parameter.grad = gradient.to(parameter.device)
             self._restored = None
-        loop = trainer.fit_loop
-        if loop.restarted_on_epoch_end:  # with max_steps; Lightning would end that epoch once more
-            loop.epoch_progress.increment_completed()
-            loop.reset_restart_stage()
-            loop._restarting = loop.epoch_loop.restarting = False
+        lightning_seams.skip_ended_epoch(trainer)
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
@@ -281,8 +257,7 @@ class LastCheckpoint(Checkpoint):
 
 def _ends_within_an_epoch(trainer: pl.Trainer) -> bool:
     """Whether ``max_steps`` is reached while batches of the epoch are left."""
-    left = not trainer.fit_loop.epoch_loop._num_ready_batches_reached()
-    return left and 0 <= trainer.max_steps <= trainer.global_step
+    return lightning_seams.epoch_has_more(trainer) and 0 <= trainer.max_steps <= trainer.global_step
 
 
 class BestCheckpoint(ModelCheckpoint):
@@ -546,11 +521,11 @@ class Clock:
 
     def start(self, trainer: pl.Trainer) -> None:
         """Call when training starts or goes on."""
-        self._start, self._from = time.monotonic(), trainer.fit_loop.epoch_loop.total_batch_idx + 1
+        self._start, self._from = time.monotonic(), lightning_seams.batch_of_run(trainer) + 1
 
     def eta(self, trainer: pl.Trainer) -> float | None:
         """Seconds to the end, from the average rate so far (validation included); ``None`` while unknown."""
-        done = trainer.fit_loop.epoch_loop.total_batch_idx + 1
+        done = lightning_seams.batch_of_run(trainer) + 1
         total = math.inf
         if trainer.max_epochs is not None and trainer.max_epochs >= 0:
             total = trainer.max_epochs * trainer.num_training_batches

@@ -10,6 +10,7 @@ import itertools
 import logging
 import math
 import pickle
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -144,8 +145,9 @@ def lpips_wanted(wanted: bool) -> Iterator[None]:
 
 
 def lpips_network() -> tuple[nn.Module | None, str | None]:
-    """LPIPS with AlexNet (Zhang et al. 2018), or ``None`` and the reason why it cannot be had. Loaded once a process.
+    """LPIPS with AlexNet (Zhang et al. 2018; their package), or ``None`` and the reason why it cannot be had.
 
+    Loaded once a process.
     The AlexNet weights come from torchvision (``$TORCH_HOME/hub/checkpoints/alexnet-owt-7be5be79.pth``).
     """
     return _load_lpips() if _lpips_wanted.get() else (None, "lpips=false")
@@ -153,12 +155,13 @@ def lpips_network() -> tuple[nn.Module | None, str | None]:
 
 @functools.cache
 def _load_lpips() -> tuple[nn.Module | None, str | None]:
-    from torchmetrics.functional.image.lpips import _NoTrainLpips
+    from lpips import LPIPS
 
     try:
         # Its random initial weights would move the generator that dropout uses, at a different place in a resumed run.
-        with torch.random.fork_rng(devices=[]):
-            return _NoTrainLpips(net="alex").eval(), None
+        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # it asks torchvision for the weights in an older way
+            return LPIPS(net="alex", verbose=False), None
     except (RuntimeError, pickle.UnpicklingError, EOFError) as error:
         reason = f"the AlexNet weights in torch's hub folder are broken ({error})"
     except (URLError, OSError) as error:

@@ -14,7 +14,7 @@ import torch
 from hydra.utils import get_class
 from torch import nn
 
-from colorization import checkpoint, color, descriptions, distributed
+from colorization import checkpoint, color, descriptions, distributed, lightning_seams
 from colorization.errors import InputError
 from colorization.metrics import ColorizationMetrics, image_metrics, means
 from colorization.networks.layers import Level
@@ -261,7 +261,7 @@ class ColorizationStage(pl.LightningModule):
         self.train_values = values
         shown = dict(values)
         # (The same question that Lightning asks itself: any other step would be measured in vain.)
-        shows = self.trainer._logger_connector.should_update_logs
+        shows = lightning_seams.will_log(self.trainer)
         if prediction is not None and shows:
             few = lab[:MEASURED]
             images = color.join(color.split(few)[0], prediction[:MEASURED].detach())

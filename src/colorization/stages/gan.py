@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from colorization import checkpoint, metrics
+from colorization import checkpoint, lightning_seams, metrics
 from colorization.errors import InputError
 from colorization.losses import AdversarialLoss
 from colorization.networks.layers import running_averages_kept
@@ -76,7 +76,7 @@ class GANStage(ColorizationStage):
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         optimizer_g, optimizer_d = self.optimizers()  # type: ignore[attr-defined]
         L, ab, lab = self.read(batch)
-        first = self.trainer.fit_loop.epoch_loop.total_batch_idx - len(self._held)
+        first = lightning_seams.batch_of_run(self.trainer) - len(self._held)
         warming_up = first < self._warmup_batches
         self._held.append((L, ab))
         last = batch_idx + 1 == self.trainer.num_training_batches
@@ -146,7 +146,7 @@ class GANStage(ColorizationStage):
         if not counted:
             # Lightning counts the steps of every optimizer, so a batch would be two. Without these hooks it counts
             # G's alone, and max_steps, logging and checkpoint intervals mean the same number of batches in all stages.
-            optimizer._on_before_step = optimizer._on_after_step = _nothing
+            lightning_seams.do_not_count(optimizer)
         optimizer.step()
         optimizer.zero_grad()
 
@@ -165,7 +165,3 @@ class GANStage(ColorizationStage):
             by_value = self.gradient_clip_algorithm == "value"
             clip = nn.utils.clip_grad_value_ if by_value else nn.utils.clip_grad_norm_
             clip(parameters, self.gradient_clip_val)
-
-
-def _nothing() -> None:
-    """Replaces the hooks by which Lightning counts an optimizer's step."""
