@@ -22,10 +22,11 @@ from reference import evaluate_plain
 from threadpoolctl import threadpool_limits
 
 from colorization import color, devices, figures, metrics
-from colorization import eval as evaluation
 from colorization.data.datamodules import FolderDataModule
+from colorization.evaluation import scoring
+from colorization.evaluation.rows import GREY, MEAN, Row
 
-AB = {evaluation.GREY: (0.0, 0.0), evaluation.MEAN: (3.0, 7.0), "shifted": (30.0, -45.0)}  # a*, b* of every pixel
+AB = {GREY: (0.0, 0.0), MEAN: (3.0, 7.0), "shifted": (30.0, -45.0)}  # a*, b* of every pixel
 TOLERANCE = {"psnr": 1e-4, "ssim": 1e-4, "delta_e2000": 1e-3, "colorfulness": 1e-2}
 Values = list[dict[str, list[float]]]  # for each row metric -> one value a photo
 
@@ -33,13 +34,14 @@ Values = list[dict[str, list[float]]]  # for each row metric -> one value a phot
 def ours(module: FolderDataModule, names: list[str], device: str, results: dict[str, Values], side: str) -> int:
     """What ``colorization.eval`` does between finding the weights and summing up."""
 
-    def row(name: str) -> evaluation.Row:
+    def row(name: str) -> Row:
         ab = torch.tensor(AB[name], device=device).view(1, 2, 1, 1) / color.AB_SCALE
-        return evaluation.Row(name, lambda L: ab.expand(len(L), 2, *L.shape[2:]))
+        return Row(name, lambda L: ab.expand(len(L), 2, *L.shape[2:]))
 
     rows = [row(name) for name in names]
     with tempfile.TemporaryDirectory() as folder, closing(module.loader("test", train=False)) as loader:
-        evaluation.score(rows, loader, Path(folder), 0, device, fid=False, progress=evaluation.Progress(Path(folder)))
+        comparison = scoring.Comparison(rows, len(loader.dataset), Path(folder))  # type: ignore[arg-type]
+        scoring.score(rows, loader, device, scoring.Progress(Path(folder)), [comparison])
     results[side] = [r.values for r in rows]
     return len(loader.dataset)  # type: ignore[arg-type]
 

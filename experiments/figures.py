@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 
 from colorization import figures
-from colorization.eval import LABELS
+from colorization.evaluation.report import LABELS
 
 METRIC = "delta_e2000"
 

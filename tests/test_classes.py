@@ -18,9 +18,9 @@ from PIL import Image
 from skimage.color import lab2rgb, rgb2lab
 
 from colorization import Colorizer, checkpoint, color, descriptions, export, hydra_main, train
-from colorization import eval as evaluation
 from colorization.data.datamodules import SampleDataModule, sample_photo
 from colorization.errors import InputError
+from colorization.evaluation import rows
 from colorization.losses import RebalancedLoss
 from colorization.networks.encoder_unet import ClassUNet, EncoderUNet
 from colorization.networks.fusion import FusionUNet
@@ -298,10 +298,10 @@ def test_vividness_is_a_setting_wherever_photos_are_colorized(tmp_path: Path) ->
         expected = cv2.resize(spread, doubt.shape[::-1], interpolation=cv2.INTER_LINEAR)
         assert doubt.shape == prediction.L.shape and doubt.mean() > 1
         np.testing.assert_allclose(doubt, expected, atol=0.02)
-    row = evaluation.model_row(file, "cpu")
-    bold, own = evaluation.at_vividness(row, [1.0, 0.5])
+    row = rows.model_row(file, "cpu")
+    bold, own = rows.at_vividness(row, [1.0, 0.5])
     assert [bold.name, own.name] == ["classes, vividness 1", "classes, vividness 0.5"]
-    assert evaluation.at_vividness(row, []) == [row]
+    assert rows.at_vividness(row, []) == [row]
     session = onnxruntime.InferenceSession(file.with_suffix(".onnx"))
     L = np.random.default_rng(0).random((1, 1, 40, 56), np.float32)
     with torch.no_grad():

@@ -19,6 +19,7 @@ from colorization import checkpoint, descriptions, train
 from colorization import eval as evaluation
 from colorization.data.cifar10 import CIFAR10DataModule
 from colorization.errors import InputError
+from colorization.evaluation.rows import model_row
 from colorization.losses import ClassLoss
 from colorization.networks.fusion import FusionUNet
 from colorization.networks.resnet import GreyResNet18
@@ -184,6 +185,6 @@ def test_rows_name_their_resnet(source: str, tmp_path: Path) -> None:
     pretrained = {"resnet": source, "network": "fusion-unet of cifar10"}
     path = tmp_path / "w.safetensors"
     checkpoint.save_weights(path, checkpoint.build_network(spec), descriptions.describe("fusion", spec, pretrained))
-    row = evaluation.model_row(path, "cpu")
+    row = model_row(path, "cpu")
     assert row.name == f"fusion ({source} resnet)"
     assert json.loads(json.dumps(row.facts))["pretrained"] == pretrained

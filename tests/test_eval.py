@@ -20,10 +20,13 @@ from skimage.color import deltaE_ciede2000, lab2rgb, rgb2lab
 from skimage.metrics import peak_signal_noise_ratio
 from torchmetrics.image.kid import KernelInceptionDistance
 
-from colorization import checkpoint, descriptions, judge, runs, statistics, train
+from colorization import checkpoint, descriptions, runs, statistics, train
 from colorization import eval as evaluation
 from colorization.data.datamodules import sample_photo
 from colorization.data.splits import split_hash
+from colorization.evaluation import judge
+from colorization.evaluation.report import summarize
+from colorization.evaluation.rows import Row, model_row
 from colorization.networks.baseline import BaselineCNN
 from colorization.runs import Run
 
@@ -203,15 +206,15 @@ def test_paired_comparisons_decide_what_beats_grey() -> None:
     rng = np.random.default_rng(0)
     base = rng.normal(10, 4, 50)
 
-    def row(name: str, values: np.ndarray) -> evaluation.Row:
+    def row(name: str, values: np.ndarray) -> Row:
         figures = {m: list(values) for m in ("psnr", "ssim", "delta_e2000")}
         figures |= {"colorfulness": [30.0] * 50, "true_colorfulness": [40.0] * 50}
-        return evaluation.Row(name, lambda L: L, values=figures)
+        return Row(name, lambda L: L, values=figures)
 
     # Far smaller than the spread between photos, but the same on each: only a paired interval sees it.
     shifts = {"grey": 0.0, "better": -0.3, "worse": 0.3, "same": -0.01}
     rows = [row(name, base + shift + (name != "grey") * rng.normal(0, 0.2, 50)) for name, shift in shifts.items()]
-    content = evaluation.summarize(rows, True, 2000, 0)
+    content = summarize(rows, True, 2000, 0)
     assert [r.get("beats_grey") for r in content["rows"]] == [None, "yes", "no", "undecided"]
     (pair,) = [
         c for c in content["comparisons"]
@@ -272,7 +275,7 @@ def test_a_random_resnet_shows_in_the_table(tmp_path) -> None:
     spec = {"_target_": "colorization.networks.baseline.BaselineCNN", "width": 4}
     description = descriptions.describe("fusion", spec, {"resnet": "random"})
     checkpoint.save_weights(tmp_path / "w.safetensors", BaselineCNN(4), description)
-    assert evaluation.model_row(tmp_path / "w.safetensors", "cpu").name == "fusion (random resnet)"
+    assert model_row(tmp_path / "w.safetensors", "cpu").name == "fusion (random resnet)"
 
 
 @pytest.mark.parametrize(

@@ -18,10 +18,10 @@ from omegaconf import DictConfig, ListConfig
 from torch import nn
 
 from colorization import checkpoint, color, descriptions, devices, hydra_main, runs
-from colorization import eval as evaluation
 from colorization.data.loading import PhotoLoader
 from colorization.descriptions import working_size
 from colorization.errors import InputError
+from colorization.evaluation.splits import take_split
 from colorization.networks.ensemble import Ensemble
 
 MERGES = (*color.MERGES, "fit")
@@ -51,7 +51,7 @@ def ensemble(cfg: DictConfig) -> dict[str, Any]:
     if cfg.datamodule.image_size is None:
         cfg.datamodule.image_size = size
     datamodule = hydra_main.data(cfg.datamodule)
-    evaluation.take_split(files, datamodule)
+    take_split(files, datamodule)
     datamodule.setup()
     with closing(datamodule):
         loader = datamodule.loader("val", train=False)

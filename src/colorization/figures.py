@@ -142,7 +142,7 @@ def chroma_curve(points: Sequence[Mapping[str, Any]], grey: float, truth: float,
     """ΔE2000 against colorfulness, a line a model; a ring marks its colours as they are (factor 1).
 
     Args:
-        points: of :func:`colorization.eval.curve`.
+        points: of :func:`colorization.evaluation.report.curve`.
         grey: ΔE2000 of no colour at all.
         truth: mean colorfulness of the truths.
         path: the PNG to write.

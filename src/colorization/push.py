@@ -13,8 +13,9 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from colorization import backends, descriptions, eval, hydra_main, runs
+from colorization import backends, descriptions, hydra_main, runs
 from colorization.errors import InputError
+from colorization.evaluation.report import LABELS, table
 from colorization.hub import TWIN_FILE, WEIGHTS_FILE
 
 log = logging.getLogger(__name__)
@@ -53,7 +54,7 @@ def model_card(repo: str, path: Path, report: dict[str, Any], license: str) -> s
             dataset_type="image-folder",
             dataset_name=f"{protocol['data']} ({protocol['n']} photos at {protocol['size']}x{protocol['size']})",
             metric_type=metric,
-            metric_name=eval.LABELS[metric],
+            metric_name=LABELS[metric],
             metric_value=own[metric]["mean"],
         )
         for metric in _METRICS
@@ -86,7 +87,7 @@ def model_card(repo: str, path: Path, report: dict[str, Any], license: str) -> s
         f"revision {description['git']['revision']}",
         f"- SHA-256 of `{WEIGHTS_FILE}`: {runs.sha256(path)}\n",
         "## Evaluation\n",
-        eval.table({**report, "rows": rows}),
+        table({**report, "rows": rows}),
         f"PSNR: {protocol['psnr']}. SSIM: {protocol['ssim']}. Intervals: {protocol['intervals']}.",
         f"Data hash {protocol['data_hash']}.\n",
         "## Limits\n",

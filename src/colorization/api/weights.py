@@ -117,8 +117,8 @@ def newest_of_stages(output_dir: Path) -> dict[str, Weights]:
 
 
 def defaults(output_dir: Path) -> list[str]:
-    """Ids of the weights that are evaluated where none are named, as :func:`colorization.eval.find_weights` does:
-    the newest finished run of each model, and those that ship."""
+    """Ids of the weights that are evaluated where none are named, as by
+    :func:`colorization.evaluation.rows.find_weights`: the newest finished run of each model, and those that ship."""
     newest: dict[str, str] = {}
     shipped = []
     for weights in listing(output_dir):

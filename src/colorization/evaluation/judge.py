@@ -10,6 +10,9 @@ import torch
 import torch.nn.functional as F
 from timm.data import ImageNetInfo
 
+from colorization import color
+from colorization.evaluation.rows import Row
+from colorization.evaluation.scoring import Collector, Scored
 from colorization.networks import backbones
 
 _SYNSET = re.compile(r"(?<![0-9A-Za-z])n\d{8}(?!\d)")
@@ -47,6 +50,36 @@ class Judge:
         maps = self._network.forward_features((shown - self._mean[:, None, None]) / self._std[:, None, None])
         features = self._network.forward_head(maps, pre_logits=True)
         return features, self._network.get_classifier()(features)
+
+
+class Judged(Collector):
+    """The metrics ``top1`` and, of the truths, ``true_top1``; ``row.kid``, where there is more than one photo.
+
+    Args:
+        rows: the first gets ``true_top1``.
+        judge: sees them all.
+        names: of the photos, which name their classes.
+    """
+
+    def __init__(self, rows: Sequence[Row], judge: Judge, names: Sequence[str]) -> None:
+        super().__init__(rows)
+        self.judge, self.names = judge, names
+        self._features: list[list[torch.Tensor]] = [[] for _ in range(len(rows) + 1)]  # of the truths and each row
+
+    def add(self, batch: Scored) -> None:
+        labels = [self.judge.label(self.names[index]) for index in batch.indices]
+        of_all = [(batch.values[0], "true_top1", batch.lab)]
+        of_all += [(v, "top1", p) for v, p in zip(batch.values, batch.predictions, strict=True)]
+        for features_of_row, (values, name, lab) in zip(self._features, of_all, strict=True):
+            features, logits = self.judge.see(color.lab_to_rgb(lab))
+            values[name] = top1(logits, labels)
+            features_of_row.append(features)
+
+    def finish(self) -> None:
+        truths, *others = (torch.cat(features) for features in self._features)
+        if len(truths) > 1:
+            for row, features in zip(self.rows, others, strict=True):
+                row.kid = {"mean": kernel_distance(truths, features), "judge": self.judge.name}
 
 
 def top1(logits: torch.Tensor, labels: Sequence[int | None]) -> torch.Tensor:

@@ -1,0 +1,292 @@
+"""What an evaluation says: means with intervals, paired comparisons, tables and curves."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from omegaconf import DictConfig
+
+from colorization import __version__, color, metrics, runs, sparsification
+from colorization.data.datamodules import PhotoDataModule
+from colorization.data.splits import data_hash
+from colorization.evaluation.rows import GREY, Row
+from colorization.statistics import FEWEST_PHOTOS, bootstrap
+
+if TYPE_CHECKING:
+    from colorization.evaluation.judge import Judge
+
+# What metrics.json has of each row, in this order.
+FIGURES = (
+    *("psnr", "ssim", "lpips", "delta_e2000", "colorfulness", "delta_colorfulness"),
+    *("photo_delta_colorfulness", "mae", "accuracy_2", "accuracy_5", "bleeding", "stains", "stability", "top1"),
+)
+# Of these table.md shows, where there are any.
+COLUMNS = (
+    *("psnr", "ssim", "lpips", "delta_e2000", "colorfulness", "delta_colorfulness"),
+    *("bleeding", "stains", "stability", "top1"),
+)
+LABELS = {
+    "psnr": "PSNR ↑ (dB)",
+    "ssim": "SSIM ↑",
+    "lpips": "LPIPS ↓",
+    "delta_e2000": "ΔE2000 ↓",
+    "colorfulness": "CF",
+    "delta_colorfulness": "ΔCF ↓",
+    "mae": "MAE ↓ (Lab)",
+    "accuracy_2": "ε2 % ↑",
+    "accuracy_5": "ε5 % ↑",
+    "photo_delta_colorfulness": "photo ΔCF ↓",
+    "bleeding": "bleeding (%)",
+    "stains": "stains (%) ↓",
+    "stability": "size ΔE ↓",
+    "top1": "top-1 % ↑",
+}
+DIGITS = (
+    dict.fromkeys(FIGURES, 2)
+    | {"ssim": 4, "lpips": 4}
+    | dict.fromkeys(("colorfulness", "delta_colorfulness", "accuracy_2", "accuracy_5", "bleeding", "stains"), 1)
+    | {"photo_delta_colorfulness": 1, "top1": 1}
+)
+COMPARISONS = (*metrics.HIGHER_IS_BETTER, *metrics.FURTHER, "stability", "top1")  # what is compared pair by pair
+
+
+def protocol(datamodule: PhotoDataModule, photos: int, cfg: DictConfig) -> dict[str, Any]:
+    """What a reader has to know to compare these figures with others."""
+    return {
+        "data": datamodule.name,
+        "data_hash": data_hash(datamodule.facts["test"]),
+        "n": photos,
+        "unreadable": len(datamodule.unreadable),
+        "crop": "short side resized to the size, then centre crop; aspect ratio kept",
+        "size": datamodule.image_size,
+        "space": "RGB in [0, 1], rebuilt from the true L* and the predicted a*b*, channels clipped",
+        "psnr": f"mean of images, at most {metrics.PSNR_LIMIT} dB (8-bit rounding)",
+        "ssim": metrics.SSIM_WINDOW,
+        "lpips": "AlexNet, v0.1",
+        "colorfulness": metrics.COLORFULNESS_FORM,
+        "delta_colorfulness": metrics.DELTA_COLORFULNESS_FORM,
+        "mae": metrics.MAE_FORM,
+        "accuracy": metrics.ACCURACY_FORM,
+        "photo_delta_colorfulness": metrics.PHOTO_DELTA_COLORFULNESS_FORM,
+        "bleeding": metrics.BLEEDING_FORM,
+        "stains": metrics.STAINS_FORM,
+        "stability": f"{metrics.STABILITY_FORM}; {list(cfg.stability)}" if cfg.stability else None,
+        "top1": f"{metrics.TOP1_FORM}; {cfg.judge}" if cfg.judge else None,
+        "kid": f"{metrics.KID_FORM}; {cfg.judge}" if cfg.judge else None,
+        "predictions": "pictures go the photos' way to the crop; a*b* of 8-bit RGB, with the true L*",
+        "near_grey": f"true colorfulness below {color.NEAR_GREY:g}",
+        "intervals": f"95 %, percentile bootstrap over photos, {cfg.bootstrap} resamples, seed {cfg.seed}",
+        "uncertainty": "standard deviation in ab of answers, Lab units, against ΔE2000 of pixels; means over photos",
+        "version": __version__,
+        "git": runs.git_state(Path(runs.__file__).parent),
+        "time": runs.utc_now(),
+    }
+
+
+def summarize(rows: list[Row], intervals: bool, resamples: int, seed: int) -> dict[str, Any]:
+    """Means, intervals and paired comparisons, on all photos and without the near-grey ones.
+
+    Returns:
+        ``rows``: per row ``name`` and for each metric ``{"mean", "ci95"}``, the same again under
+        ``without_near_grey``, and ``beats_grey`` (yes, no or undecided, by the paired ΔE2000); ``comparisons``: per
+        pair and metric the mean difference a - b with its interval.
+    """
+    truth = np.array(rows[0].values["true_colorfulness"])
+    coloured = np.flatnonzero(truth >= color.NEAR_GREY)
+    subsets = {"all": np.arange(len(truth)), "without_near_grey": coloured}
+
+    def interval(statistic: Callable[[np.ndarray], np.ndarray], photos: int) -> list[float] | None:
+        found = bootstrap(statistic, photos, resamples, seed) if intervals else None
+        return None if found is None else list(found)
+
+    def figures_of(row: Row, chosen: np.ndarray) -> dict[str, Any]:
+        result: dict[str, Any] = {"n": len(chosen)}
+        for metric in FIGURES:
+            if metric == "delta_colorfulness":
+                predicted, true = np.array(row.values["colorfulness"])[chosen], truth[chosen]
+                mean = abs(predicted.mean() - true.mean()) if len(chosen) else None
+                ci = interval(lambda i, p=predicted, t=true: np.abs(p[i].mean(1) - t[i].mean(1)), len(chosen))  # type: ignore[misc]
+            elif metric in row.values:
+                values = _measured(np.array(row.values[metric])[chosen])
+                mean = values.mean() if len(values) else None
+                ci = interval(lambda i, v=values: v[i].mean(1), len(values))  # type: ignore[misc]
+            elif metric == "lpips":
+                result[metric] = {"mean": None, "ci95": None, "reason": metrics.lpips_network()[1]}
+                continue
+            elif metric == "stability" and metric in rows[0].values:
+                result[metric] = {"mean": None, "ci95": None, "reason": "pictures, not a model"}
+                continue
+            else:
+                continue
+            result[metric] = {"mean": None if mean is None else float(mean), "ci95": ci}
+        if len(chosen):
+            result["psnr"]["median"] = float(np.median(np.array(row.values["psnr"])[chosen]))
+        return result
+
+    def difference(a: Row, b: Row, metric: str, chosen: np.ndarray) -> dict[str, Any]:
+        d = _measured((np.array(a.values[metric]) - np.array(b.values[metric]))[chosen])
+        return {"mean": float(d.mean()) if len(d) else None, "ci95": interval(lambda i: d[i].mean(1), len(d))}
+
+    comparisons = [
+        {"a": a.name, "b": b.name, "metric": m, "subset": s, **difference(a, b, m, chosen)}
+        for k, a in enumerate(rows)
+        for b in rows[:k]
+        for m in COMPARISONS
+        if m in a.values and m in b.values
+        for s, chosen in subsets.items()
+    ]
+    result = []
+    for row in rows:
+        entry = {"name": row.name, **figures_of(row, subsets["all"]), "fid": row.fid, "kid": row.kid, **row.facts}
+        entry["without_near_grey"] = figures_of(row, coloured)
+        if row.pictures is not None:
+            entry["remarks"] = row.pictures.remarks()
+        if row.name != GREY:
+            entry["beats_grey"] = _verdict(difference(row, rows[0], "delta_e2000", subsets["all"])["ci95"])
+        result.append(entry)
+    return {"rows": result, "comparisons": comparisons}
+
+
+def _measured(values: np.ndarray) -> np.ndarray:
+    """Without those of photos that a metric says nothing of."""
+    return values[~np.isnan(values)]
+
+
+def judged(row: Row, judge: Judge) -> dict[str, Any]:
+    """Who judged, how many photos, and how many of the truths were seen rightly, %."""
+    truths = _measured(np.array(row.values["true_top1"]))
+    return {
+        "judge": judge.name,
+        "judged": len(truths),
+        "true_top1": float(truths.mean()) if len(truths) else None,
+    }
+
+
+def _verdict(ci95: list[float] | None) -> str:
+    if ci95 is None or ci95[0] <= 0 <= ci95[1]:
+        return "undecided"
+    return "yes" if ci95[1] < 0 else "no"
+
+
+def write_per_image(path: Path, rows: list[Row], names: list[str]) -> None:
+    """One line for each photo and row; ``strip`` names the file of its strip, where there is one."""
+    columns = list(rows[0].values)
+    # Not every file's name is UTF-8, but this file is.
+    with path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
+        writer = csv.writer(file)
+        writer.writerow(["photo", "model", *columns, "strip"])
+        for row in rows:
+            for i, name in enumerate(names):
+                strip = row.strips[i] if i < len(row.strips) else ""
+                of_photo = [row.values[m][i] if m in row.values else math.nan for m in columns]
+                values = ("" if math.isnan(v) else f"{v:.5f}" for v in of_photo)
+                writer.writerow([name, row.name, *values, strip])
+
+
+def curve(rows: list[Row], intervals: bool, resamples: int, seed: int) -> list[dict[str, Any]]:
+    """ΔE2000 against colorfulness, as the chroma of each row is scaled.
+
+    Returns:
+        For each row and factor ``model``, ``factor``, the mean ``colorfulness`` and ``delta_e2000``, and ``gain``, how
+        much smaller the latter is than grey's, with its paired interval ``gain_low`` and ``gain_high`` (``None`` if
+        there is none to claim).
+    """
+    grey = np.array(rows[0].values["delta_e2000"])
+    points = []
+    for row in rows:
+        for factor, values in row.curve.items():
+            gains = grey - np.array(values["delta_e2000"])
+            ci = bootstrap(lambda i, g=gains: g[i].mean(1), len(gains), resamples, seed) if intervals else None  # type: ignore[misc]
+            means = {m: float(np.mean(values[m])) for m in ("colorfulness", "delta_e2000")}
+            low, high = ci or (None, None)
+            gain = {"gain": float(gains.mean()), "gain_low": low, "gain_high": high}
+            points.append({"model": row.name, "factor": factor, **means, **gain})
+    return points
+
+
+def write_curve(path: Path, points: list[dict[str, Any]]) -> None:
+    """One line for each point of :func:`curve`."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(points[0] if points else ["model"])
+        for point in points:
+            writer.writerow(f"{v:.5f}" if isinstance(v, float) else v for v in point.values())
+
+
+def curves(row: Row) -> dict[str, np.ndarray]:
+    """The mean sparsification curves of a row, and the oracle's, by the names of the figure."""
+    curves = {sparsification.MEASURES[m.name]: np.mean(m.curves, 0) for m in row.uncertainties}
+    return {**curves, "error itself": np.mean(row.uncertainties[0].oracles, 0)}
+
+
+def table(report: dict[str, Any], columns: Sequence[str] = COLUMNS) -> str:
+    """The report as Markdown: all photos, then without the near-grey ones if there are any, then what does not beat
+    grey."""
+    columns = [c for c in columns if any(row.get(c, {}).get("mean") is not None for row in report["rows"])]
+    p = report["protocol"]
+    lines = [f"{p['data']}, {p['n']} photos at {p['size']}x{p['size']}, {p['crop']}.", ""]
+    for file, n in p["train_photos"].items():
+        lines += [f"**Not a fair test: {n} of these photos were trained on by {file}.**", ""]
+    lines += _one_table(report["rows"], columns)
+    coloured = [{"name": r["name"], **r["without_near_grey"]} for r in report["rows"]]
+    if coloured[0]["n"] < p["n"]:
+        lines += ["", f"Without the near-grey photos (colorfulness < {color.NEAR_GREY:g}), n = {coloured[0]['n']}:", ""]
+        lines += _one_table(coloured, columns)
+    lines += ["", "CF: colorfulness; ΔCF: distance of the mean CF to the truths'."]
+    if "bleeding" in columns:
+        lines.append(
+            "bleeding: share of the change in colour that is beside no edge in lightness; of the truths "
+            f"{report['true_bleeding']:.1f} %."
+        )
+    if "stains" in columns:
+        lines.append("stains: share of photos with a patch of strong colour where the truth is as good as grey.")
+    if "top1" in columns:
+        lines.append(
+            f"top-1: photos in which {report['judge']} sees first what they show; of the truths "
+            f"{report['true_top1']:.1f} %, of {report['judged']} photos."
+        )
+    if any(row.get("kid") for row in report["rows"]):
+        lines.append("KID: distance to the truths in the features of that classifier, not of Inception.")
+    if "stability" in columns:
+        lines.append("size ΔE: ΔE2000 between the colours at different working sizes.")
+    if all(r["delta_e2000"]["ci95"] is None for r in report["rows"]):
+        lines.append(f"No intervals: fewer than {FEWEST_PHOTOS} photos, or crops of so few.")
+    else:
+        lines.append("In brackets: 95 % bootstrap intervals.")
+        if losers := [r["name"] for r in report["rows"] if r.get("beats_grey") in ("no", "undecided")]:
+            lines.append(f"Not better than grey in paired ΔE2000 (interval not below zero): {', '.join(losers)}.")
+    if report["rows"][0]["lpips"]["mean"] is None:
+        lines.append(f"No LPIPS: {report['rows'][0]['lpips']['reason']}.")
+    lines += [f"{r['name']}: {remark}." for r in report["rows"] for remark in r.get("remarks", ())]
+    if report["uncertainty"]:
+        lines += [
+            "",
+            "How well an uncertainty tells the ΔE2000 of each pixel (means over photos), and of each photo:",
+            "",
+        ]
+        lines += sparsification.table(report["uncertainty"])
+    return "\n".join(lines) + "\n"
+
+
+def _one_table(rows: list[dict[str, Any]], columns: Sequence[str]) -> list[str]:
+    def cell(row: dict[str, Any], metric: str) -> str:
+        value, digits = row[metric], DIGITS[metric]
+        if value["mean"] is None:
+            return "–"
+        text = f"{value['mean']:.{digits}f}"
+        return text if value["ci95"] is None else text + " [{:.{d}f}, {:.{d}f}]".format(*value["ci95"], d=digits)
+
+    of_sets = {"fid": "FID ↓", "kid": "KID x 1000 ↓"}  # of all photos together
+    of_sets = {k: v for k, v in of_sets.items() if any(row.get(k) and row[k]["mean"] is not None for row in rows)}
+    head = ["model", *(LABELS[m] for m in columns), "PSNR median", *of_sets.values()]
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    for row in rows:
+        median = row["psnr"].get("median")
+        cells = [row["name"], *(cell(row, m) for m in columns), "–" if median is None else f"{median:.2f}"]
+        lines.append("| " + " | ".join(cells + [f"{row[k]['mean']:.2f}" for k in of_sets]) + " |")
+    return lines
