@@ -1,4 +1,4 @@
-"""The README's lines of curl, all of them, in their order, against a real server."""
+"""The documents' lines of curl, all of them, in their order, against a real server; and that no link leads nowhere."""
 
 from __future__ import annotations
 
@@ -13,10 +13,24 @@ from typing import Any
 import pytest
 import requests
 
-README = Path(__file__).resolve().parents[1] / "README.md"
-LINES = re.findall(r"^\| `(curl .+?)` \|", README.read_text(encoding="utf-8"), re.MULTILINE)
+TOP = Path(__file__).resolve().parents[1]
+LINES = re.findall(r"^\| `(curl .+?)` \|", (TOP / "docs" / "serve.md").read_text(encoding="utf-8"), re.MULTILINE)
 # What a short batch may have been too quick for, or has none of.
 MAY_CONFLICT = re.compile(r"/jobs/\$JOB/(pause|resume|retry)$")
+
+
+DOCUMENTS = [*TOP.glob("*.md"), *TOP.glob("docs/*.md"), *TOP.glob("experiments/**/*.md"), *TOP.glob("weights/*.md")]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda file: str(file.relative_to(TOP)))
+def test_every_link_leads_somewhere(document: Path) -> None:
+    text = re.sub(r"```.*?```", "", document.read_text(encoding="utf-8"), flags=re.DOTALL)
+    for target, _, part in (t.partition("#") for t in re.findall(r"\]\((?!https?:)([^)\s]+)\)", text)):
+        file = (document.parent / target).resolve() if target else document
+        assert file.exists(), target
+        if part and file.suffix == ".md":
+            heads = re.findall(r"^#+ (.+)$", file.read_text(encoding="utf-8"), re.MULTILINE)
+            assert part in [re.sub(r"[^\w\- ]", "", head).lower().replace(" ", "-") for head in heads], part
 
 
 def test_every_route_has_a_line(make_app: Callable[..., Any]) -> None:
