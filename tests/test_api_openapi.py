@@ -132,9 +132,7 @@ def test_a_client_generated_from_it_colorizes_batches_and_trains(
 
     assert [item.result["uncertainty"] is None for item in wait_for(ended).items] == [False, False]
 
-    start = models.StartIn(
-        model=models.StartInModel.BASELINE, datamodule=models.StartInDatamodule.SAMPLE, overrides=["test=false"]
-    )
+    start = models.StartIn(model="baseline", datamodule=models.StartInDatamodule.SAMPLE, overrides=["test=false"])
     run = module("api.training.post_training_start").sync(client=api, body=start)
 
     def state() -> str:

@@ -52,7 +52,7 @@ def main() -> None:
         low, high = bootstrap(lambda i, d=difference: d[i].mean(1), len(photos), 2000, 42) or (np.nan, np.nan)
         cells = [f"{errors[0].mean():.2f}", f"{errors[1].mean():.2f}"]
         cells += [f"{difference.mean():.2f} [{low:.2f}, {high:.2f}]", *(f"{c.mean():.1f}" for c in chroma)]
-        print(f"| `{name}` | " + " | ".join(cells).replace("-", "−") + " |")
+        print(f"| `{Path(name).stem}` | " + " | ".join(cells).replace("-", "−") + " |")
 
 
 if __name__ == "__main__":

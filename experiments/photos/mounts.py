@@ -40,7 +40,8 @@ def main() -> None:
             if covered.any() and not covered.all():
                 paper.append(chroma[covered].mean())
                 picture.append(chroma[~covered].mean())
-        print(f"| `{name}` | {np.mean(paper):.2f} | {np.mean(np.array(paper) > 1):.0%} | {np.mean(picture):.1f} |")
+        above = np.mean(np.array(paper) > 1)
+        print(f"| `{Path(name).stem}` | {np.mean(paper):.2f} | {above:.0%} | {np.mean(picture):.1f} |")
 
 
 if __name__ == "__main__":

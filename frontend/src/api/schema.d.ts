@@ -1415,10 +1415,10 @@ export interface components {
             /** @description Learning rate. */
             lr?: number;
             /**
+             * @description A name of `GET /api/models`.
              * @example unet
-             * @enum {string}
              */
-            model?: "baseline" | "classes" | "encoder_unet" | "fusion" | "gan" | "unet";
+            model?: string;
             /**
              * @description Further settings of the config tree, as on the command line. No files, no interpolations.
              * @example [

@@ -8,6 +8,7 @@ from apiflask import APIBlueprint, Schema
 from apiflask.fields import Boolean, Dict, Float, Integer, List, Nested, String
 from apiflask.validators import Length, OneOf, Range, Regexp
 from flask import Response
+from marshmallow import ValidationError
 
 from colorization import runs
 from colorization.api import plan, streams
@@ -26,10 +27,16 @@ SORTS = [f"{sign}{key}" for key in ("created", "id", "model", "state") for sign 
 NOT_FOUND = "There is no such run."
 
 
+def check_model(name: str) -> None:
+    """Refuse a model that there is not. (The description does not list them: more may be added.)"""
+    if name not in plan.choices("model"):
+        raise ValidationError(f"Must be one of: {', '.join(plan.choices('model'))}.")
+
+
 class StartIn(Schema):
     """What to train. All fields may be left out; the config tree has the defaults."""
 
-    model = String(validate=OneOf(plan.choices("model")), metadata={"example": "unet"})
+    model = String(validate=check_model, metadata={"description": "A name of `GET /api/models`.", "example": "unet"})
     datamodule = String(
         validate=OneOf(plan.choices("datamodule")),
         metadata={
