@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import math
 import threading
 from importlib import resources
 from pathlib import Path
@@ -18,33 +19,19 @@ from colorization.api.plan import choices
 from colorization.errors import InputError
 
 ENSEMBLE = "ensemble"
-_TITLES = {
-    "baseline": "Baseline CNN",
-    "unet": "U-Net",
-    "gan": "Pix2Pix GAN",
-    "fusion": "Fusion GAN",
-    "encoder_unet": "Encoder U-Net",
-    "classes": "Colour classes",
-    ENSEMBLE: "Ensemble",
-}
-_IDEAS = {
-    "baseline": "The plain answer: a mean of all plausible colours, so safe and desaturated.",
-    "unet": "Skip connections carry the detail past the bottleneck.",
-    "gan": "A discriminator that judges patches asks for colours that look real.",
-    "fusion": "What the whole picture shows decides the colours of its parts (Iizuka et al. 2016).",
-    "encoder_unet": "An encoder that has learnt from ImageNet knows what it sees.",
-    "classes": "A distribution over colours at each place, so that doubt is a choice, not brown (Zhang et al. 2016).",
-    ENSEMBLE: "Where the members disagree, their errors average out.",
-}
 _lock = threading.Lock()
 
 
 @functools.cache
 def names() -> tuple[str, ...]:
-    """The stages, in the order of the thesis, then any further one of the configuration tree."""
-    files = (resources.files("colorization.configs") / "model").iterdir()
-    there = sorted(f.name.removesuffix(".yaml") for f in files if f.name.endswith(".yaml"))
-    return tuple(sorted(there, key=lambda n: list(_TITLES).index(n) if n in _TITLES else len(_TITLES)))
+    """The models of the configuration tree, in the order of their ``about.place``; those without one are the last."""
+    folder = resources.files("colorization.configs") / "model"
+    files = {f.name.removesuffix(".yaml"): f for f in folder.iterdir() if f.name.endswith(".yaml")}
+    places = {
+        name: OmegaConf.select(OmegaConf.create(f.read_text(encoding="utf-8")), "about.place", default=math.inf)
+        for name, f in files.items()
+    }
+    return tuple(sorted(places, key=lambda name: (places[name], name)))
 
 
 def describe(kind: str, folder: Path) -> list[dict[str, Any]]:
@@ -63,9 +50,9 @@ def describe(kind: str, folder: Path) -> list[dict[str, Any]]:
         stage["defaults"]["batch_size"] = stage["defaults"]["batch_size"][kind]
     ensemble = {
         "name": ENSEMBLE,
-        "title": _TITLES[ENSEMBLE],
+        "title": "Ensemble",
         "description": "Several weights merged: in each pixel the mean or median of their colours, or fitted weights.",
-        "idea": _IDEAS[ENSEMBLE],
+        "idea": "Where the members disagree, their errors average out.",
         "loss": None,
         "parameters": sum(s["parameters"] for s in stages),
         "frozen_parameters": sum(s["frozen_parameters"] for s in stages),
@@ -88,15 +75,14 @@ def _fingerprint() -> str:
 
 def _stage(name: str) -> dict[str, Any]:
     config = compose("train", [f"model={name}"])
-    text = (resources.files("colorization.configs") / "model" / f"{name}.yaml").read_text(encoding="utf-8")
-    first = text.splitlines()[0]
+    about = config.model.get("about") or {}
     loss = OmegaConf.to_container(config.loss)
     assert isinstance(loss, dict)
     return {
         "name": name,
-        "title": _TITLES.get(name, name),
-        "description": first.lstrip("# ") if first.startswith("#") else "",
-        "idea": _IDEAS.get(name),
+        "title": about.get("title", name),
+        "description": about.get("description", ""),
+        "idea": about.get("idea"),
         "loss": {k: v for k, v in loss.items() if k != "_target_"},
         **_parameters(config),
         "defaults": {

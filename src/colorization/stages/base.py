@@ -64,6 +64,8 @@ class ColorizationStage(pl.LightningModule):
             their parameters' names, of which the longest counts, e.g. ``{"encoder": 0.2, "encoder.conv_stem": 0}``;
             0 freezes them.
         head_epochs: epochs (may be a fraction) at the start in which the parts with a factor of their own rest.
+        about: ``title``, ``description`` and ``idea`` for people, and the ``place`` in lists. The title travels in the
+            weights.
         pretrained: all other keys of the model's config, e.g. ``resnet_weights``: the network's ``load_pretrained``
             gets them when a run starts from nothing.
 
@@ -87,11 +89,12 @@ class ColorizationStage(pl.LightningModule):
         lr_warmup: float = 0.0,
         lr_factors: Mapping[str, float] | None = None,
         head_epochs: float = 0.0,
+        about: Mapping[str, Any] | None = None,
         **pretrained: str | None,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
-        self.name = name
+        self.name, self.title = name, (about or {}).get("title", name)
         self.network = checkpoint.build_network(network)
         loss_class = get_class(loss["_target_"])
         if not issubclass(loss_class, self.loss_type):
@@ -309,6 +312,7 @@ class ColorizationStage(pl.LightningModule):
             {k: v for k, v in figures.items() if k.startswith("val/")},
             self.answers,
             loss=self.hparams["loss"]["name"],
+            title=self.title,
         )
 
     def on_save_checkpoint(self, checkpoint_content: dict[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -42,11 +43,14 @@ class GANStage(ColorizationStage):
         lr_warmup: float = 0.0,
         lr_factors: dict[str, float] | None = None,
         head_epochs: float = 0.0,
+        about: Mapping[str, Any] | None = None,
         d_lr_factor: float = 1.0,
         warmup_epochs: float = 0.0,
         **pretrained: str | None,
     ) -> None:
-        super().__init__(name, network, loss, optimizer, lr_schedule, lr_warmup, lr_factors, head_epochs, **pretrained)
+        super().__init__(
+            name, network, loss, optimizer, lr_schedule, lr_warmup, lr_factors, head_epochs, about, **pretrained
+        )
         self.save_hyperparameters()
         self.automatic_optimization = False
         if d_lr_factor <= 0:
