@@ -1,11 +1,12 @@
 #!/bin/sh
-# Classes of ab on an ImageNet encoder, trained on 48,705 photographs at 128x128; see README.md.
+# Classes of ab on an ImageNet encoder beside a U-Net, trained on 48,705 photographs at 128x128; see README.md.
 #   experiments/photos/run.sh DATA        (DATA holds train, val and test, each with a folder for every source)
 # shellcheck disable=SC2086
 set -eu
 . "$(dirname "$0")/../common.sh"
 
 photos="paths.data_dir=$data"
+train photos-unet experiment=photos/unet $photos
 train photos-classes experiment=photos/classes $photos
 train photos-classes-more experiment=photos/classes-more init_weights=photos-classes $photos
 
@@ -16,14 +17,16 @@ $python -m colorization.export weights="$out/runs/photos-classes-more/checkpoint
 evaluate validation "{classes: '$shipped'}" datamodule=folder datamodule.name=validation datamodule.test_dir="$data/val" \
   datamodule.image_size=128 strips=0 lpips=false vividness="[0,0.2,0.4,0.6,0.8,1]"
 
-rows="unet of 810 photographs: shipped-unet, classes: '$shipped'"
+unet=$out/shipped/unet.safetensors
+$python -m colorization.export weights=photos-unet format=float16 output="$unet" paths.output_dir="$out"
+rows="unet: '$unet', classes: '$shipped'"
 evaluate test "{$rows}" datamodule=photos $photos strips=0 lpips=false
 # Data of another origin, if it is there, and what a classifier that is not the encoder sees in them.
 [ ! -d "$data/imagenet-sample" ] || evaluate imagenet-sample "{$rows}" datamodule=imagenet-sample $photos strips=0 \
-  judge=tf_efficientnet_lite2 vividness="[0,0.2]"
+  judge=tf_efficientnet_lite2 vividness="[0,0.2]" uncertainty=true
 # How much colour paper gets, and what the marks of age cost.
-[ -n "$tiny" ] || $python "$study/mounts.py" "$data/test" shipped-unet "$shipped" > "$study/mounts.md"
-[ -n "$tiny" ] || $python "$study/aged.py" "$data/test" shipped-unet "$shipped" > "$study/aged.md"
+[ -n "$tiny" ] || $python "$study/mounts.py" "$data/test" "$unet" "$shipped" > "$study/mounts.md"
+[ -n "$tiny" ] || $python "$study/aged.py" "$data/test" "$unet" "$shipped" > "$study/aged.md"
 [ -n "$tiny" ] || $python "$study/sources.py" "$out/eval/photos/test/per_image.csv" > "$study/sources.md"
 [ -n "$tiny" ] || gzip -9nc "$out/eval/photos/test/per_image.csv" > "$study/test/per_image.csv.gz"
-conclude photos-classes photos-classes-more
+conclude photos-unet photos-classes photos-classes-more

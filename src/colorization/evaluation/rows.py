@@ -103,9 +103,19 @@ def at_vividness(row: Row, values: Sequence[float]) -> list[Row]:
     if not values or not hasattr(network, "distribution"):
         return [row]
     return [
-        Row(f"{row.name}, vividness {v:g}", lambda L, v=v: network(L, v), {**row.facts, "vividness": v})  # type: ignore[misc]
-        for v in values
+        Row(f"{row.name}, vividness {v:g}", _AtVividness(network, v), {**row.facts, "vividness": v}) for v in values
     ]
+
+
+class _AtVividness:
+    """A network whose colours have another vividness; its distribution is the same."""
+
+    def __init__(self, network: Any, vividness: float) -> None:
+        self._network, self._vividness = network, vividness
+        self.distribution, self.centres = network.distribution, network.centres
+
+    def __call__(self, L: torch.Tensor) -> torch.Tensor:
+        return self._network(L, self._vividness)
 
 
 def row_name(description: dict[str, Any]) -> str:
