@@ -151,7 +151,7 @@ def test_a_refused_resume_changes_nothing(command, photo_folder, tmp_path, capsy
 
 def test_a_refused_resume_changes_nothing_where_there_is_no_checkpoint_yet(command, photo_folder, tmp_path) -> None:
     """As after a kill in the first minutes: the next command, which asks for nothing, still finds the right photos."""
-    assert command(*SMALL, "run_id=r", "trainer.max_epochs=1") == 0
+    assert command(*SMALL, *STAGES["baseline"], "run_id=r", "trainer.max_epochs=1") == 0
     run = run_of(tmp_path, "r")
     shutil.rmtree(run.path / "checkpoints")
     before = content(run)
