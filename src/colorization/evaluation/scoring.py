@@ -184,14 +184,18 @@ class FrechetDistances(Collector):
             self._distances, self._reason = [], str(error)
 
     def add(self, batch: Scored) -> None:
-        for distance, prediction in zip(self._distances, batch.predictions, strict=False):
+        if not self._distances:
+            return
+        for distance, prediction in zip(self._distances, batch.predictions, strict=True):
             distance.update(color.lab_to_rgb(prediction), real=False)
             distance.update(color.lab_to_rgb(batch.lab), real=True)
 
     def finish(self) -> None:
         for row in self.rows:
             row.fid = {"mean": None, "reason": self._reason}
-        for row, distance in zip(self.rows, self._distances, strict=False):
+        if not self._distances:
+            return
+        for row, distance in zip(self.rows, self._distances, strict=True):
             row.fid = {"mean": float(distance.compute())}
 
 
