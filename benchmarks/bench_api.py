@@ -33,7 +33,8 @@ import requests
 from bench_colorize import mosaic
 from common import arguments, photos
 
-from colorization import Colorizer, machine, runs
+from colorization import Colorizer
+from colorization.core import machine, runs
 
 CLIENTS = (1, 4, 16)
 PHOTO = {"Accept": "image/*"}

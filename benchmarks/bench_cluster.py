@@ -20,7 +20,7 @@ from typing import Any
 
 import common
 
-COLORIZE = [sys.executable, "-m", "colorization.cli"]
+COLORIZE = [sys.executable, "-m", "colorization.colorize.cli"]
 
 
 def bench(photos: int = 400, side: int = 1200, rounds: int = 2, data: str | None = None) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from common import arguments, interleaved, one_thread, photos
 from reference import PlainPhotos
 from torch.utils.data import DataLoader
 
-from colorization import color
+from colorization.core import color
 from colorization.data.datamodules import FolderDataModule
 
 BATCH = 16

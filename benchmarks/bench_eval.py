@@ -21,9 +21,9 @@ from common import arguments, interleaved, photos
 from reference import evaluate_plain
 from threadpoolctl import threadpool_limits
 
-from colorization import color, devices, figures, metrics
+from colorization.core import color, devices
 from colorization.data.datamodules import FolderDataModule
-from colorization.evaluation import scoring
+from colorization.evaluation import figures, metrics, scoring
 from colorization.evaluation.rows import GREY, MEAN, Row
 
 AB = {GREY: (0.0, 0.0), MEAN: (3.0, 7.0), "shifted": (30.0, -45.0)}  # a*, b* of every pixel

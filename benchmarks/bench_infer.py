@@ -19,9 +19,10 @@ import torch
 from common import arguments, interleaved
 from reference import plain_network
 
-from colorization import backends, checkpoint, descriptions, machine
-from colorization.errors import InputError
-from colorization.inference import find_weights
+from colorization.colorize.colorizer import find_weights
+from colorization.core import machine
+from colorization.core.errors import InputError
+from colorization.models import backends, checkpoint, descriptions, loading
 from colorization.networks.unet import UNet
 
 FULL = {"_target_": "colorization.networks.unet.UNet"}
@@ -39,9 +40,9 @@ def bench(rounds: int = 5) -> dict[str, Any]:
             ("full-width U-Net", full, ((1, 256), (8, 256))),
         ):
             there = {}
-            for backend in backends.NAMES:
+            for backend in loading.NAMES:
                 try:
-                    there[backend] = backends.load(path, "cpu", backend)
+                    there[backend] = loading.load(path, "cpu", backend)
                 except InputError as error:
                     print(error)
             network = plain_network(checkpoint.load_weights(path)[0])

@@ -25,7 +25,7 @@ import common
 import torch
 import torch.distributed as dist
 
-from colorization import folder
+from colorization.colorize import folder
 from colorization.networks.unet import UNet
 
 ONE_CORE = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
@@ -85,7 +85,16 @@ def driver(files: int, scratch: str) -> dict[str, float]:
             target.parent.mkdir(parents=True, exist_ok=True)
             target.symlink_to(source)
         start = time.perf_counter()
-        command = [sys.executable, "-m", "colorization.cli", str(scans), "-o", f"{scratch}/out", "-r", "--dry-run"]
+        command = [
+            sys.executable,
+            "-m",
+            "colorization.colorize.cli",
+            str(scans),
+            "-o",
+            f"{scratch}/out",
+            "-r",
+            "--dry-run",
+        ]
         with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
             peak = 0
             while process.poll() is None:

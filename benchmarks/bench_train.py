@@ -34,7 +34,9 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils.data import DataLoader
 from torch.utils.flop_counter import FlopCounterMode
 
-from colorization import callbacks, devices, hydra_main, runs, train
+from colorization import train
+from colorization.core import devices, hydra_main, runs, signals
+from colorization.training import checkpointing
 
 PHOTOS = 256
 LOSS = {"baseline": nn.MSELoss(), "unet": nn.L1Loss(), "gan": nn.L1Loss(), "fusion": nn.L1Loss()}
@@ -138,8 +140,8 @@ class Ours:
         run = runs.Run(Path(self.cfg.paths.run_dir))
         run.path.mkdir(parents=True, exist_ok=True)
         epoch = 1000  # batches; so few as here would be logged at each step
-        trainer = train.build_trainer(self.cfg, self.stage, run, callbacks.StopSignals(), epoch)
-        trainer.callbacks = [c for c in trainer.callbacks if not isinstance(c, callbacks.LastCheckpoint)]  # type: ignore[attr-defined]
+        trainer = train.build_trainer(self.cfg, self.stage, run, signals.StopSignals(), epoch)
+        trainer.callbacks = [c for c in trainer.callbacks if not isinstance(c, checkpointing.LastCheckpoint)]  # type: ignore[attr-defined]
         trainer.callbacks.append(watch)  # type: ignore[attr-defined]
         data: dict[str, Any] = (
             {"datamodule": self.data}

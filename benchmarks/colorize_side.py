@@ -40,8 +40,9 @@ def _timed(owner: Any, name: str, seconds: dict[str, float]) -> Iterator[None]:
 
 
 def ours() -> Callable[..., dict[str, float]]:
-    from colorization import color, machine, pictures
-    from colorization.inference import Colorizer
+    from colorization.colorize.colorizer import Colorizer
+    from colorization.core import color, machine
+    from colorization.files import pictures
 
     machine.keep_freed_memory()
     colorizers: dict[int, Colorizer] = {}
@@ -72,8 +73,8 @@ def plain() -> Callable[..., dict[str, float]]:
     from PIL import Image
     from reference import colorize_plain, plain_network
 
-    from colorization import checkpoint
-    from colorization.inference import Colorizer, find_weights
+    from colorization.colorize.colorizer import Colorizer, find_weights
+    from colorization.models import checkpoint
 
     Image.MAX_IMAGE_PIXELS = None
     network, _ = checkpoint.load_weights(find_weights())

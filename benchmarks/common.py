@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from colorization import runs
+from colorization.core import atomic, runs
 from colorization.data.datamodules import sample_photo
 
 RESULTS = Path(__file__).parent / "results"
@@ -115,7 +115,7 @@ def save(results: Mapping[str, Any]) -> Path:
     name = re.sub(r"[^a-z0-9]+", "-", (facts["gpu"] or facts["cpu"]).lower()).strip("-")
     path = RESULTS / f"{facts['time'][:10]}-{name}-{facts['cores']}-cores.json"
     before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    runs.write_json(path, {**before, "machine": facts, **results}, indent=1)
+    atomic.write_json(path, {**before, "machine": facts, **results}, indent=1)
     return path
 
 

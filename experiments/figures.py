@@ -15,7 +15,7 @@ import json
 import sys
 from pathlib import Path
 
-from colorization import figures
+from colorization.evaluation import figures
 from colorization.evaluation.report import LABELS
 
 METRIC = "delta_e2000"

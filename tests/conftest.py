@@ -32,7 +32,7 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig
 from PIL import Image
 
-import colorization.hydra_main  # noqa: F401 (the resolvers of the configs)
+import colorization.core.hydra_main  # noqa: F401 (the resolvers of the configs)
 from colorization.api.app import create_app
 from colorization.api.settings import load
 from colorization.data.datamodules import sample_photo

@@ -29,16 +29,16 @@ from PIL import Image
 from sqlalchemy import update
 from test_pictures import DEEP_XMP
 
-from colorization import backends
 from colorization import eval as evaluation
 from colorization.api.colorizers import Colorizers, Gathered, Turns, memory
 from colorization.api.database import Result
 from colorization.api.problems import Problem
 from colorization.api.results import Results
 from colorization.api.settings import load
+from colorization.colorize.colorizer import Colorizer
 from colorization.data.datamodules import sample_photo
-from colorization.inference import Colorizer
-from colorization.runs import resolve_weights
+from colorization.models import loading
+from colorization.models.weights import resolve_weights
 
 
 def form(content: bytes, name: str = "photo.jpg", **fields: Any) -> dict[str, Any]:
@@ -434,14 +434,14 @@ def test_a_start_removes_what_a_killed_server_left(make_app: Any, tmp_path: Path
 
 def test_weights_are_loaded_once_however_many_ask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     loaded: list[int] = []
-    real = backends.load
+    real = loading.load
 
     def slow(path: Path, *args: Any, **kwargs: Any) -> Any:
         loaded.append(kwargs["threads"])
         time.sleep(0.2)
         return real(path, *args, **kwargs)
 
-    monkeypatch.setattr(backends, "load", slow)
+    monkeypatch.setattr(loading, "load", slow)
     colorizers = Colorizers(load(output_dir=tmp_path, waiting=100))
     colorizers.turns.slots = 8
     gate = threading.Barrier(8)
@@ -496,7 +496,7 @@ def test_turns_are_bounded_and_in_order() -> None:
 
 
 def test_gathered_calls_answer_as_single_ones() -> None:
-    backend = backends.load(resolve_weights("shipped-classes"), "cpu", "torch")
+    backend = loading.load(resolve_weights("shipped-classes"), "cpu", "torch")
     calls: list[int] = []
 
     class Counted:

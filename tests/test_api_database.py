@@ -13,7 +13,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
 from colorization.api.database import Base, Database
-from colorization.runs import Run
+from colorization.core.runs import Run
 
 
 @pytest.fixture(scope="module")

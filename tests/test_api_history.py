@@ -16,7 +16,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from colorization import train
 from colorization.api.redact import without_paths
-from colorization.runs import Run
+from colorization.core.runs import Run
 
 
 @pytest.fixture

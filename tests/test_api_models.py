@@ -16,11 +16,13 @@ import psutil
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from colorization import checkpoint, ensemble
+from colorization import ensemble
 from colorization.api import weights
 from colorization.api.problems import Problem
-from colorization.checkpoint import build_network
-from colorization.runs import Run, resolve_weights, shipped_weights
+from colorization.core.runs import Run
+from colorization.models import checkpoint
+from colorization.models.checkpoint import build_network
+from colorization.models.weights import resolve_weights, shipped_weights
 
 STAGES = ["baseline", "unet", "gan", "fusion", "encoder_unet", "classes"]
 SHIPPED = ["shipped-baseline", "shipped-classes", "shipped-gan", "shipped-unet"]

@@ -20,7 +20,7 @@ from itsdangerous import URLSafeTimedSerializer
 from colorization.api import security
 from colorization.api.database import Database, Job, JobEvent
 from colorization.api.serving import ENDING
-from colorization.runs import utc_now
+from colorization.core.runs import utc_now
 
 TOKEN = "a-token-of-tests-only"
 BEARER = {"Authorization": f"Bearer {TOKEN}"}

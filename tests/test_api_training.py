@@ -24,7 +24,7 @@ from filelock import FileLock
 from colorization.api import processes
 from colorization.api.plan import quoted
 from colorization.api.redact import without_paths
-from colorization.runs import Run
+from colorization.core.runs import Run
 
 # A training of seconds, whose epochs come quickly.
 SMALL = {

@@ -20,8 +20,11 @@ from conftest import SMALL_ENCODERS, SMALL_STAGES
 from safetensors import safe_open
 from torch import nn
 
-from colorization import Colorizer, backends, checkpoint, descriptions, export, hydra_main, inference
-from colorization.errors import InputError
+from colorization import Colorizer, export
+from colorization.colorize.colorizer import find_weights
+from colorization.core import hydra_main
+from colorization.core.errors import InputError
+from colorization.models import backends, checkpoint, descriptions, loading, onnx_export
 from colorization.networks.unet import UNet
 
 ROOT = Path(__file__).parent.parent
@@ -87,8 +90,8 @@ import sys
 sys.modules["torch"] = None  # importing it fails, as where it is not installed
 from pathlib import Path
 import numpy as np
-from colorization import backends
-backend = backends.load(Path(sys.argv[1]))
+from colorization.models import backends
+backend = loading.load(Path(sys.argv[1]))
 np.save(sys.argv[2], backend(np.load(sys.argv[3])))
 """
 
@@ -100,7 +103,7 @@ def test_every_stage_answers_as_in_torch_at_any_size_and_batch(stage, compose_tr
     spec = dict(config.network)
     source = save(tmp_path / "w.safetensors", network, spec, stage)
     for name in ("model.onnx", "model.xml"):
-        export.export(source, tmp_path / name)
+        onnx_export.export(source, tmp_path / name)
     sides = {
         "onnx": backends.OnnxBackend(tmp_path / "model.onnx"),
         "openvino": backends.OpenVINOBackend(tmp_path / "model.onnx"),
@@ -118,7 +121,7 @@ def test_every_stage_answers_as_in_torch_at_any_size_and_batch(stage, compose_tr
 
 
 def test_an_exported_model_says_what_it_is(weights, tmp_path) -> None:
-    export.export(weights, tmp_path / "m.onnx")
+    onnx_export.export(weights, tmp_path / "m.onnx")
     model = onnx.load(tmp_path / "m.onnx")
     onnx.checker.check_model(model, full_check=True)
     facts = {p.key: p.value for p in model.metadata_props}
@@ -127,7 +130,7 @@ def test_an_exported_model_says_what_it_is(weights, tmp_path) -> None:
     assert facts["colorization_source_sha256"] == digest
     (dimensions,) = ([d.dim_param or d.dim_value for d in i.type.tensor_type.shape.dim] for i in model.graph.input)
     assert dimensions == ["batch", 1, "height", "width"]
-    export.export(weights, tmp_path / "m.xml")
+    onnx_export.export(weights, tmp_path / "m.xml")
     for file in ("m.onnx", "m.xml"):
         colorizer = Colorizer.load(tmp_path / file)
         assert colorizer.backends[0].digest == digest
@@ -142,7 +145,7 @@ def test_float16_weights_stay_float16_and_answer_the_same(tmp_path) -> None:
     for dtype in (torch.float32, torch.float16):
         source = save(tmp_path / f"{dtype}.safetensors", network, spec, dtype=dtype)
         target = source.with_suffix(".onnx")
-        export.export(source, target)
+        onnx_export.export(source, target)
         sizes[dtype] = target.stat().st_size
         L = lightness((1, 64, 80))
         assert np.abs(backends.OnnxBackend(target)(L)[0] - eager(source, L)).max() < 1e-4
@@ -150,7 +153,7 @@ def test_float16_weights_stay_float16_and_answer_the_same(tmp_path) -> None:
 
 
 def test_the_twin_that_ships_is_that_of_the_weights_that_ship() -> None:
-    source = inference.find_weights()
+    source = find_weights()
     backend = backends.OnnxBackend(source.with_suffix(".onnx"))
     assert backend.digest == hashlib.sha256(source.read_bytes()).hexdigest()
     for shape in SHAPES:
@@ -160,7 +163,7 @@ def test_the_twin_that_ships_is_that_of_the_weights_that_ship() -> None:
 
 
 def test_colorizing_imports_no_torch(weights, tmp_path) -> None:
-    export.export(weights, tmp_path / "m.onnx")
+    onnx_export.export(weights, tmp_path / "m.onnx")
     code = """
 import sys
 import numpy as np
@@ -184,7 +187,7 @@ def test_other_weights_are_converted_once_into_the_cache(weights, cache, tmp_pat
     assert "without PyTorch" in lacking.stderr.splitlines()[-1]
     assert "colorization.export weights=w.safetensors" in lacking.stderr.splitlines()[-1]
 
-    backend = backends.load(weights, "cpu")
+    backend = loading.load(weights, "cpu")
     assert backend.name == "onnx"
     assert [f.stem for f in (cache / "onnx").iterdir()] == [hashlib.sha256(weights.read_bytes()).hexdigest()]
     done = process(WITHOUT_TORCH, weights, tmp_path / "ab.npy", tmp_path / "L.npy")
@@ -199,7 +202,7 @@ def test_several_threads_export_at_once(cache, tmp_path) -> None:
         for width in range(4, 10)
     ]
     with ThreadPoolExecutor(len(files)) as threads:
-        twins = list(threads.map(backends.twin, files))
+        twins = list(threads.map(loading.twin, files))
     L = lightness((1, 47, 33))
     for file, twin in zip(files, twins, strict=True):
         np.testing.assert_allclose(backends.OnnxBackend(twin)(L)[0], eager(file, L), atol=1e-4)
@@ -207,57 +210,57 @@ def test_several_threads_export_at_once(cache, tmp_path) -> None:
 
 def test_a_twin_beside_the_weights_counts_only_while_it_is_theirs(weights, cache, tmp_path) -> None:
     np.save(tmp_path / "L.npy", lightness((1, 40, 50)))
-    export.export(weights, weights.with_suffix(".onnx"))
+    onnx_export.export(weights, weights.with_suffix(".onnx"))
     arguments = (weights, tmp_path / "ab.npy", tmp_path / "L.npy")
     assert process(WITHOUT_TORCH, *arguments).returncode == 0
     assert not cache.exists()
     save(weights, lively(UNet(4, 3, 0, "nearest")), {**SPEC, "depth": 3})
     assert "without PyTorch" in process(WITHOUT_TORCH, *arguments).stderr
     L = lightness((1, 40, 50))
-    assert np.abs(backends.load(weights, "cpu")(L)[0] - eager(weights, L)).max() < 1e-4
+    assert np.abs(loading.load(weights, "cpu")(L)[0] - eager(weights, L)).max() < 1e-4
 
 
 def test_a_model_that_answers_otherwise_is_not_kept(weights, tmp_path, monkeypatch) -> None:
     other = lively(UNet(4, 4, 0, "nearest"))
     nn.init.constant_(other.head[1][1].bias, 0.5)
-    original = export._onnx
-    monkeypatch.setattr(export, "_onnx", lambda network, *rest: original(other, *rest))
+    original = onnx_export._onnx
+    monkeypatch.setattr(onnx_export, "_onnx", lambda network, *rest: original(other, *rest))
     with pytest.raises(backends.Unexportable, match="does not answer like"):
-        export.export(weights, tmp_path / "m.onnx")
+        onnx_export.export(weights, tmp_path / "m.onnx")
     assert not (tmp_path / "m.onnx").exists()
 
 
 def test_weights_without_a_twin_run_in_torch_and_say_so(weights, cache, monkeypatch, caplog) -> None:
     cache.write_text("in the way")
-    backend = backends.load(weights, "cpu")
+    backend = loading.load(weights, "cpu")
     assert backend.name == "torch"
     assert backend.digest == hashlib.sha256(weights.read_bytes()).hexdigest()
     assert "PyTorch runs them" in caplog.text
     with pytest.raises(InputError, match="cannot be written"):
-        backends.load(weights, "cpu", "onnx")
-    assert backends.load(inference.find_weights(), "cpu").name == "onnx"  # its twin ships
+        loading.load(weights, "cpu", "onnx")
+    assert loading.load(find_weights(), "cpu").name == "onnx"  # its twin ships
 
 
 def test_the_fastest_is_measured_once_and_remembered(weights, cache, monkeypatch) -> None:
-    assert backends.load(weights, "cpu", threads=1).name == "onnx"
+    assert loading.load(weights, "cpu", threads=1).name == "onnx"
     assert not (cache / "fastest").exists()
-    monkeypatch.setattr(backends, "MEASURED_SECONDS", 0.05)
-    measured = backends.load(weights, "cpu", threads=1, measure=True)
+    monkeypatch.setattr(loading, "MEASURED_SECONDS", 0.05)
+    measured = loading.load(weights, "cpu", threads=1, measure=True)
     (file,) = (cache / "fastest").iterdir()
     content = json.loads(file.read_text())
     assert set(content["seconds"]) >= {"onnx", "openvino", "torch"}
     assert measured.name == min(content["seconds"], key=content["seconds"].get)
     for name in ("openvino", "torch", "onnx"):
         file.write_text(json.dumps({**content, "seconds": {**content["seconds"], name: 1e-9}}))
-        assert backends.load(weights, "cpu", threads=1, measure=True).name == name
-        assert backends.load(weights, "cpu", threads=1).name == name
-    assert backends.load(weights, "cpu", threads=2).name == "onnx"  # not measured for as many
+        assert loading.load(weights, "cpu", threads=1, measure=True).name == name
+        assert loading.load(weights, "cpu", threads=1).name == name
+    assert loading.load(weights, "cpu", threads=2).name == "onnx"  # not measured for as many
 
 
 @pytest.mark.parametrize("name", ["torch", "onnx", "openvino"])
 def test_calls_from_several_threads_answer_as_one(name, weights) -> None:
     batches = [lightness((1, 40 + i, 60)) for i in range(6)] * 3
-    backend = backends.load(weights, "cpu", name, threads=1)
+    backend = loading.load(weights, "cpu", name, threads=1)
     expected = [backend(L) for L in batches]
     with ThreadPoolExecutor(4) as pool:
         found = list(pool.map(backend, batches))
@@ -282,15 +285,15 @@ def test_strangers_models_are_refused(weights, tmp_path) -> None:
             onnx.save(model, stranger)
         for backend in ("onnx", "openvino"):
             with pytest.raises(InputError, match="do not say what they are"):
-                backends.load(stranger, "cpu", backend)
+                loading.load(stranger, "cpu", backend)
     onnx.helper.set_model_props(model, {"colorization": json.dumps(checkpoint.read_description(weights))})
     onnx.save(model, stranger)
     with pytest.raises(InputError, match="which weights"):
-        backends.load(stranger, "cpu")
+        loading.load(stranger, "cpu")
     for file in (tmp_path / "bad.onnx", tmp_path / "bad.xml"):
         file.write_bytes(weights.read_bytes()[:500])
         with pytest.raises(InputError, match=rf"{file.name}: not a"):
-            backends.load(file, "cpu")
+            loading.load(file, "cpu")
 
 
 @pytest.mark.parametrize(
@@ -307,9 +310,9 @@ def test_strangers_models_are_refused(weights, tmp_path) -> None:
 )
 def test_what_cannot_run_is_one_sentence(file, device, backend, words, weights, tmp_path) -> None:
     if file.startswith("m."):
-        export.export(weights, tmp_path / file)
+        onnx_export.export(weights, tmp_path / file)
     with pytest.raises(InputError) as caught:
-        backends.load(tmp_path / file, device, backend)
+        loading.load(tmp_path / file, device, backend)
     assert all(w in str(caught.value) for w in words)
     assert "\n" not in str(caught.value)
 
@@ -317,11 +320,11 @@ def test_what_cannot_run_is_one_sentence(file, device, backend, words, weights, 
 def test_bfloat16_is_offered_only_where_the_processor_has_it(weights) -> None:
     if "BF16" in backends.openvino_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         L = lightness((1, 64, 64))
-        found = backends.load(weights, "cpu", "openvino-bf16")(L)[0]
+        found = loading.load(weights, "cpu", "openvino-bf16")(L)[0]
         assert np.abs(found - eager(weights, L)).max() * 110 < 5  # Lab units, on weights that amplify everything
     else:
         with pytest.raises(InputError, match="bfloat16"):
-            backends.load(weights, "cpu", "openvino-bf16")
+            loading.load(weights, "cpu", "openvino-bf16")
 
 
 # The command
@@ -334,10 +337,10 @@ def command(run_main: Callable[..., int]) -> Callable[..., int]:
 
 def test_the_command_writes_beside_the_weights_or_where_it_is_told(command, weights, tmp_path) -> None:
     assert command(f"weights={weights}") == 0
-    assert backends.load(weights.with_suffix(".onnx")).name == "onnx"
+    assert loading.load(weights.with_suffix(".onnx")).name == "onnx"
     assert command(f"weights={weights}", "format=openvino", f"output={tmp_path}/models/a.xml") == 0
     assert sorted(f.name for f in (tmp_path / "models").iterdir()) == ["a.bin", "a.xml"]
-    assert backends.load(tmp_path / "models" / "a.xml").name == "openvino"
+    assert loading.load(tmp_path / "models" / "a.xml").name == "openvino"
 
 
 @pytest.mark.parametrize("stage", SMALL_STAGES)
@@ -402,7 +405,7 @@ def test_the_archive_machine_gets_what_the_project_asks_for() -> None:
 SIGNALLED = """
 import faulthandler, gc, os, signal, sys
 from pathlib import Path
-from colorization import backends
+from colorization.models import backends
 faulthandler.enable()  # gives signals a stack of their own, as pytest does
 signal.signal(signal.SIGCHLD, lambda *_: None)
 first, second = (backends.OpenVINOBackend(Path(sys.argv[1])) for _ in range(2))
@@ -417,6 +420,6 @@ print("alive")
 
 @pytest.mark.skipif(os.name == "nt", reason="signals")
 def test_openvino_leaves_a_process_that_takes_signals() -> None:
-    twin = inference.find_weights().with_suffix(".onnx")
+    twin = find_weights().with_suffix(".onnx")
     done = subprocess.run([sys.executable, "-c", SIGNALLED, twin], capture_output=True, text=True)
     assert done.stdout == "alive\n" and done.returncode == 0, done.stderr

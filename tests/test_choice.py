@@ -11,10 +11,13 @@ import torch
 from conftest import SMALL_STAGES
 from torch import nn
 
-from colorization import checkpoint, hydra_main, metrics, train
-from colorization.runs import Run
-from colorization.stages.gan import GANStage
+from colorization import train
+from colorization.core import hydra_main
+from colorization.core.runs import Run
+from colorization.evaluation import metrics
+from colorization.models import checkpoint
 from colorization.summarize import collect
+from colorization.training.stages.gan import GANStage
 
 SMALL = [
     "datamodule=sample", "datamodule.image_size=32", "datamodule.crops=1", "datamodule.batch_size=2",

@@ -17,13 +17,15 @@ from conftest import SMALL_ENCODERS
 from PIL import Image
 from skimage.color import lab2rgb, rgb2lab
 
-from colorization import Colorizer, checkpoint, color, descriptions, export, hydra_main, train
+from colorization import Colorizer, export, train
+from colorization.core import color, hydra_main
+from colorization.core.errors import InputError
 from colorization.data.datamodules import SampleDataModule, sample_photo
-from colorization.errors import InputError
 from colorization.evaluation import rows
-from colorization.losses import RebalancedLoss
+from colorization.models import checkpoint, descriptions, onnx_export
 from colorization.networks.encoder_unet import ClassUNet, EncoderUNet
 from colorization.networks.fusion import FusionUNet
+from colorization.training.losses import RebalancedLoss
 
 SMALL = {"encoder": "test_efficientnet"}
 CLASSES = {**SMALL, "grid": 10, "vividness": 0.5, "temperature": 0.7}
@@ -265,7 +267,7 @@ def test_vividness_is_a_setting_wherever_photos_are_colorized(tmp_path: Path) ->
     spec = {"_target_": f"{ClassUNet.__module__}.ClassUNet", **CLASSES}
     file = tmp_path / "it.safetensors"
     checkpoint.save_weights(file, network, descriptions.describe("classes", spec, {}, {"image_size": 64}))
-    export.export(file, file.with_suffix(".onnx"))
+    onnx_export.export(file, file.with_suffix(".onnx"))
     photo = Image.fromarray(sample_photo("skimage/coffee")).resize((80, 64)).convert("L")
     vivid = {}
     for backend in ("torch", "onnx", "openvino"):

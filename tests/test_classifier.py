@@ -15,15 +15,16 @@ import torch
 from PIL import Image
 from torch import nn
 
-from colorization import checkpoint, descriptions, train
 from colorization import eval as evaluation
+from colorization import train
+from colorization.core.errors import InputError
+from colorization.core.runs import Run
 from colorization.data.cifar10 import CIFAR10DataModule
-from colorization.errors import InputError
 from colorization.evaluation.rows import model_row
-from colorization.losses import ClassLoss
+from colorization.models import checkpoint, descriptions
 from colorization.networks.fusion import FusionUNet
 from colorization.networks.resnet import GreyResNet18
-from colorization.runs import Run
+from colorization.training.losses import ClassLoss
 
 CLASSES = {"cat": 40, "dog": 120, "ship": 210}  # and the lightness of its photos
 
@@ -103,7 +104,7 @@ def test_it_learns_stops_and_goes_on_as_a_run_and_fusion_takes_its_file(
     module = CIFAR10DataModule(str(archive.parent), str(archive), val_photos=6, num_workers=0, image_size=32)
     module.setup()
     photos = np.stack([module.photos["test"].read(i) for i in range(9)]).transpose(0, 3, 1, 2)
-    from colorization import color
+    from colorization.core import color
 
     with torch.no_grad():
         answers = network(color.split(color.rgb_to_lab(torch.from_numpy(photos)))[0]).argmax(1).tolist()

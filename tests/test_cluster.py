@@ -20,7 +20,7 @@ from conftest import free_port, wait_for
 from PIL import Image
 from test_folder import canonical, lines, results, scans, weights  # noqa: F401 (fixtures)
 
-from colorization import folder
+from colorization.colorize import folder
 from colorization.data.datamodules import sample_photo
 
 Start = Callable[..., subprocess.Popen[str]]
@@ -37,7 +37,7 @@ def start(tmp_path: Path, scans: Path, weights: Path, ray_cluster: clusters.Ray)
     os.mkfifo(scans / "pipe.png")
 
     def begin(out: str, *more: str, photos: str = "scans") -> subprocess.Popen[str]:
-        command = [sys.executable, "-m", "colorization.cli", photos, "-o", out, "-r", "--strip", *more]
+        command = [sys.executable, "-m", "colorization.colorize.cli", photos, "-o", out, "-r", "--strip", *more]
         environment = os.environ | ray_cluster.environment | {"COLORIZATION_WEIGHTS": str(weights)}
         said = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
         return subprocess.Popen(command, cwd=tmp_path, env=environment, **said)  # type: ignore[call-overload]
@@ -105,7 +105,7 @@ def test_killed_workers_and_a_killed_command_lose_nothing(
 
 
 def test_no_cluster_is_said_in_a_sentence(tmp_path: Path, scans: Path) -> None:  # noqa: F811
-    command = [sys.executable, "-m", "colorization.cli", "scans", "-o", "out", "-r", "--engine", "ray"]
+    command = [sys.executable, "-m", "colorization.colorize.cli", "scans", "-o", "out", "-r", "--engine", "ray"]
     environment = os.environ | {"RAY_ADDRESS": f"127.0.0.1:{free_port()}", "RAY_AUTH_MODE": "disabled"}
     said: Any = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
     assert said.returncode == 2

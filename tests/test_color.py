@@ -11,7 +11,7 @@ import pytest
 import torch
 from skimage.color import deltaE_ciede2000, lab2rgb, rgb2lab
 
-from colorization import color
+from colorization.core import color
 
 
 def image(pixels: np.ndarray) -> np.ndarray:
@@ -315,7 +315,7 @@ def test_split_scales_to_the_networks_and_join_undoes_it(library: str) -> None:
     assert np.abs(np.asarray(color.join(L, ab)) - lab).max() < 1e-5
 
 
-@pytest.mark.parametrize("module", ["colorization", "colorization.color"])
+@pytest.mark.parametrize("module", ["colorization", "colorization.core.color"])
 def test_import_brings_no_torch(module: str) -> None:
     """In a fresh interpreter."""
     code = f"import sys, {module}; sys.exit(int(any(m.split('.')[0] == 'torch' for m in sys.modules)))"

@@ -13,11 +13,13 @@ import torch
 from PIL import Image
 from skimage.color import rgb2lab
 
-from colorization import Colorizer, checkpoint, descriptions, inference, runs
-from colorization.cli import colorize
+from colorization import Colorizer
+from colorization.colorize.cli import colorize
+from colorization.colorize.colorizer import Settings, find_weights, working_size
+from colorization.core.errors import InputError
 from colorization.data.datamodules import sample_photo
-from colorization.errors import InputError
-from colorization.inference import Settings
+from colorization.models import checkpoint, descriptions
+from colorization.models.weights import shipped_weights
 from colorization.networks.baseline import BaselineCNN
 
 
@@ -149,29 +151,29 @@ def test_the_working_size_defaults_to_that_of_training(tmp_path, grey) -> None:
     small = np.asarray(grey.resize((75, 50)))
     assert colorizer.predict(small).ab.shape == (2, 50, 75)  # not enlarged
     assert colorizer.predict(small[:40, :30]).ab.shape == (2, 40, 32)  # but to what a network takes
-    assert colorizer.working_size(50, 380, None) == (50, 380)
-    assert colorizer.working_size(50, 3800, None) == (32, 384)
+    assert working_size(50, 380, None) == (50, 380)
+    assert working_size(50, 3800, None) == (32, 384)
 
 
 def test_find_weights_looks_at_the_argument_then_the_variable_then_what_ships(weights, monkeypatch, tmp_path) -> None:
     other = save(tmp_path / "other.safetensors", (0.0, 0.0))
     monkeypatch.setenv("COLORIZATION_WEIGHTS", str(other))
-    assert inference.find_weights(weights) == weights
-    assert inference.find_weights() == other
+    assert find_weights(weights) == weights
+    assert find_weights() == other
     monkeypatch.delenv("COLORIZATION_WEIGHTS")
-    assert inference.find_weights() == inference.find_weights("shipped-classes")
-    assert inference.find_weights() in runs.shipped_weights().values()
+    assert find_weights() == find_weights("shipped-classes")
+    assert find_weights() in shipped_weights().values()
 
 
 def test_what_ships_fits_in_what_is_allowed() -> None:
-    assert inference.find_weights() == runs.shipped_weights()["shipped-classes"]
-    files = list(runs.shipped_weights().values())
+    assert find_weights() == shipped_weights()["shipped-classes"]
+    files = list(shipped_weights().values())
     assert sum(f.stat().st_size for f in files[0].parent.iterdir() if f.is_file()) < 40_000_000
 
 
 @pytest.mark.parametrize(("stage", "photos"), [("baseline", 810), ("unet", 48_705), ("gan", 810), ("classes", 48_705)])
 def test_what_ships_colorizes_and_is_small(stage: str, photos: int) -> None:
-    assert inference.find_weights(f"shipped-{stage}").stat().st_size < 10_000_000
+    assert find_weights(f"shipped-{stage}").stat().st_size < 10_000_000
     colorizer = Colorizer.load(f"shipped-{stage}")
     assert colorizer.description["stage"] == stage
     assert colorizer.description["training_data"]["photos"] == photos

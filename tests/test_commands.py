@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from colorization import __version__, backends, commands, doctor
-from colorization.errors import InputError
-from colorization.inference import Colorizer
+from colorization import __version__, commands, doctor
+from colorization.colorize.colorizer import Colorizer
+from colorization.core.errors import InputError
+from colorization.models import loading
 
 SCRIPT = str(Path(sys.executable).parent / "colorization")
 
@@ -84,4 +85,4 @@ def test_the_doctor_fails_where_nothing_colorizes(
     said = capsys.readouterr()
     assert "FAIL backend    onnx: backend=onnx: it is broken" in said.out
     assert "error: something that is needed does not work" in said.err
-    assert len([line for line in said.out.splitlines() if line[5:].startswith("backend")]) == len(backends.NAMES)
+    assert len([line for line in said.out.splitlines() if line[5:].startswith("backend")]) == len(loading.NAMES)

@@ -21,13 +21,13 @@ import pytest
 import torch
 from PIL import Image, ImageDraw, ImageOps
 
-from colorization import color
+from colorization.core import color
+from colorization.core.errors import InputError
 from colorization.data.augment import Augment, framed
 from colorization.data.cifar10 import CIFAR10DataModule
 from colorization.data.datamodules import FolderDataModule, SampleDataModule, sample_photo
 from colorization.data.photos import FolderPhotos, read_rgb
 from colorization.data.splits import data_hash, split_names
-from colorization.errors import InputError
 
 SHARES = {"val": 0.1, "test": 0.2, "train": 0.7}
 Batch = dict[str, torch.Tensor]
@@ -407,7 +407,7 @@ def test_values_that_cannot_work(photo_folder: Path, key: str, value: object) ->
 
 
 def test_the_config_makes_the_module(compose_train: Any, photo_folder: Path, tmp_path: Path) -> None:
-    from colorization.hydra_main import instantiate
+    from colorization.core.hydra_main import instantiate
 
     cfg = compose_train(
         f"datamodule.data_dir={photo_folder}", f"paths.output_dir={tmp_path / 'out'}", "trainer.accelerator=cpu"
@@ -784,7 +784,7 @@ def test_workers_change_nothing(photo_folder: Path) -> None:
 )
 def test_workers_for_these_cores(device: str, cores: int, expected: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(cores)), raising=False)
-    monkeypatch.setattr("colorization.devices.available", lambda: [device])
+    monkeypatch.setattr("colorization.core.devices.available", lambda: [device])
     assert FolderDataModule("photos").num_workers == expected
 
 

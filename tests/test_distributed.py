@@ -19,10 +19,11 @@ import torch
 from conftest import SMALL_STAGES, finish, free_port, wait_for
 from torch import nn
 
-from colorization import distributed, train
+from colorization import train
+from colorization.core import distributed
+from colorization.core.errors import InputError
+from colorization.core.runs import Run
 from colorization.data.loading import EpochSampler
-from colorization.errors import InputError
-from colorization.runs import Run
 
 TESTS = Path(__file__).parent
 STAGES = {

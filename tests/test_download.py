@@ -19,9 +19,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from colorization.core.errors import InputError
 from colorization.data import download
 from colorization.data.photos import FolderPhotos
-from colorization.errors import InputError
 
 
 def make_zip(names: list[str]) -> bytes:

@@ -12,11 +12,13 @@ from PIL import Image
 from skimage.color import deltaE_ciede2000, rgb2lab
 from test_eval import weights
 
-from colorization import Colorizer, checkpoint, color, descriptions, ensemble
+from colorization import Colorizer, ensemble
 from colorization import eval as evaluation
+from colorization.colorize.colorizer import Settings
+from colorization.core import color
+from colorization.core.errors import InputError
 from colorization.data.datamodules import sample_photo
-from colorization.errors import InputError
-from colorization.inference import Settings
+from colorization.models import checkpoint, descriptions
 from colorization.networks.ensemble import Ensemble
 
 

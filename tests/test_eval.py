@@ -20,15 +20,17 @@ from skimage.color import deltaE_ciede2000, lab2rgb, rgb2lab
 from skimage.metrics import peak_signal_noise_ratio
 from torchmetrics.image.kid import KernelInceptionDistance
 
-from colorization import checkpoint, descriptions, runs, statistics, train
 from colorization import eval as evaluation
+from colorization import train
+from colorization.core.runs import Run
 from colorization.data.datamodules import sample_photo
 from colorization.data.splits import split_hash
-from colorization.evaluation import judge
+from colorization.evaluation import judge, rows, statistics
 from colorization.evaluation.report import summarize
 from colorization.evaluation.rows import Row, model_row
+from colorization.models import checkpoint, descriptions
+from colorization.models.weights import resolve_weights
 from colorization.networks.baseline import BaselineCNN
-from colorization.runs import Run
 
 
 @pytest.fixture
@@ -242,7 +244,7 @@ def test_no_interval_is_claimed_on_a_handful(command, tmp_path) -> None:
 
 
 def test_missing_metrics_are_null_with_their_reason(command, tmp_path, monkeypatch) -> None:
-    from colorization import metrics
+    from colorization.evaluation import metrics
 
     monkeypatch.setattr(metrics, "lpips_network", lambda: (None, "no AlexNet here"))
     file = weights(tmp_path / "w.safetensors")
@@ -255,7 +257,7 @@ def test_missing_metrics_are_null_with_their_reason(command, tmp_path, monkeypat
 
 
 def test_by_default_the_newest_finished_run_of_each_model_is_evaluated(command, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(runs, "shipped_weights", dict)
+    monkeypatch.setattr(rows, "shipped_weights", dict)
     for run_id, model, state, started in [
         ("old", "unet", "finished", "2026-01-01"),
         ("new", "unet", "finished", "2026-01-02"),
@@ -324,7 +326,7 @@ def cut(file: Path, size: int) -> np.ndarray:
 
 def test_pictures_in_a_folder_score_as_the_model_that_made_them(command, tmp_path, photo_folder) -> None:
     """Within 8-bit rounding, also in the paired comparison; and so does the model in ONNX."""
-    file = runs.resolve_weights("shipped-unet")
+    file = resolve_weights("shipped-unet")
     outputs_of(file, photo_folder, tmp_path / "theirs", 64)
     given = [
         f"weights={{own: {file}, onnx: {file.with_suffix('.onnx')}}}",

@@ -21,8 +21,10 @@ from PIL import Image
 from skimage.color import rgb2gray
 from test_colorize import save
 
-from colorization import Colorizer, color, folder
-from colorization.cli import colorize
+from colorization import Colorizer
+from colorization.colorize import folder
+from colorization.colorize.cli import colorize
+from colorization.core import color
 from colorization.data.datamodules import sample_photo
 
 Run = Callable[..., int]
@@ -351,7 +353,7 @@ def test_a_torn_line_is_dealt_with_and_a_damaged_one_told(run, scans, tmp_path, 
 FORMULA = """
 import sys, time
 import numpy as np
-from colorization import cli, inference
+from colorization.colorize import cli, colorizer
 
 class Formula:
     name, digest = "formula", "0" * 64
@@ -361,7 +363,7 @@ class Formula:
         return np.concatenate((0.5 * L, 0.3 - 0.3 * L), 1)[None]
 
 assert "torch" not in sys.modules
-inference.Colorizer.load = classmethod(lambda cls, *a, **k: cls([Formula()]))
+colorizer.Colorizer.load = classmethod(lambda cls, *a, **k: cls([Formula()]))
 """
 SCRIPT = FORMULA + "sys.exit(cli.colorize(sys.argv[2:]))"
 
@@ -508,7 +510,8 @@ HANGING = (
     + """
 import os, re, signal
 import imagecodecs, tifffile
-from colorization import bounded, pictures
+from colorization.colorize import bounded
+from colorization.files import pictures
 
 imagecodecs.jpeg8_decode, imagecodecs.jpeg8_encode, imagecodecs.png_encode  # loaded now: no photo's time
 whole, bounded.memory_limit = pictures.Picture._open, lambda: 5 * 10**8

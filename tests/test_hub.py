@@ -19,9 +19,10 @@ import torch
 import yaml
 
 import colorization.push
-from colorization import checkpoint, descriptions, hub, hydra_main
 from colorization import eval as evaluation
-from colorization.inference import find_weights
+from colorization.colorize.colorizer import find_weights
+from colorization.core import hydra_main
+from colorization.models import checkpoint, descriptions, hub
 from colorization.networks.baseline import BaselineCNN
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -137,7 +138,7 @@ def process(server: Hub, home: Path, *arguments: object, **environment: str) -> 
 LOAD = """
 import sys
 from colorization import Colorizer
-from colorization.errors import InputError
+from colorization.core.errors import InputError
 try:
     backend = Colorizer.load(sys.argv[1], "cpu").backends[0]
 except InputError as error:
@@ -147,10 +148,10 @@ print(backend.name, backend.digest, "torch" in sys.modules)
 
 
 def test_weights_come_from_the_hub_with_their_twin_and_then_from_the_cache(server, tmp_path) -> None:
-    from colorization import export
+    from colorization.models import onnx_export
 
     source = save(tmp_path / "w.safetensors")
-    export.export(source, tmp_path / "w.onnx")
+    onnx_export.export(source, tmp_path / "w.onnx")
     server.files = {hub.WEIGHTS_FILE: source.read_bytes(), hub.TWIN_FILE: (tmp_path / "w.onnx").read_bytes()}
     expected = f"onnx {hashlib.sha256(source.read_bytes()).hexdigest()} False"
     for reference in ("owner/name", f"owner/name@{COMMIT}"):

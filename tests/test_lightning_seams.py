@@ -11,7 +11,7 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader
 
-from colorization import lightning_seams
+from colorization.training import lightning_seams
 
 BATCHES = 5
 

@@ -20,7 +20,8 @@ from test_folder import run as run
 from test_folder import scans as scans
 from test_folder import weights as weights
 
-from colorization import folder, locations
+from colorization.colorize import folder
+from colorization.files import locations
 
 Run = Callable[..., int]
 
@@ -90,7 +91,17 @@ def test_a_killed_run_goes_on(
     capsys: Any,
 ) -> None:
     assert run("scans", "-o", "local") == 1
-    command = [sys.executable, "-m", "colorization.cli", f"{url}/scans", "-o", f"{url}/out", "-r", "--workers", "2"]
+    command = [
+        sys.executable,
+        "-m",
+        "colorization.colorize.cli",
+        f"{url}/scans",
+        "-o",
+        f"{url}/out",
+        "-r",
+        "--workers",
+        "2",
+    ]
     environment = os.environ | {"COLORIZATION_WEIGHTS": str(weights)}
     parts = tmp_path / "out" / folder.WORK / "manifest"
     with subprocess.Popen(command, env=environment) as process:
@@ -206,7 +217,17 @@ def test_a_server_that_goes_away_ends_the_run_in_a_sentence(
     weights: Path,
 ) -> None:
     with sftp.serve(tmp_path) as url:
-        command = [sys.executable, "-m", "colorization.cli", f"{url}/scans", "-o", f"{url}/out", "-r", "--workers", "1"]
+        command = [
+            sys.executable,
+            "-m",
+            "colorization.colorize.cli",
+            f"{url}/scans",
+            "-o",
+            f"{url}/out",
+            "-r",
+            "--workers",
+            "1",
+        ]
         environment = os.environ | {"COLORIZATION_WEIGHTS": str(weights)}
         process = subprocess.Popen(command, env=environment, stdout=-1, stderr=-1, text=True)
         wait_for(lambda: len(list((tmp_path / "out" / folder.WORK / "manifest").glob("*"))) >= 3)

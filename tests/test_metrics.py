@@ -14,8 +14,9 @@ from skimage.color import deltaE_ciede2000, lab2rgb, rgb2lab
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from torchmetrics.functional.image import learned_perceptual_image_patch_similarity
 
-from colorization import color, metrics
-from colorization.errors import InputError
+from colorization.core import color
+from colorization.core.errors import InputError
+from colorization.evaluation import metrics
 
 ALEXNET = "alexnet-owt-7be5be79.pth"
 

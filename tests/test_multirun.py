@@ -17,7 +17,7 @@ import psutil
 import pytest
 from conftest import SMALL_RUN, finish, wait_for
 
-from colorization.runs import Run
+from colorization.core.runs import Run
 
 
 def start(folder: Path, *overrides: str, **environment: str) -> subprocess.Popen[str]:

@@ -16,8 +16,9 @@ from omegaconf import OmegaConf
 from skimage.color import lab2rgb
 from torch import nn
 
-from colorization import checkpoint, color, descriptions
-from colorization.errors import InputError
+from colorization.core import color
+from colorization.core.errors import InputError
+from colorization.models import checkpoint, descriptions
 from colorization.networks.fusion import FrozenResNet18, FusionUNet
 from colorization.networks.layers import BatchNorm2d, UpConv2d
 from colorization.networks.patchgan import PatchGAN

@@ -18,11 +18,11 @@ import torch
 from conftest import wait_for
 from PIL import Image
 
+from colorization.core.errors import InputError
 from colorization.data import packed
 from colorization.data.datamodules import FolderDataModule, sample_photo
 from colorization.data.packed import PackedPhotos
 from colorization.data.photos import read_rgb
-from colorization.errors import InputError
 
 Batch = dict[str, torch.Tensor]
 
@@ -54,7 +54,7 @@ def packs(folder: Path) -> list[Path]:
 
 
 def forbid_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("colorization.pictures.Picture", lambda *_: pytest.fail("decoded a photo"))
+    monkeypatch.setattr("colorization.files.pictures.Picture", lambda *_: pytest.fail("decoded a photo"))
 
 
 @pytest.mark.parametrize("split", ["train", "test"])
@@ -267,7 +267,8 @@ def test_workers_get_the_path_and_not_the_pixels(photo_folder: Path) -> None:
 
 
 def test_the_command_packs_what_training_uses(photo_folder: Path, run_main: Any, monkeypatch: Any, capsys: Any) -> None:
-    from colorization import hydra_main, pack
+    from colorization import pack
+    from colorization.core import hydra_main
 
     def command() -> None:
         hydra_main.run(pack.pack, "pack")

@@ -23,12 +23,13 @@ import tifffile
 from PIL import Image, ImageCms, ImageOps
 from skimage.color import rgb2lab
 
-from colorization import Colorizer, photofiles, pictures
+from colorization import Colorizer
+from colorization.core.errors import InputError
 from colorization.data.datamodules import sample_photo
 from colorization.data.photos import read_rgb
-from colorization.errors import InputError
-from colorization.metadata import Metadata
-from colorization.pictures import Output, Page, Unreadable
+from colorization.files import photofiles, pictures
+from colorization.files.metadata import Metadata
+from colorization.files.pictures import Output, Page, Unreadable
 
 DISCLOSURE = "colorized by software, weights 0123abcd"
 
@@ -744,7 +745,8 @@ def test_writing_twice_gives_the_same_bytes(deep: np.ndarray, photo: np.ndarray,
     program = f"""
 import sys
 from pathlib import Path
-from colorization import Colorizer, pictures
+from colorization import Colorizer
+from colorization.files import pictures
 for suffix in ("jpg", "png", "webp", "tif"):
     with pictures.open_picture(sys.argv[1]) as picture:
         pictures.save(Path(sys.argv[2] + suffix), picture, picture.metadata, pictures.Output(), {DISCLOSURE!r})

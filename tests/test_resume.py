@@ -25,11 +25,13 @@ from conftest import SMALL_ENCODERS, SMALL_STAGES, wait_for
 from omegaconf import OmegaConf
 from pytorch_lightning.trainer import call
 
-from colorization import callbacks, checkpoint, train
+from colorization import train
+from colorization.core.errors import InputError
+from colorization.core.hydra_main import instantiate
+from colorization.core.runs import Run
 from colorization.data.datamodules import FolderDataModule
-from colorization.errors import InputError
-from colorization.hydra_main import instantiate
-from colorization.runs import Run
+from colorization.models import checkpoint
+from colorization.training import callbacks, checkpointing
 
 STAGES = {
     "baseline": [*SMALL_STAGES["baseline"], "trainer.accumulate_grad_batches=4"],
@@ -301,7 +303,7 @@ def kill_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[int | None], list[str]
     around(call, "_call_callback_hooks", lambda args: args[1])
     around(call, "_call_lightning_module_hook", lambda args: f"{args[1]} of the stage")
     around(Run, "append_metrics", lambda args: "metrics")
-    around(callbacks.CheckpointFiles, "save_checkpoint", lambda args: f"saving {Path(args[2]).name}")
+    around(checkpointing.CheckpointFiles, "save_checkpoint", lambda args: f"saving {Path(args[2]).name}")
 
     def arm(n: int | None) -> list[str]:
         passed.clear()
@@ -490,7 +492,7 @@ def test_the_last_checkpoint_and_the_one_before_it(links: bool, tmp_path: Path, 
 
         monkeypatch.setattr(Path, "hardlink_to", refuse)
     run = Run(tmp_path)
-    files, there = callbacks.CheckpointFiles(run), []
+    files, there = checkpointing.CheckpointFiles(run), []
     replace = Path.replace
     monkeypatch.setattr(
         Path, "replace", lambda self, to: (replace(self, to), there.append(run.last_checkpoint.exists()))
@@ -508,7 +510,7 @@ def test_the_last_checkpoint_and_the_one_before_it(links: bool, tmp_path: Path, 
 
 
 def test_the_only_best_checkpoint_survives_a_failing_save_of_its_successor(command, tmp_path, monkeypatch) -> None:
-    save, calls = callbacks._save, []
+    save, calls = checkpointing._save, []
 
     def full(content: Any, file: Any) -> None:
         calls.append(Path(file.name).name)
@@ -517,7 +519,7 @@ def test_the_only_best_checkpoint_survives_a_failing_save_of_its_successor(comma
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         save(content, file)
 
-    monkeypatch.setattr(callbacks, "_save", full)
+    monkeypatch.setattr(checkpointing, "_save", full)
     best = ["callbacks.best.filename='best-{epoch}'", "callbacks.best.monitor=epoch", "callbacks.best.mode=max"]
     assert command(*SMALL, *best, "model=baseline", "model.network.width=4", "run_id=r") == 2
     folder = run_of(tmp_path, "r").path / "checkpoints"

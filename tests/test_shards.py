@@ -21,12 +21,13 @@ from PIL import Image
 from test_distributed import STAGES, TWO, figures, finish, run_of, start
 from test_distributed import environment as environment
 
-from colorization import hydra_main, pack, train
+from colorization import pack, train
+from colorization.core import hydra_main
+from colorization.core.errors import InputError
 from colorization.data.datamodules import FolderDataModule, ShardsDataModule, sample_photo
 from colorization.data.loading import EpochSampler
 from colorization.data.packed import Recipe
 from colorization.data.shards import MIXED, Index, ShardedPhotos
-from colorization.errors import InputError
 
 SIDE = 40
 PACK = [f"datamodule.image_size={SIDE}", "datamodule.cache_side=60", "datamodule.cache=raw", "shard_mb=0.05"]
@@ -257,7 +258,8 @@ def test_another_order_begins_the_epoch_anew(shards: Path, tmp_path: Path, caplo
 # Kills itself when the photos of the third shard are written, and not yet what is known of them.
 KILLED = """
 import os, signal
-from colorization import hydra_main, pack
+from colorization import pack
+from colorization.core import hydra_main
 from colorization.data.shards import Index
 
 of_rows, calls = Index.of_rows, iter(range(9))

@@ -28,13 +28,15 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader
 
-from colorization import checkpoint, color, hydra_main, metrics
-from colorization.callbacks import EMA
-from colorization.errors import InputError
-from colorization.losses import AdversarialLoss, PixelLoss, delta_e94
+from colorization.core import color, hydra_main
+from colorization.core.errors import InputError
+from colorization.evaluation import metrics
+from colorization.models import checkpoint
 from colorization.networks.layers import running_averages_kept
-from colorization.stages.base import ColorizationStage, lr_factor
-from colorization.stages.gan import GANStage
+from colorization.training.callbacks import EMA
+from colorization.training.losses import AdversarialLoss, PixelLoss, delta_e94
+from colorization.training.stages.base import ColorizationStage, lr_factor
+from colorization.training.stages.gan import GANStage
 
 Batch = dict[str, torch.Tensor]
 MODELS = ["baseline", "unet", "gan", "fusion"]

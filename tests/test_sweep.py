@@ -17,8 +17,8 @@ from omegaconf import DictConfig
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from colorization import sweep
-from colorization.errors import InputError
-from colorization.runs import Run
+from colorization.core.errors import InputError
+from colorization.core.runs import Run
 
 SPACE = "space={model.optimizer.lr:'tag(log, interval(1e-5, 1e-1))',model.network.width:'choice(2, 4)'}"
 

@@ -24,13 +24,16 @@ from omegaconf import DictConfig, OmegaConf
 from safetensors import safe_open
 
 import colorization.networks
-from colorization import callbacks, checkpoint, devices, hydra_main, overrides, resume, train
+from colorization import train
+from colorization.colorize.colorizer import Colorizer
+from colorization.core import devices, hydra_main, overrides
+from colorization.core.errors import InputError
+from colorization.core.runs import Run
 from colorization.data.datamodules import SampleDataModule
-from colorization.errors import InputError
-from colorization.inference import Colorizer
-from colorization.runs import Run
+from colorization.models import checkpoint
 from colorization.summarize import collect, epochs
 from colorization.summarize import main as summarize
+from colorization.training import callbacks, resume
 
 CONFIGS = Path(hydra_main.__file__).parents[2] / "configs"
 MEASURED = {"images_per_second", "peak_memory_mb"}  # of a run, not of what it computes
@@ -505,7 +508,7 @@ def test_seed_zero_counts_and_the_same_seed_gives_the_same_run(command, tmp_path
 NETWORK = '''
 import torch
 from torch import nn
-from colorization.color import squash_ab
+from colorization.core.color import squash_ab
 
 class Pointwise(nn.Module):
     """Colour from the lightness of the pixel alone."""
@@ -519,7 +522,7 @@ MODEL = """
 defaults:
   - _self_
   - override /loss@_global_.loss: huber
-_target_: colorization.stages.RegressionStage
+_target_: colorization.training.stages.RegressionStage
 name: pointwise
 network:
   _target_: colorization.networks.pointwise.Pointwise

@@ -15,11 +15,16 @@ from PIL import Image
 from sklearn.metrics import auc
 from test_eval import weights
 
-from colorization import Colorizer, checkpoint, color, runs, sparsification, uncertainty
+from colorization import Colorizer
 from colorization import eval as evaluation
-from colorization.cli import colorize
+from colorization.colorize import uncertainty
+from colorization.colorize.cli import colorize
+from colorization.colorize.colorizer import Settings
+from colorization.core import color
 from colorization.data.datamodules import sample_photo
-from colorization.inference import Settings
+from colorization.evaluation import sparsification
+from colorization.models import checkpoint
+from colorization.models.weights import resolve_weights
 
 
 def grey() -> np.ndarray:
@@ -44,7 +49,7 @@ def test_members_disagree_where_they_answer_differently(tmp_path: Path) -> None:
 def test_one_model_is_asked_again_for_changed_copies() -> None:
     colorizer = Colorizer.load("shipped-unet")
     prediction = colorizer.predict(grey(), Settings(64))
-    network, _ = checkpoint.load_weights(runs.resolve_weights("shipped-unet"))
+    network, _ = checkpoint.load_weights(resolve_weights("shipped-unet"))
     L = torch.from_numpy(prediction.L)[None, None]
     height, width = prediction.L.shape
     larger = cv2.resize(prediction.L, (round(1.5 * width), round(1.5 * height)), interpolation=cv2.INTER_CUBIC).clip(

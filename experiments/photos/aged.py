@@ -14,10 +14,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from colorization import Colorizer, color
+from colorization import Colorizer
+from colorization.core import color
 from colorization.data.augment import Augment
-from colorization.pictures import read_rgb
-from colorization.statistics import bootstrap
+from colorization.evaluation.statistics import bootstrap
+from colorization.files.pictures import read_rgb
 
 EVERY, SIDE = 5, 128  # each fifth photograph, in pixels
 

@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from colorization import Colorizer, color
+from colorization import Colorizer
+from colorization.core import color
 from colorization.data.augment import Augment, framed
-from colorization.pictures import read_rgb
+from colorization.files.pictures import read_rgb
 
 EVERY, SIDE = 5, 256  # each fifth photograph, in pixels
 

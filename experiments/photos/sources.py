@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from colorization.statistics import bootstrap
+from colorization.evaluation.statistics import bootstrap
 
 ROW = "classes"
 

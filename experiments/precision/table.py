@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from colorization.runs import Run
+from colorization.core.runs import Run
 
 METRICS = ("l1", "delta_e2000", "psnr")
 PRECISIONS = ("32-true", "bf16-mixed")

@@ -7,7 +7,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from colorization.inference import Colorizer
+    from colorization.colorize.colorizer import Colorizer
 
 __all__ = ["Colorizer", "__version__"]
 __version__ = version("lab-colorization")
@@ -15,7 +15,7 @@ __version__ = version("lab-colorization")
 
 def __getattr__(name: str) -> object:
     if name == "Colorizer":
-        from colorization.inference import Colorizer
+        from colorization.colorize.colorizer import Colorizer
 
         return Colorizer
     raise AttributeError(f"module 'colorization' has no attribute {name!r}")

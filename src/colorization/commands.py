@@ -10,11 +10,11 @@ import runpy
 import sys
 
 from colorization import __version__
-from colorization.machine import print_all_letters
+from colorization.core.machine import print_all_letters
 
 # What to type -> the module that is run, what it does.
 COMMANDS = {
-    "colorize": ("colorization.cli", "colorize photographs or folders of them (also the command colorize)"),
+    "colorize": ("colorization.colorize.cli", "colorize photographs or folders of them (also the command colorize)"),
     "serve": ("colorization.api.server", "serve the REST API and the web app"),
     "train": ("colorization.train", "train a stage"),
     "eval": ("colorization.eval", "evaluate weights side by side"),

@@ -17,8 +17,11 @@ from pathlib import Path
 
 import numpy as np
 
-from colorization import __version__, backends, machine, runs
-from colorization.errors import InputError
+from colorization import __version__
+from colorization.core import machine
+from colorization.core.errors import InputError
+from colorization.models import loading
+from colorization.models.weights import DEFAULT_WEIGHTS, shipped_weights
 
 # Extra of the package -> a module that it brings, what it is for.
 EXTRAS = {
@@ -38,13 +41,13 @@ def lines() -> Iterator[tuple[str, str, str]]:
     yield "ok", "package", f"lab-colorization {__version__}, Python {platform.python_version()}, {platform.platform()}"
     yield "ok", "processor", f"{machine.cores()} cores"
     if find_spec("torch") is not None:
-        from colorization import devices
+        from colorization.core import devices
 
         kinds = devices.available()
         told = [f"{kind} ({'with' if devices.has_bf16(kind) else 'without'} bfloat16)" for kind in kinds]
         yield "ok", "devices", ", ".join(told)
-    for name, file in runs.shipped_weights().items():
-        default = ", the default" if name == runs.DEFAULT_WEIGHTS else ""
+    for name, file in shipped_weights().items():
+        default = ", the default" if name == DEFAULT_WEIGHTS else ""
         yield "ok", "weights", f"{name}, {file.stat().st_size / 1e6:.1f} MB{default}"
     yield from _backends()
     for extra, (module, use) in EXTRAS.items():
@@ -58,15 +61,15 @@ def lines() -> Iterator[tuple[str, str, str]]:
 
 
 def _backends() -> Iterator[tuple[str, str, str]]:
-    from colorization.inference import Colorizer
+    from colorization.colorize.colorizer import Colorizer
 
     grey = np.tile(np.linspace(0, 255, 96, dtype=np.uint8), (64, 1))
-    for name in backends.NAMES:
+    for name in loading.NAMES:
         if find_spec(PACKAGES[name]) is None:
             yield "--", "backend", f"{name}: {PACKAGES[name]} is not installed"
             continue
         try:
-            colorizer = Colorizer.load(runs.DEFAULT_WEIGHTS, backend=name)
+            colorizer = Colorizer.load(DEFAULT_WEIGHTS, backend=name)
             start = time.perf_counter()
             finite = bool(np.isfinite(colorizer.predict(grey).ab).all())
         except InputError as error:

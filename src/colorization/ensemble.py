@@ -17,11 +17,13 @@ import torch
 from omegaconf import DictConfig, ListConfig
 from torch import nn
 
-from colorization import checkpoint, color, descriptions, devices, hydra_main, runs
+from colorization.core import atomic, color, devices, hydra_main
+from colorization.core.errors import InputError
 from colorization.data.loading import PhotoLoader
-from colorization.descriptions import working_size
-from colorization.errors import InputError
 from colorization.evaluation.splits import take_split
+from colorization.models import checkpoint, descriptions
+from colorization.models.descriptions import working_size
+from colorization.models.weights import resolve_weights
 from colorization.networks.ensemble import Ensemble
 
 MERGES = (*color.MERGES, "fit")
@@ -38,8 +40,8 @@ def ensemble(cfg: DictConfig) -> dict[str, Any]:
     if cfg.merge not in MERGES:
         raise InputError(f"merge={cfg.merge}: should be {', '.join(MERGES[:-1])} or {MERGES[-1]}")
     asked = list(cfg.weights) if isinstance(cfg.weights, ListConfig) else [cfg.weights]
-    files = [runs.resolve_weights(str(w), Path(cfg.paths.output_dir)) for w in asked]
-    digests = [runs.sha256(f) for f in files]
+    files = [resolve_weights(str(w), Path(cfg.paths.output_dir)) for w in asked]
+    digests = [atomic.sha256(f) for f in files]
     if len(set(digests)) < max(2, len(files)):
         raise InputError(f"weights={list(map(str, asked))}: an ensemble needs two or more, each of them once")
     output = Path(cfg.output)

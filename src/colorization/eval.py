@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 from omegaconf import DictConfig, ListConfig
 
-from colorization import callbacks, devices, figures, hydra_main, metrics, runs, sparsification
-from colorization.errors import InputError
-from colorization.evaluation import scoring
+from colorization.core import atomic, devices, hydra_main, signals
+from colorization.core.errors import InputError
+from colorization.evaluation import figures, metrics, scoring, sparsification
 from colorization.evaluation.report import (
     COLUMNS,
     FIGURES,
@@ -42,8 +42,8 @@ from colorization.evaluation.rows import (
     trivial_rows,
 )
 from colorization.evaluation.scoring import Progress
+from colorization.evaluation.sparsification import Measure
 from colorization.evaluation.splits import check_unseen, take_split
-from colorization.sparsification import Measure
 
 log = logging.getLogger(__name__)
 
@@ -53,13 +53,13 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
 
     Raises:
         InputError: no weights, no photos, or something in the config cannot work.
-        callbacks.StopRequested: SIGTERM or Ctrl-C.
+        signals.StopRequested: SIGTERM or Ctrl-C.
     """
     progress = Progress(Path(cfg.eval_dir))
-    with callbacks.StopSignals(), metrics.lpips_wanted(cfg.lpips):
+    with signals.StopSignals(), metrics.lpips_wanted(cfg.lpips):
         try:
             report = _evaluate(cfg, progress)
-        except callbacks.StopRequested:
+        except signals.StopRequested:
             progress.write("stopped")
             raise
         except BaseException as error:
@@ -129,7 +129,7 @@ def _evaluate(cfg: DictConfig, progress: Progress) -> dict[str, Any]:
             m.summary(datamodule.intervals, cfg.bootstrap, cfg.seed) for row in models for m in row.uncertainties
         ],
     }
-    runs.write_json(folder / "metrics.json", report, indent=1)
+    atomic.write_json(folder / "metrics.json", report, indent=1)
     write_per_image(folder / "per_image.csv", rows, names)
     shown = {m: {r.name: r.values[m] for r in rows} for m in ("delta_e2000", "psnr")}
     figures.distributions(shown, LABELS, folder / "distributions.png")
@@ -171,7 +171,7 @@ def main() -> None:
     def task(cfg: DictConfig) -> None:
         try:
             evaluate(cfg)
-        except callbacks.StopRequested as request:
+        except signals.StopRequested as request:
             log.info("%s", request)
             sys.exit(143 if request.signum == signal.SIGTERM else 130)
 

@@ -11,12 +11,13 @@ from typing import Any
 from filelock import Timeout
 from omegaconf import DictConfig
 
-from colorization import hydra_main, locations
+from colorization.core import hydra_main
+from colorization.core.errors import InputError
+from colorization.core.runs import DISK_FULL
 from colorization.data import shards
 from colorization.data.datamodules import FolderDataModule, PhotoDataModule
 from colorization.data.packed import PackedPhotos
-from colorization.errors import InputError
-from colorization.runs import DISK_FULL
+from colorization.files import locations
 
 
 def pack(cfg: DictConfig) -> None:

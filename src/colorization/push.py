@@ -13,10 +13,12 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from colorization import backends, descriptions, hydra_main, runs
-from colorization.errors import InputError
+from colorization.core import atomic, hydra_main
+from colorization.core.errors import InputError
 from colorization.evaluation.report import LABELS, table
-from colorization.hub import TWIN_FILE, WEIGHTS_FILE
+from colorization.models import descriptions, loading
+from colorization.models.hub import TWIN_FILE, WEIGHTS_FILE
+from colorization.models.weights import resolve_weights
 
 log = logging.getLogger(__name__)
 
@@ -85,7 +87,7 @@ def model_card(repo: str, path: Path, report: dict[str, Any], license: str) -> s
         *(f"- pretrained {part}: {source}" for part, source in description["pretrained"].items()),
         f"- made {description['created']} with version {description['version']}, "
         f"revision {description['git']['revision']}",
-        f"- SHA-256 of `{WEIGHTS_FILE}`: {runs.sha256(path)}\n",
+        f"- SHA-256 of `{WEIGHTS_FILE}`: {atomic.sha256(path)}\n",
         "## Evaluation\n",
         table({**report, "rows": rows}),
         f"PSNR: {protocol['psnr']}. SSIM: {protocol['ssim']}. Intervals: {protocol['intervals']}.",
@@ -107,7 +109,7 @@ def push(cfg: DictConfig) -> None:
         raise InputError("a model hub needs the package huggingface_hub: pip install 'lab-colorization[hub]'")
     from huggingface_hub import CommitOperationAdd, HfApi, errors
 
-    path = runs.resolve_weights(cfg.weights, cfg.paths.output_dir)
+    path = resolve_weights(cfg.weights, cfg.paths.output_dir)
     if path.suffix != ".safetensors":
         raise InputError(f"weights={cfg.weights}: only *.safetensors are published, as a finished run has them")
     try:
@@ -115,7 +117,7 @@ def push(cfg: DictConfig) -> None:
     except (OSError, ValueError) as error:
         raise InputError(f"metrics={cfg.metrics}: should be the metrics.json of an evaluation ({error})") from error
     card = model_card(cfg.repo, path, report, cfg.license)
-    files: dict[str, Path | bytes] = {"README.md": card.encode(), WEIGHTS_FILE: path, TWIN_FILE: backends.twin(path)}
+    files: dict[str, Path | bytes] = {"README.md": card.encode(), WEIGHTS_FILE: path, TWIN_FILE: loading.twin(path)}
     if cfg.dry_run:
         print(card)
         return
@@ -125,7 +127,7 @@ def push(cfg: DictConfig) -> None:
         commit = api.create_commit(
             cfg.repo,
             [CommitOperationAdd(name, content) for name, content in files.items()],
-            commit_message=f"{path.name} of {runs.sha256(path)[:12]}",
+            commit_message=f"{path.name} of {atomic.sha256(path)[:12]}",
         )
     except (errors.HfHubHTTPError, errors.HFValidationError, errors.LocalTokenNotFoundError) as error:
         raise InputError(f"repo={cfg.repo}: the hub refused ({str(error).splitlines()[0]})") from error

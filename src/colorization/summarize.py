@@ -11,9 +11,9 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from colorization.errors import InputError
-from colorization.machine import print_all_letters
-from colorization.runs import Run, find_runs
+from colorization.core.errors import InputError
+from colorization.core.machine import print_all_letters
+from colorization.core.runs import Run, find_runs
 
 MONITOR = "delta_e2000"
 SHOWN = ("psnr", "ssim", "lpips", MONITOR, "delta_colorfulness")

@@ -38,9 +38,11 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
-from colorization import callbacks, figures, hydra_main
-from colorization.errors import InputError
-from colorization.runs import Run, atomic_path
+from colorization.core import hydra_main, signals
+from colorization.core.atomic import atomic_path
+from colorization.core.errors import InputError
+from colorization.core.runs import Run
+from colorization.evaluation import figures
 from colorization.train import train
 
 log = logging.getLogger(__name__)
@@ -78,13 +80,13 @@ def sweep(cfg: DictConfig) -> optuna.Study:
 
     Raises:
         InputError: the space cannot work, or no trial did.
-        callbacks.StopRequested: SIGTERM or Ctrl-C; started again, the trial in hand goes on.
+        signals.StopRequested: SIGTERM or Ctrl-C; started again, the trial in hand goes on.
     """
     folder = Path(cfg.paths.output_dir) / "sweeps" / cfg.name
     folder.mkdir(parents=True, exist_ok=True)
     space = {str(k): distribution(str(k), str(v)) for k, v in cfg.space.items()}
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    with _alone(folder), callbacks.StopSignals():
+    with _alone(folder), signals.StopSignals():
         storage = JournalStorage(JournalFileBackend(str(folder / "journal.log")))
         study = optuna.create_study(storage=storage, study_name=cfg.name, direction="minimize", load_if_exists=True)
         asked = {"space": {str(k): str(v) for k, v in cfg.space.items()}, "overrides": list(cfg.overrides)}
@@ -208,7 +210,7 @@ def main() -> None:
     def task(cfg: DictConfig) -> None:
         try:
             sweep(cfg)
-        except callbacks.StopRequested as request:
+        except signals.StopRequested as request:
             sys.exit(143 if request.signum == signal.SIGTERM else 130)
 
     hydra_main.run(task, "sweep")

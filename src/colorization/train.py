@@ -19,7 +19,6 @@ from typing import Any
 
 import psutil
 import pytorch_lightning as pl
-from filelock import Timeout
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from hydra.utils import get_class
@@ -28,11 +27,15 @@ from pytorch_lightning.callbacks import BatchSizeFinder, LearningRateFinder, TQD
 from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
-from colorization import callbacks, checkpoint, descriptions, devices, distributed, hydra_main, machine, resume, runs
+from colorization.core import atomic, devices, distributed, hydra_main, machine, runs, signals
+from colorization.core.errors import InputError
 from colorization.data.datamodules import PhotoDataModule, is_number
-from colorization.errors import InputError
-from colorization.metrics import lpips_wanted
-from colorization.stages.base import ColorizationStage
+from colorization.evaluation.metrics import lpips_wanted
+from colorization.models import checkpoint, descriptions
+from colorization.models.weights import resolve_weights
+from colorization.training import callbacks, checkpointing, resume
+from colorization.training.resume import claim, find_checkpoint, saves
+from colorization.training.stages.base import ColorizationStage
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +55,7 @@ def train(cfg: DictConfig, overrides: list[str] | None = None) -> dict[str, floa
 
     Raises:
         InputError: something in the config cannot work; nothing has been trained.
-        callbacks.StopRequested: SIGTERM or Ctrl-C; ``last.ckpt`` is there to go on from.
+        signals.StopRequested: SIGTERM or Ctrl-C; ``last.ckpt`` is there to go on from.
     """
     check(cfg)
     if shape := distributed.elastic_shape():
@@ -69,7 +72,7 @@ def train(cfg: DictConfig, overrides: list[str] | None = None) -> dict[str, floa
 
     # Of processes that train together the first writes the run folder, and has done so where Lightning starts others.
     first = distributed.first()
-    with claim(run, going_on) if first else nullcontext(), callbacks.StopSignals() as stop:
+    with claim(run, going_on) if first else nullcontext(), signals.StopSignals() as stop:
         saved = going_on and saves(run)
         if saved:
             resume.keep_settings(cfg, run, overrides or [])
@@ -80,7 +83,7 @@ def train(cfg: DictConfig, overrides: list[str] | None = None) -> dict[str, floa
         try:
             with lpips_wanted(cfg.get("lpips", True)):  # (a run of an earlier version does not say)
                 metrics = _fit(cfg, run, stop, resume_from, record, run.split() if saved else None)
-        except callbacks.StopRequested as request:
+        except signals.StopRequested as request:
             if not first:
                 return {}
             if record.begun:
@@ -146,13 +149,13 @@ class Record:
         run.update_status(state="running", started=started, **told)
         OmegaConf.save(cfg, run.path / "config.yaml", resolve=True)
         OmegaConf.save(OmegaConf.create(self.overrides), run.path / "overrides.yaml")
-        runs.write_json(run.path / "environment.json", runs.environment(), indent=1)
+        atomic.write_json(run.path / "environment.json", runs.environment(), indent=1)
 
 
 def _fit(
     cfg: DictConfig,
     run: runs.Run,
-    stop: callbacks.StopSignals,
+    stop: signals.StopSignals,
     resume_from: Path | None,
     record: Record,
     split: dict[str, Any] | None,
@@ -168,11 +171,11 @@ def _fit(
         if resume_from is None and cfg.init_weights is None:
             stage.load_pretrained()
         elif resume_from is None:
-            stage.take_weights(runs.resolve_weights(cfg.init_weights, cfg.paths.output_dir))
+            stage.take_weights(resolve_weights(cfg.init_weights, cfg.paths.output_dir))
         prepare(cfg, stage)
         trainer = build_trainer(cfg, stage, run, stop, len(datamodule.train_dataloader()), record.begin)
         if split is None and distributed.first():
-            runs.write_json(run.path / "split.json", datamodule.manifest())
+            atomic.write_json(run.path / "split.json", datamodule.manifest())
         with told_to_children(run):
             fit(trainer, stage, datamodule, resume_from)
         record.begin()  # of a run whose training was over already
@@ -226,7 +229,7 @@ def build_trainer(
     cfg: DictConfig,
     stage: ColorizationStage,
     run: runs.Run,
-    stop: callbacks.StopSignals,
+    stop: signals.StopSignals,
     batches_per_epoch: int,
     begin: Callable[[], None] = lambda: None,
 ) -> pl.Trainer:
@@ -258,7 +261,7 @@ def build_trainer(
         callbacks.Throughput(),
         callbacks.SampleGrid(run.path / "samples", cfg.samples if stage.answers == descriptions.AB else 0),
         callbacks.FiniteCheck(run),
-        callbacks.LastCheckpoint(run.last_checkpoint, stop, cfg.checkpoint_minutes, cfg.checkpoint_steps),
+        checkpointing.LastCheckpoint(run.last_checkpoint, stop, cfg.checkpoint_minutes, cfg.checkpoint_steps),
         *([progress] if settings["enable_progress_bar"] else []),
     ]
     groups = {key: cfg.get(key) or {} for key in ("callbacks", "logger")}  # either may be null
@@ -282,7 +285,7 @@ def build_trainer(
             **settings,
             use_distributed_sampler=False,  # the loader gives each process its share
             callbacks=configured + own,
-            plugins=[callbacks.CheckpointFiles(run)],
+            plugins=[checkpointing.CheckpointFiles(run)],
             logger=[callbacks.MetricsFile(run), *loggers],
             default_root_dir=run.path,
             enable_model_summary=False,
@@ -360,101 +363,6 @@ def check(cfg: DictConfig) -> None:
         raise InputError(f"run_id={cfg.run_id}: should be a plain folder name")
 
 
-def find_checkpoint(cfg: DictConfig, run: runs.Run) -> tuple[Path | None, str | None]:
-    """Where to go on from, and the parent if that is another run's checkpoint.
-
-    ``ckpt_path=last`` goes on in the run's own folder (from ``previous.ckpt`` where ``last.ckpt`` is damaged); a file
-    starts a new run.
-    """
-    if cfg.ckpt_path is None:
-        return None, None
-    path = whole_checkpoint(run) if cfg.ckpt_path == "last" else Path(cfg.ckpt_path)
-    if path is None:
-        parent = run.status().get("parent")
-        log.warning("%s has no checkpoint yet: starting %s", run.id, f"from {parent}" if parent else "at the beginning")
-        if parent is None:
-            return None, None
-        path = Path(parent)
-    if not path.is_file():
-        raise InputError(f"ckpt_path={path}: no such file; give a *.ckpt of a run, or last")
-    content = checkpoint.read_checkpoint(path)
-    stage = content[descriptions.KEY]["stage"]
-    if stage != cfg.model.name:
-        raise InputError(f"ckpt_path={path}: a checkpoint of model={stage} cannot go on as model={cfg.model.name}")
-    epochs = cfg.trainer.max_epochs
-    if epochs is not None and 0 <= epochs < content["epoch"]:
-        raise InputError(f"trainer.max_epochs={epochs}: {path} has been trained for {content['epoch']} epochs already")
-    for part in ("optimizer", "network", "discriminator"):
-        was = content["hyper_parameters"].get(part, {})
-        now: Any = OmegaConf.to_container(cfg.model.get(part) or OmegaConf.create({}), resolve=True)
-        keys = {**was, **now}
-        if part != "optimizer":  # a checkpoint of another version may lack arguments, or have some that are gone
-            was, now = checkpoint.complete(was), checkpoint.complete(now)
-            keys = now
-        for key in [k for k in keys if was.get(k) != now.get(k)]:
-            instead = "" if part != "optimizer" else f" with init_weights={run.id if cfg.ckpt_path == 'last' else path}"
-            raise InputError(
-                f"model.{part}.{key}={now.get(key)}: the {part} in {path} goes on with {was.get(key)}; to change it, "
-                f"start a new run{instead}"
-            )
-    own = path in (run.last_checkpoint, run.previous_checkpoint)
-    return path, run.status().get("parent") if own else str(path)
-
-
-def whole_checkpoint(run: runs.Run) -> Path | None:
-    """``last.ckpt``, or if that is damaged ``previous.ckpt``; ``None`` before the first save."""
-    last, previous = run.last_checkpoint, run.previous_checkpoint
-    if not last.is_file() and not previous.is_file():
-        return None
-    try:
-        checkpoint.read_checkpoint(last)
-        return last
-    except checkpoint.Unreadable as error:
-        reason = error
-    try:
-        checkpoint.read_checkpoint(previous)
-    except checkpoint.Unreadable as error:
-        raise InputError(f"ckpt_path=last: {reason}, nor can the one before it be read, {previous.name}") from error
-    log.warning("%s; going on from the one before it, %s", reason, previous)
-    return previous
-
-
-def saves(run: runs.Run) -> bool:
-    """Whether the run has a checkpoint to go on from, whole or not."""
-    return run.last_checkpoint.is_file() or run.previous_checkpoint.is_file()
-
-
-@contextmanager
-def claim(run: runs.Run, going_on: bool) -> Iterator[None]:
-    """Make the run folder and hold it; refuse one that holds another run, or that another process holds."""
-    if going_on and not run.status():
-        raise InputError(f"ckpt_path=last: no run_id={run.id} in {run.path.parent}; start it without ckpt_path")
-    (run.path / "checkpoints").mkdir(parents=True, exist_ok=True)
-    # The system lets go of it however the process ends; a killed one's loader processes hold it some seconds longer.
-    lock = run.lock(timeout=10)
-    try:
-        lock.acquire()
-    except Timeout as error:
-        raise InputError(
-            f"run_id={run.id}: another process is training this run (pid {run.status().get('pid')}); wait or stop it"
-        ) from error
-    with lock:
-        _check_free(run, going_on)
-        yield
-
-
-def _check_free(run: runs.Run, going_on: bool) -> None:
-    state = run.status().get("state")
-    untouched = state in (None, "queued") or (state == "failed" and not saves(run))
-    if not untouched and not going_on:
-        raise InputError(
-            f"run_id={run.id}: this run exists ({state}); add ckpt_path=last to go on with it, or choose another id"
-        )
-    for folder in ("checkpoints", "samples"):
-        for unfinished in runs.temporaries(run.path / folder):  # of a process that was killed in a save
-            unfinished.unlink()
-
-
 def explain(error: BaseException, cfg: DictConfig, run: runs.Run) -> BaseException:
     """Memory or disk that has run out, as a sentence that says what to do; any other error as it is."""
     text = str(error).lower()
@@ -516,7 +424,7 @@ def main() -> None:
             cfg.ckpt_path, overrides = "last", resume.merge_overrides(overrides, ["ckpt_path=last"])
         try:
             metrics = train(*resume.restore(cfg, overrides))
-        except callbacks.StopRequested as request:
+        except signals.StopRequested as request:
             sys.exit(143 if request.signum == signal.SIGTERM else 130)
         except InputError as error:
             if cfg.sweep is not None and not run.status():  # refused before it began; the sweep lists why

@@ -29,7 +29,7 @@ class RunSweeper(BasicSweeper):
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Hydra's, after the sweep has got a name if it has none: the launcher's folders are named by it."""
-        from colorization.runs import new_run_id
+        from colorization.core.runs import new_run_id
 
         self._named_here = config.sweep is None
         if self._named_here:
@@ -42,7 +42,7 @@ class RunSweeper(BasicSweeper):
         Raises:
             InputError: the sweep of this name has other trials, or none; its runs are to be named otherwise.
         """
-        from colorization.errors import InputError
+        from colorization.core.errors import InputError
 
         assert self.config is not None and self.hydra_context is not None
         if self._named_here:
@@ -69,7 +69,8 @@ class RunSweeper(BasicSweeper):
 
     def _list(self, file: Path, trials: list[list[str]]) -> list[dict[str, Any]]:
         """Write what has become of the trials."""
-        from colorization.runs import Run, trial_id, write_json
+        from colorization.core.atomic import write_json
+        from colorization.core.runs import Run, trial_id
 
         assert self.config is not None
         rows = []
@@ -122,8 +123,8 @@ class RayLauncher(Launcher):
         Raises:
             InputError: there is no Ray.
         """
-        from colorization.cluster import connect
-        from colorization.errors import InputError
+        from colorization.colorize.cluster import connect
+        from colorization.core.errors import InputError
 
         setup_globals()
         configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)

@@ -17,7 +17,6 @@ import numpy as np
 import yaml
 from werkzeug.datastructures import FileStorage
 
-from colorization import pictures, runs
 from colorization.api import uploads, weights
 from colorization.api.colorizers import Colorizers
 from colorization.api.database import Database, Job, JobItem
@@ -27,11 +26,13 @@ from colorization.api.problems import Problem, invalid
 from colorization.api.results import Results
 from colorization.api.settings import Settings
 from colorization.api.uploads import Upload
-from colorization.errors import InputError, about, told_elsewhere
-from colorization.inference import Colorizer
-from colorization.inference import Settings as Colours
-from colorization.pictures import Output
-from colorization.runs import DEFAULT_WEIGHTS
+from colorization.colorize.colorizer import Colorizer
+from colorization.colorize.colorizer import Settings as Colours
+from colorization.core import runs
+from colorization.core.errors import InputError, about, told_elsewhere
+from colorization.files import pictures
+from colorization.files.pictures import Output
+from colorization.models.weights import DEFAULT_WEIGHTS
 
 log = logging.getLogger(__name__)
 
@@ -225,7 +226,7 @@ def _metrics() -> Callable[[Colorizer, Path, Colours], dict[str, Any]]:
     with _importing:
         threads = cv2.getNumThreads()
         import colorization.data.augment  # noqa: F401
-        from colorization import metrics
+        from colorization.evaluation import metrics
 
         cv2.setNumThreads(threads)  # which augmentation sets to one for the sake of its many workers
         metrics.lpips_network()
@@ -239,8 +240,8 @@ def _scores(colorizer: Colorizer, file: Path, colours: Colours) -> dict[str, Any
     """
     import torch
 
-    from colorization import metrics
     from colorization.data.augment import Augment
+    from colorization.evaluation import metrics
 
     size = evaluation_size()
     with about(file, told_elsewhere):  # it was colorized

@@ -23,11 +23,12 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from colorization import backends, machine
 from colorization.api.problems import Problem
 from colorization.api.settings import MEGA, Settings
-from colorization.backends import Backend
-from colorization.inference import Colorizer
+from colorization.colorize.colorizer import Colorizer
+from colorization.core import machine
+from colorization.models import loading
+from colorization.models.backends import Backend
 
 T = TypeVar("T")
 
@@ -181,7 +182,7 @@ class Colorizers:
         assert future is not None
         if mine:
             try:
-                future.set_result(self._gathered(backends.load(file, threads=threads)))
+                future.set_result(self._gathered(loading.load(file, threads=threads)))
             except BaseException as error:
                 with self._lock:
                     self._loaded.pop(key, None)

@@ -16,10 +16,15 @@ from colorization.api.jobs import Context, new_id
 from colorization.api.problems import Problem
 from colorization.api.redact import without_paths
 from colorization.api.uploads import Upload
-from colorization.errors import InputError
+from colorization.core.errors import InputError
 
 ENSEMBLE = "ensemble"
-HIGHER_IS_BETTER = {"psnr": True, "ssim": True, "lpips": False, "delta_e2000": False}  # as colorization.metrics has it
+HIGHER_IS_BETTER = {
+    "psnr": True,
+    "ssim": True,
+    "lpips": False,
+    "delta_e2000": False,
+}  # as colorization.evaluation.metrics has it
 
 
 class Comparisons:

@@ -21,7 +21,7 @@ def compose(config_name: str, overrides: Sequence[str]) -> DictConfig:
     import hydra
     from hydra.core.global_hydra import GlobalHydra
 
-    import colorization.hydra_main  # noqa: F401 (the resolvers of the configs)
+    import colorization.core.hydra_main  # noqa: F401 (the resolvers of the configs)
 
     with _lock:
         GlobalHydra.instance().clear()

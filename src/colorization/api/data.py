@@ -8,8 +8,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from colorization import photofiles
 from colorization.api.plan import find_folder
+from colorization.files import photofiles
 
 COUNTED = 100_000  # entries that are looked at for one answer; beyond them the numbers are lower bounds
 FOLDER = r"^[^\\\x00-\x1f\x7f]*$"  # of a name relative to a root; what else it must be, find_folder() says

@@ -1,7 +1,7 @@
 """What the server remembers, in SQLAlchemy: SQLite with WAL by default, PostgreSQL and others by their URL.
 
 Files are the truth of runs and results; these tables make them quick to list, and hold what no file does (queue, jobs).
-Times are ISO 8601 in UTC (:func:`colorization.runs.utc_now`), ids made by the server.
+Times are ISO 8601 in UTC (:func:`colorization.core.runs.utc_now`), ids made by the server.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.hybrid import hybrid_property
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, sessionmaker
 
-from colorization.errors import InputError
+from colorization.core.errors import InputError
 
 JOB_STATES = ("queued", "running", "paused", "finished", "failed", "cancelled")
 
@@ -33,7 +33,7 @@ class Run(Base):
     Attributes:
         id: of the run folder.
         origin: ``api`` or ``command line``.
-        state: one of ``colorization.runs.STATES``.
+        state: one of ``colorization.core.runs.STATES``.
         status: content of ``status.json``.
         seen: stamp of the ``status.json`` that was read last.
         resumable: whether it has a checkpoint.

@@ -29,8 +29,8 @@ from colorization.api.plan import find_folder
 from colorization.api.problems import Problem
 from colorization.api.redact import without_paths
 from colorization.api.settings import Settings
-from colorization.errors import InputError
-from colorization.overrides import quoted
+from colorization.core.errors import InputError
+from colorization.core.overrides import quoted
 
 log = logging.getLogger(__name__)
 

@@ -19,8 +19,8 @@ from sqlalchemy import delete, func, select, update
 
 from colorization.api.database import Database, Job, JobEvent, JobItem
 from colorization.api.sse import Event
-from colorization.errors import InputError
-from colorization.runs import utc_now
+from colorization.core.errors import InputError
+from colorization.core.runs import utc_now
 
 log = logging.getLogger(__name__)
 

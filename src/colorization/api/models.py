@@ -13,10 +13,10 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from colorization import runs
 from colorization.api.composing import compose
 from colorization.api.plan import choices
-from colorization.errors import InputError
+from colorization.core import atomic
+from colorization.core.errors import InputError
 
 ENSEMBLE = "ensemble"
 _lock = threading.Lock()
@@ -44,7 +44,7 @@ def describe(kind: str, folder: Path) -> list[dict[str, Any]]:
     file = folder / f"models-{_fingerprint()}.json"
     with _lock:
         if not file.is_file():
-            runs.write_json(file, [_stage(name) for name in names()])
+            atomic.write_json(file, [_stage(name) for name in names()])
         stages = json.loads(file.read_text(encoding="utf-8"))
     for stage in stages:
         stage["defaults"]["batch_size"] = stage["defaults"]["batch_size"][kind]
@@ -112,7 +112,7 @@ def _parameters(config: DictConfig) -> dict[str, int | None]:
     """
     import torch
 
-    from colorization.checkpoint import build_network
+    from colorization.models.checkpoint import build_network
 
     def count(spec: Any) -> tuple[int, int]:
         plain = OmegaConf.to_container(spec, resolve=True)

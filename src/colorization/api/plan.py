@@ -23,13 +23,13 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from colorization import runs
 from colorization.api.composing import compose
 from colorization.api.problems import Problem, invalid
 from colorization.api.redact import without_paths
 from colorization.api.settings import Settings
-from colorization.errors import InputError
-from colorization.overrides import quoted
+from colorization.core import runs
+from colorization.core.errors import InputError
+from colorization.core.overrides import quoted
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -129,7 +129,8 @@ def plan_resume(run: runs.Run, epochs: int | None, settings: Settings) -> Plan:
     """
     from omegaconf import OmegaConf
 
-    from colorization import resume, train
+    from colorization import train
+    from colorization.training import resume
 
     file = run.path / "overrides.yaml"
     if not checkpointed(run) or not file.is_file():
@@ -186,7 +187,8 @@ def check(config: DictConfig, roots: Sequence[Path]) -> None:
     """
     import torch
 
-    from colorization import hydra_main, train
+    from colorization import train
+    from colorization.core import hydra_main
     from colorization.data.datamodules import FolderDataModule, ShardsDataModule
 
     train.check(config)
@@ -287,7 +289,7 @@ def _blame(
     error: Exception, given: Mapping[str, str], overrides: Sequence[str], settings: Settings, other: str = "overrides"
 ) -> Problem:
     """422 for the field whose key the error names."""
-    from colorization.hydra_main import sentence
+    from colorization.core.hydra_main import sentence
 
     cause = error.__cause__ if type(error).__name__ == "InstantiationException" and error.__cause__ else error
     said = without_paths(sentence(cause), settings.output_dir, *settings.data_roots)

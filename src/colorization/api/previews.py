@@ -8,12 +8,12 @@ from pathlib import Path
 
 import cv2
 
-from colorization import pictures
 from colorization.api import uploads
 from colorization.api.problems import Problem
 from colorization.api.uploads import Upload
-from colorization.errors import InputError, about, told_elsewhere
-from colorization.pictures import Output, Page
+from colorization.core.errors import InputError, about, told_elsewhere
+from colorization.files import pictures
+from colorization.files.pictures import Output, Page
 
 LARGEST = 65_500  # pixels of a JPEG's side
 _turns = threading.BoundedSemaphore(2)  # one of 100 megapixels takes some hundred megabytes while it is decoded

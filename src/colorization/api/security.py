@@ -27,7 +27,7 @@ from werkzeug.sansio.utils import host_is_trusted
 
 from colorization.api.problems import Problem
 from colorization.api.settings import MEGA, Settings
-from colorization.errors import InputError
+from colorization.core.errors import InputError
 
 COOKIE = "colorization_session"
 COOKIE_SECONDS = 7 * 24 * 3600

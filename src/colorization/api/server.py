@@ -9,8 +9,8 @@ import sys
 from collections.abc import Sequence
 
 from colorization import __version__
-from colorization.errors import InputError
-from colorization.machine import print_all_letters
+from colorization.core.errors import InputError
+from colorization.core.machine import print_all_letters
 
 
 def _parser() -> argparse.ArgumentParser:

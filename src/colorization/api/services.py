@@ -20,7 +20,7 @@ from colorization.api.settings import Settings
 from colorization.api.sse import Streams
 from colorization.api.telemetry import Telemetry
 from colorization.api.training import Trainings
-from colorization.errors import InputError
+from colorization.core.errors import InputError
 
 _KEY = "colorization"
 

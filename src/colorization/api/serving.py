@@ -15,7 +15,7 @@ from typing import Any
 from apiflask import APIFlask
 
 from colorization.api.settings import MEGA, Settings
-from colorization.errors import InputError
+from colorization.core.errors import InputError
 
 ENDING = 10  # seconds that requests have to end in after SIGTERM
 

@@ -12,7 +12,7 @@ from typing import Any
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from colorization.errors import InputError
+from colorization.core.errors import InputError
 
 MEGA = 1_000_000
 SERVERS = ("auto", "gunicorn", "waitress")

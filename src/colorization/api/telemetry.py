@@ -14,7 +14,7 @@ from sqlalchemy import func, select
 from colorization.api.colorizers import Colorizers
 from colorization.api.database import Database, Job, Run
 from colorization.api.sse import Streams
-from colorization.runs import utc_now
+from colorization.core.runs import utc_now
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 _BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)

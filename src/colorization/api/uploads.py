@@ -11,11 +11,12 @@ from flask import request
 from sqlalchemy import select
 from werkzeug.datastructures import FileStorage
 
-from colorization import pictures, runs
 from colorization.api.database import Database, Job
 from colorization.api.jobs import new_id
 from colorization.api.problems import Problem
 from colorization.api.settings import MEGA, Settings
+from colorization.core import runs
+from colorization.files import pictures
 
 # Pillow's name of a type -> ending of a stored file, media type.
 TYPES = {

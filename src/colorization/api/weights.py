@@ -18,10 +18,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from colorization import descriptions, runs
 from colorization.api.problems import invalid
-from colorization.errors import InputError
-from colorization.runs import shipped_weights
+from colorization.core import atomic, runs
+from colorization.core.errors import InputError
+from colorization.models import descriptions
+from colorization.models.weights import shipped_weights
 
 log = logging.getLogger(__name__)
 
@@ -191,7 +192,7 @@ def _description(path: Path, mtime_ns: int, size: int) -> dict[str, Any]:
 
 @functools.lru_cache(1000)
 def _digest(path: Path, mtime_ns: int, size: int) -> str:
-    return runs.sha256(path)
+    return atomic.sha256(path)
 
 
 def sha256(weights: Weights) -> str:

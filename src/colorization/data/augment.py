@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import torch
 
-from colorization import color
+from colorization.core import color
 
 cv2.setNumThreads(0)  # one thread a worker; OpenCV's own would fight with the others
 

@@ -15,12 +15,12 @@ from urllib.error import URLError
 import numpy as np
 from tqdm import tqdm
 
+from colorization.core.atomic import atomic_path
+from colorization.core.errors import InputError
 from colorization.data.datamodules import PhotoDataModule
 from colorization.data.loading import PhotoSet
 from colorization.data.photos import ArrayPhotos, read_rgb
 from colorization.data.splits import split_names
-from colorization.errors import InputError
-from colorization.runs import atomic_path
 
 log = logging.getLogger(__name__)
 

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 
-from colorization import machine
-from colorization.color import NEAR_GREY
+from colorization.core import machine
+from colorization.core.color import NEAR_GREY
+from colorization.core.errors import InputError
 from colorization.data import duplicates, shards
 from colorization.data.augment import Augment
 from colorization.data.loading import PhotoDataset, PhotoLoader, PhotoSet, auto_workers
@@ -27,7 +28,6 @@ from colorization.data.splits import (
     split_hash,
     split_names,
 )
-from colorization.errors import InputError
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ class PhotoDataModule(pl.LightningDataModule):
         num_workers: loader processes; ``auto``: see :func:`colorization.data.loading.auto_workers`.
         pin_memory: page-locked batches, for accelerators that copy.
         seed: of the split, the order and the augmentation.
-        min_colorfulness: training leaves out photos below this (:func:`colorization.color.colorfulness`; 15 drops
+        min_colorfulness: training leaves out photos below this (:func:`colorization.core.color.colorfulness`; 15 drops
             the near-grey ones, 0 none).
         max_photos: training takes this many of what is left, chosen by a hash of the name, so that a smaller number
             is a part of a larger one (for learning curves); ``None``: all.
@@ -306,7 +306,7 @@ class FolderDataModule(PhotoDataModule):
             ``auto`` (raw up to 32 GB) or ``off`` (each photo is decoded anew each time).
         cache_side: short side of packed training photos, pixels; ``auto``: the smallest crop of a square photo still
             has ``image_size``.
-        exclude: pattern or patterns of photos and folders to leave out, see :func:`colorization.photofiles.matches`.
+        exclude: pattern or patterns of photos and folders to leave out, see :func:`colorization.files.photofiles.matches`.
         others: see :class:`PhotoDataModule`.
     """
 

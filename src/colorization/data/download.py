@@ -19,8 +19,8 @@ from urllib.request import Request, urlopen
 
 from tqdm import tqdm
 
-from colorization.errors import InputError
-from colorization.machine import print_all_letters
+from colorization.core.errors import InputError
+from colorization.core.machine import print_all_letters
 
 NAME = "val2017"
 URL = "http://images.cocodataset.org/zips/val2017.zip"

@@ -13,13 +13,14 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from colorization import devices, distributed, locations, machine
+from colorization.core import devices, distributed, machine
+from colorization.core.errors import InputError
 from colorization.data.augment import Augment
 from colorization.data.packed import PackedPhotos
 from colorization.data.photos import ArrayPhotos, FolderPhotos
 from colorization.data.shards import ShardedPhotos
-from colorization.errors import InputError
-from colorization.pictures import Unreadable
+from colorization.files import locations
+from colorization.files.pictures import Unreadable
 
 log = logging.getLogger(__name__)
 

@@ -25,12 +25,13 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from colorization.color import NEAR_GREY
+from colorization.core.atomic import atomic_folder, write_json
+from colorization.core.color import NEAR_GREY
+from colorization.core.errors import InputError
+from colorization.core.runs import DISK_FULL
 from colorization.data.augment import Augment
 from colorization.data.photos import Facts, FolderPhotos
-from colorization.errors import InputError
-from colorization.pictures import Unreadable
-from colorization.runs import DISK_FULL, atomic_folder, write_json
+from colorization.files.pictures import Unreadable
 
 log = logging.getLogger(__name__)
 

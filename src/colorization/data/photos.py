@@ -16,10 +16,11 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from colorization import color, photofiles, pictures
-from colorization.errors import InputError, about, told_elsewhere
-from colorization.pictures import Unreadable, shown
-from colorization.runs import write_json
+from colorization.core import color
+from colorization.core.atomic import write_json
+from colorization.core.errors import InputError, about, told_elsewhere
+from colorization.files import photofiles, pictures
+from colorization.files.pictures import Unreadable, shown
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +56,7 @@ class Facts:
 
 
 def read_rgb(path: str | os.PathLike[str], content: bytes | None = None) -> np.ndarray:
-    """The photo in a file as (H, W, 3) uint8, the very picture that is colorized: see :mod:`colorization.pictures`.
+    """The photo in a file as (H, W, 3) uint8, the very picture that is colorized: see :mod:`colorization.files.pictures`.
 
     Args:
         path: the file.
@@ -115,8 +116,8 @@ class FolderPhotos:
     Args:
         root: the folder.
         key: the config key that named it, for messages.
-        names: only these (relative, forward slashes); default all photos by the rule of :mod:`colorization.photofiles`.
-        exclude: patterns of photos and folders to leave out, see :func:`colorization.photofiles.matches`.
+        names: only these (relative, forward slashes); default all photos by the rule of :mod:`colorization.files.photofiles`.
+        exclude: patterns of photos and folders to leave out, see :func:`colorization.files.photofiles.matches`.
         cache_dir: where the scan is remembered between runs (keyed by path, size and times of change); ``None``
             scans anew.
 

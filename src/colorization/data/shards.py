@@ -41,12 +41,13 @@ import numpy as np
 from filelock import FileLock
 from tqdm import tqdm
 
-from colorization import distributed, locations
+from colorization.core import distributed
+from colorization.core.atomic import atomic_path
+from colorization.core.errors import InputError
 from colorization.data.packed import Recipe, encode, in_order, settled
 from colorization.data.photos import Facts, FolderPhotos
-from colorization.errors import InputError
-from colorization.locations import Location
-from colorization.runs import atomic_path
+from colorization.files import locations
+from colorization.files.locations import Location
 
 log = logging.getLogger(__name__)
 

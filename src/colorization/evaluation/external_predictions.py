@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from omegaconf import DictConfig, ListConfig
 
-from colorization import color
+from colorization.core import color
+from colorization.core.errors import InputError
 from colorization.data.augment import Augment
 from colorization.data.photos import FolderPhotos
-from colorization.errors import InputError
-from colorization.photofiles import EXTENSIONS
-from colorization.pictures import Unreadable
+from colorization.files.photofiles import EXTENSIONS
+from colorization.files.pictures import Unreadable
 
 GREY = 1.0  # Lab units: a picture whose a* and b* nowhere go beyond is a grey one
 LIGHTNESS = 5.0  # L*: from this mean difference on the table says that a system changes the lightness

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from timm.data import ImageNetInfo
 
-from colorization import color
+from colorization.core import color
 from colorization.evaluation.rows import Row
 from colorization.evaluation.scoring import Collector, Scored
 from colorization.networks import backbones
@@ -90,7 +90,7 @@ def top1(logits: torch.Tensor, labels: Sequence[int | None]) -> torch.Tensor:
 
 
 def kernel_distance(a: torch.Tensor, b: torch.Tensor) -> float:
-    """How far two sets of photos lie apart, :data:`colorization.metrics.KID_FORM`.
+    """How far two sets of photos lie apart, :data:`colorization.evaluation.metrics.KID_FORM`.
 
     Args:
         a, b: features, (N, F) and (M, F); two or more each.

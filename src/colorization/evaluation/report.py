@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from omegaconf import DictConfig
 
-from colorization import __version__, color, metrics, runs, sparsification
+from colorization import __version__
+from colorization.core import color, runs
 from colorization.data.datamodules import PhotoDataModule
 from colorization.data.splits import data_hash
+from colorization.evaluation import metrics, sparsification
 from colorization.evaluation.rows import GREY, Row
-from colorization.statistics import FEWEST_PHOTOS, bootstrap
+from colorization.evaluation.statistics import FEWEST_PHOTOS, bootstrap
 
 if TYPE_CHECKING:
     from colorization.evaluation.judge import Judge

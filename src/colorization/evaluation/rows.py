@@ -11,12 +11,14 @@ import numpy as np
 import torch
 from omegaconf import DictConfig, ListConfig
 
-from colorization import backends, checkpoint, color, descriptions, runs
+from colorization.core import color, runs
+from colorization.core.errors import InputError
 from colorization.data.datamodules import PhotoDataModule
-from colorization.errors import InputError
 from colorization.evaluation import external_predictions
+from colorization.evaluation.sparsification import Measure
+from colorization.models import backends, checkpoint, descriptions
+from colorization.models.weights import resolve_weights, shipped_weights
 from colorization.networks.ensemble import Ensemble
-from colorization.sparsification import Measure
 
 GREY, MEAN = "grey", "mean colour"
 
@@ -58,13 +60,13 @@ def find_weights(cfg: DictConfig) -> list[Path]:
     if cfg.weights is not None:
         several = list(cfg.weights.values()) if isinstance(cfg.weights, DictConfig) else cfg.weights
         asked = list(several) if isinstance(several, (list, ListConfig)) else [several]
-        return [runs.resolve_weights(str(w), output_dir) for w in asked]
+        return [resolve_weights(str(w), output_dir) for w in asked]
     newest: dict[str, Path] = {}
     for run in runs.find_runs(output_dir):
         status = run.status()
         if status["state"] == "finished" and run.weights_file.is_file():
             newest[status["model"]] = run.weights_file
-    files = [*newest.values(), *runs.shipped_weights().values()]
+    files = [*newest.values(), *shipped_weights().values()]
     if not files:
         raise InputError(
             f"weights=null: no finished run in {output_dir / 'runs'} and no weights that ship; give weights=<file>"
@@ -131,7 +133,7 @@ def facts_of(file: Path, description: dict[str, Any]) -> dict[str, Any]:
 
 
 def onnx_row(file: Path) -> Row:
-    """The row of an ONNX model: an exported one, or another system's (:class:`colorization.backends.ForeignOnnx`)."""
+    """The row of an ONNX model: an exported one, or another system's (:class:`colorization.models.backends.ForeignOnnx`)."""
 
     def on_tensors(model: Callable[[np.ndarray], np.ndarray]) -> Callable[[torch.Tensor], torch.Tensor]:
         return lambda L: torch.from_numpy(model(np.ascontiguousarray(L.cpu().numpy()))).to(L.device)
@@ -158,7 +160,7 @@ def picture_rows(predictions: object, datamodule: PhotoDataModule) -> list[Row]:
 
 
 def ensemble_row(models: list[Row], how: str) -> Row:
-    """The row of all models merged (:func:`colorization.color.merge_ab`) but those that are ensembles already.
+    """The row of all models merged (:func:`colorization.core.color.merge_ab`) but those that are ensembles already.
 
     Raises:
         InputError: less than two, or no such merge.

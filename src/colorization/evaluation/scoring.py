@@ -18,7 +18,9 @@ import torch.nn.functional as F
 from PIL import Image
 from tqdm import tqdm
 
-from colorization import color, figures, metrics, runs, sparsification, uncertainty
+from colorization.colorize import uncertainty
+from colorization.core import atomic, color, runs
+from colorization.evaluation import figures, metrics, sparsification
 from colorization.evaluation.rows import GREY, MEAN, Row
 
 log = logging.getLogger(__name__)
@@ -45,7 +47,7 @@ class Progress:
     def write(self, state: str, error: str | None = None) -> None:
         """Write it now."""
         self._written = time.monotonic()
-        runs.write_json(self.file, {**self._content, "state": state, "error": error, "time": runs.utc_now()})
+        atomic.write_json(self.file, {**self._content, "state": state, "error": error, "time": runs.utc_now()})
 
     def count(self, done: int, total: int) -> None:
         """So many photos are done."""
@@ -139,7 +141,7 @@ class Values(Collector):
 
 
 class Stability(Collector):
-    """The metric ``stability`` over working sizes, :func:`colorization.metrics.size_stability`."""
+    """The metric ``stability`` over working sizes, :func:`colorization.evaluation.metrics.size_stability`."""
 
     def __init__(self, rows: Sequence[Row], sizes: Sequence[int]) -> None:
         super().__init__(rows)

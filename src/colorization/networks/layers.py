@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from colorization import distributed
+from colorization.core import distributed
 
 
 class BatchNorm2d(nn.BatchNorm2d):

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import nn
 from torchvision.models import resnet18
 
-from colorization.color import grey_of_lightness
+from colorization.core.color import grey_of_lightness
 
 
 def _antialiasing(inputs: int, outputs: int) -> torch.Tensor:

@@ -16,9 +16,9 @@ from colorization.api.routes.fields import BINARY, WEIGHTS_ID, WEIGHTS_IDS, Page
 from colorization.api.routes.jobs import JobOut, answer
 from colorization.api.services import services
 from colorization.api.uploads import MEDIA_TYPES, Upload
-from colorization.color import MERGES
-from colorization.pictures import TYPES
-from colorization.runs import DEFAULT_WEIGHTS
+from colorization.core.color import MERGES
+from colorization.files.pictures import TYPES
+from colorization.models.weights import DEFAULT_WEIGHTS
 
 blueprint = APIBlueprint("colorize", __name__, tag="Colorize")
 

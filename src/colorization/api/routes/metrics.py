@@ -22,8 +22,8 @@ from colorization.api.routes.colorize import ERRORS
 from colorization.api.routes.fields import BINARY, WEIGHTS_ID, WEIGHTS_IDS, JSONBoolean, PageIn, flag
 from colorization.api.routes.jobs import JobOut, answer
 from colorization.api.services import services
-from colorization.color import MERGES
-from colorization.pictures import TYPES
+from colorization.core.color import MERGES
+from colorization.files.pictures import TYPES
 
 blueprint = APIBlueprint("metrics", __name__, tag="Metrics")
 

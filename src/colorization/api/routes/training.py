@@ -10,7 +10,6 @@ from apiflask.validators import Length, OneOf, Range, Regexp
 from flask import Response
 from marshmallow import ValidationError
 
-from colorization import runs
 from colorization.api import plan, streams
 from colorization.api.database import Run
 from colorization.api.problems import invalid
@@ -19,6 +18,7 @@ from colorization.api.routes.fields import EVENTS, NO_NUL, JSONBoolean, PageIn
 from colorization.api.services import services
 from colorization.api.sse import last_event_id
 from colorization.api.training import UNFINISHED, metrics_of
+from colorization.core import runs
 
 blueprint = APIBlueprint("training", __name__, tag="Training")
 

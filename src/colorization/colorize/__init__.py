@@ -1,0 +1,1 @@
+"""Photographs and folders of them in, colorized ones out."""

@@ -1,0 +1,133 @@
+"""Several processes that train one model together (torch.distributed); for one alone everything here is trivial."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from colorization.core.errors import InputError
+
+_control: Any = None  # a group that needs no accelerator, see `agree`
+
+
+def together() -> bool:
+    """Whether this process has joined others."""
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+
+
+def world() -> int:
+    """How many processes train together."""
+    return dist.get_world_size() if together() else 1
+
+
+def rank() -> int:
+    """The number of this process among all of them, from 0; also before they have met, from what started it."""
+    if together():
+        return dist.get_rank()
+    # torchrun's, Slurm's, and what Lightning gives the processes that it starts beside the first.
+    names = ("RANK", *(["SLURM_PROCID"] if int(os.environ.get("SLURM_NTASKS", 1)) > 1 else []), "LOCAL_RANK")
+    return next((int(os.environ[name]) for name in names if name in os.environ), 0)
+
+
+def first() -> bool:
+    """Whether this is the process that writes the run folder."""
+    return rank() == 0
+
+
+def common_id() -> str | None:
+    """What all processes of a run are told by whoever started them; ``None`` for a process that starts by itself.
+
+    Raises:
+        InputError: torchrun was given no id.
+    """
+    if elastic := os.environ.get("TORCHELASTIC_RUN_ID"):
+        if elastic == "none":
+            raise InputError("run_id is not set: give all processes the same one, or torchrun a --rdzv-id")
+        return elastic
+    if int(os.environ.get("SLURM_NTASKS", 1)) > 1:
+        return f"slurm-{os.environ['SLURM_JOB_ID']}"
+    return None
+
+
+def started_by_others() -> bool:
+    """Whether torchrun or srun has started this process among several."""
+    return "TORCHELASTIC_RUN_ID" in os.environ or int(os.environ.get("SLURM_NTASKS", 1)) > 1
+
+
+def restarted() -> bool:
+    """Whether torchrun has started this process again after another one was lost."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) > 0
+
+
+def elastic_shape() -> tuple[int, int] | None:
+    """Processes a host and hosts, as torchrun has found them; ``None`` without torchrun."""
+    if not dist.is_available() or not dist.is_torchelastic_launched():
+        return None
+    local = int(os.environ["LOCAL_WORLD_SIZE"])
+    return local, int(os.environ["WORLD_SIZE"]) // local
+
+
+def agree(number: int) -> int:
+    """The largest that any process says. Waits for all of them, but never for an accelerator."""
+    global _control
+    if not together():
+        return number
+    if dist.get_backend() != "gloo" and _control is None:
+        _control = dist.new_group(backend="gloo")
+    said = torch.tensor(number)
+    dist.all_reduce(said, dist.ReduceOp.MAX, group=_control)
+    return int(said)
+
+
+def gather(value: Any) -> list[Any]:
+    """What each process has, in the order of their ranks."""
+    if not together():
+        return [value]
+    values: list[Any] = [None] * world()
+    dist.all_gather_object(values, value)
+    return values
+
+
+def mean(values: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The means over the processes, of scalars that all have."""
+    if not together():
+        return values
+    stacked = torch.stack([v.detach().float() for v in values.values()])
+    dist.all_reduce(stacked)
+    return dict(zip(values, (stacked / world()).unbind(), strict=True))
+
+
+class SumOfAll(torch.autograd.Function):
+    """The sum of all processes' tensors; each gets the sum of all gradients. (Plain ``all_reduce`` has no gradient.)"""
+
+    @staticmethod
+    def forward(ctx: Any, tensor: torch.Tensor) -> torch.Tensor:
+        total = tensor.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:
+        total = gradient.clone()
+        dist.all_reduce(total)
+        return total
+
+
+# How torch says that a process does not answer any more: gloo, NCCL, and the store where they meet.
+_LOST = (
+    "connection closed by peer",
+    "connection reset by peer",
+    "timed out",
+    "pair closure",  # gloo's, without its name, where one of several transfers has timed out before the one waited for
+    "nccl",
+    "broken pipe",
+    "gloo",
+)
+
+
+def is_loss_of_others(error: BaseException) -> bool:
+    """Whether an error means that another process has ended or cannot be reached."""
+    return isinstance(error, RuntimeError) and together() and any(said in str(error).lower() for said in _LOST)

@@ -1,0 +1,417 @@
+"""Metrics on pictures rebuilt from the true L* and the predicted ab, in RGB.
+
+A functional core (per-image values) and, for the validation and test loops, one torchmetrics ``Metric`` over it.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import logging
+import math
+import pickle
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from urllib.error import URLError
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+import torchmetrics
+from torch import nn
+
+from colorization.core import color, distributed
+from colorization.core.errors import InputError
+
+log = logging.getLogger(__name__)
+
+# What is measured, in the order of the tables, and which way is better.
+HIGHER_IS_BETTER = {"psnr": True, "ssim": True, "lpips": False, "delta_e2000": False}
+# The same of what only the evaluation measures, see `image_metrics`.
+FURTHER = {
+    "mae": False,
+    "accuracy_2": True,
+    "accuracy_5": True,
+    "bleeding": False,
+    "stains": False,
+    "photo_delta_colorfulness": False,
+}
+# Errors below the rounding of 8-bit pixels (variance 1/12 of a step) do not count: grey photographs, which the grey
+# row reproduces exactly, would otherwise have infinite PSNR and decide every mean.
+PSNR_LIMIT = 58.92
+SSIM_WINDOW = "Gaussian 11x11, sigma 1.5, windows inside the picture only (Wang et al. 2004)"
+COLORFULNESS_FORM = "Hasler-Suesstrunk 2003 M3, signed"
+DELTA_COLORFULNESS_FORM = "|mean colorfulness of predictions - mean colorfulness of truths|"
+MAE_FORM = "mean |difference| over pixels and the three channels L*, a*, b*, Lab units, of the displayed colours"
+ACCURACY_FORM = (
+    "% of the pixels right in all channels: |dL*| <= t, |da*| <= 2.2 t, |db*| <= 2.2 t, each rounded to whole units "
+    "first (Nazeri et al. 2018, as their code has it)"
+)
+LIGHT_EDGE = 10.0  # L*: a step from which on an edge in lightness may carry one in colour
+# Lab units: where the mean step in colour is smaller, none bleeds. 8-bit rounding alone makes 0.1 to 0.3, the palest
+# photo of the weights that ship has 0.8, photographs have 5 to 9.
+EVEN = 0.5
+BLEEDING_FORM = (
+    f"% of the change in a*b* that is further than sigma from every edge in the true L* (steps of {LIGHT_EDGE:g} or "
+    "more), gradients under a Gaussian of sigma = short side / 128, at least 1 pixel; of colours rounded to 8-bit RGB"
+)
+STABILITY_FORM = (
+    "mean dE2000 of pixels between what is predicted at each two working sizes, after reduction to the size of the crop"
+)
+
+
+STAINED, UNSTAINED = 25.0, 8.0  # chroma, Lab units
+STAINS_FORM = (
+    "% of photos with a stain: a square of an eighth of the short side whose mean a*b* have a chroma above "
+    f"{STAINED:g} where the mean chroma of the truth is below {UNSTAINED:g}; squares half a side apart"
+)
+TOP1_FORM = (
+    "share of the photos whose path names a synset of ImageNet (n01440764, ...) that the classifier puts there first, "
+    "as Zhang et al. 2016 test the meaning of colours; each photo enlarged to the classifier's own size"
+)
+KID_FORM = (
+    "kernel distance (Binkowski et al. 2018, cubic kernel, unbiased, all photos at once) times 1000, of the features "
+    "that the judge classifies by: not Inception's, and no figure of other papers compares"
+)
+PHOTO_DELTA_COLORFULNESS_FORM = "mean over photos of |colorfulness of the prediction - colorfulness of the truth|"
+
+_GAUSSIAN = [math.exp(-0.5 * (i / 1.5) ** 2) for i in range(-5, 6)]
+_WINDOW = [w / sum(_GAUSSIAN) for w in _GAUSSIAN]
+
+
+def psnr(rgb: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+    """Peak signal-to-noise ratio of each image in dB, at most :data:`PSNR_LIMIT`. (B, 3, H, W) in [0, 1] to (B,)."""
+    return (-10 * (rgb - truth).square().mean((1, 2, 3)).log10()).clamp(max=PSNR_LIMIT)
+
+
+def window_means(x: torch.Tensor) -> torch.Tensor:
+    """Means under :data:`SSIM_WINDOW`: (..., H, W) to (..., H - 10, W - 10)."""
+    return _windowed(x, _WINDOW)
+
+
+def _windowed(x: torch.Tensor, window: Sequence[float]) -> torch.Tensor:
+    """Means under a symmetric window of odd length wherever it lies inside the picture.
+
+    Shifted copies are added up, down and then across: on a CPU as fast as a depthwise convolution, and in float32
+    whatever the settings for convolutions (autocast, TF32).
+    """
+    reach = len(window) // 2
+    for dim in (-2, -1):
+        n = x.shape[dim] - 2 * reach
+        total = x.narrow(dim, reach, n) * window[reach]
+        for i in range(reach):
+            total.add_(x.narrow(dim, i, n), alpha=window[i]).add_(x.narrow(dim, 2 * reach - i, n), alpha=window[i])
+        x = total
+    return x
+
+
+def ssim(rgb: torch.Tensor, truth: torch.Tensor, truth_means: torch.Tensor | None = None) -> torch.Tensor:
+    """Structural similarity of each image, window as :data:`SSIM_WINDOW`.
+
+    Args:
+        rgb, truth: (B, 3, H, W) in [0, 1].
+        truth_means: ``window_means(truth - 0.5)``, if they are known already.
+
+    Returns:
+        (B,) float32: mean over pixels and channels.
+    """
+    if min(rgb.shape[-2:]) < len(_WINDOW):
+        raise InputError(f"SSIM needs pictures of {len(_WINDOW)} pixels or more, not {rgb.shape[-1]}x{rgb.shape[-2]}")
+    # Each factor is written as what it lacks of 1: with d = x - y, (2 mx my + c1) / (mx² + my² + c1) is
+    # 1 - md² / (mx² + my² + c1), and with covariance and variances likewise. Where float32 cancels, in E[d²] - md² and
+    # E[x²] - mx², the terms are small: d is small, and variances do not depend on the offset.
+    x, y = rgb - 0.5, truth - 0.5
+    mean_y = window_means(y) if truth_means is None else truth_means
+    mean_x, squares, error = window_means(torch.stack((x, x * x + y * y, (x - y).square())))
+    mean_error = (mean_x - mean_y).square()
+    contrast = 1 - (error - mean_error) / (squares - mean_x.square() - mean_y.square() + 0.03**2)
+    luminance = 1 - mean_error / ((mean_x + 0.5).square() + (mean_y + 0.5).square() + 0.01**2)
+    return (luminance * contrast).mean((1, 2, 3))
+
+
+_lpips_wanted: ContextVar[bool] = ContextVar("_lpips_wanted", default=True)
+
+
+@contextmanager
+def lpips_wanted(wanted: bool) -> Iterator[None]:
+    """Within, LPIPS is computed at all, or not: ``lpips`` of the configs."""
+    token = _lpips_wanted.set(wanted)
+    try:
+        yield
+    finally:
+        _lpips_wanted.reset(token)
+
+
+def lpips_network() -> tuple[nn.Module | None, str | None]:
+    """LPIPS with AlexNet (Zhang et al. 2018; their package), or ``None`` and the reason why it cannot be had.
+
+    Loaded once a process.
+    The AlexNet weights come from torchvision (``$TORCH_HOME/hub/checkpoints/alexnet-owt-7be5be79.pth``).
+    """
+    return _load_lpips() if _lpips_wanted.get() else (None, "lpips=false")
+
+
+@functools.cache
+def _load_lpips() -> tuple[nn.Module | None, str | None]:
+    from lpips import LPIPS
+
+    try:
+        # Its random initial weights would move the generator that dropout uses, at a different place in a resumed run.
+        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # it asks torchvision for the weights in an older way
+            return LPIPS(net="alex", verbose=False), None
+    except (RuntimeError, pickle.UnpicklingError, EOFError) as error:
+        reason = f"the AlexNet weights in torch's hub folder are broken ({error})"
+    except (URLError, OSError) as error:
+        reason = (
+            f"AlexNet weights could not be downloaded ({getattr(error, 'reason', error)}); put "
+            "alexnet-owt-7be5be79.pth into $TORCH_HOME/hub/checkpoints"
+        )
+    log.warning("LPIPS is not computed: %s", reason)
+    return None, reason
+
+
+def lpips(rgb: torch.Tensor, truth: torch.Tensor) -> torch.Tensor | None:
+    """LPIPS of each image, lower is closer; ``None`` without its weights. (B, 3, H, W) in [0, 1] to (B,)."""
+    network, _ = lpips_network()
+    if network is None:
+        return None
+    with torch.no_grad():
+        return network.to(rgb.device)(rgb, truth, normalize=True).reshape(-1)
+
+
+def mae(lab: torch.Tensor, true_lab: torch.Tensor) -> torch.Tensor:
+    """Mean absolute error of each image, :data:`MAE_FORM`: (1/3N) sum over pixels of |dL*| + |da*| + |db*|.
+
+    Nazeri et al. 2018 take it "on a pixel level for each color channel" and do not say in which units. In these the
+    grey row has 6.05 on CIFAR-10's test images (6.08 where it is written to 8-bit RGB first, which moves L*), which
+    fits their figures of 7.9 and 5.1; in RGB codes it has 12.4. (B, 3, H, W) to (B,).
+    """
+    return (lab - true_lab).abs().mean((1, 2, 3))
+
+
+def accuracy(lab: torch.Tensor, true_lab: torch.Tensor, threshold: float) -> torch.Tensor:
+    """Share of right pixels of each image in %, :data:`ACCURACY_FORM`.
+
+    The thresholds are ``threshold`` % of the ranges [0, 100] and [-110, 110]. Only what both pictures round to counts:
+    of a true 0.4, 2.6 is 3 away. (B, 3, H, W) to (B,).
+    """
+    limits = torch.tensor([1.0, 2.2, 2.2], device=lab.device).view(3, 1, 1) * threshold
+    right = ((lab.round() - true_lab.round()).abs() <= limits + 1e-3).all(1)
+    return 100 * right.float().mean((1, 2))
+
+
+def _sigma(height: int, width: int) -> float:
+    return max(1.0, min(height, width) / 128)
+
+
+def step_heights(planes: torch.Tensor) -> torch.Tensor:
+    """How large the step is that each pixel lies on: (B, C, H, W) to (B, H, W), in the units of the planes.
+
+    The gradient at the scale of :data:`BLEEDING_FORM`, over all channels and both directions, in units of what it is
+    at the pixels beside a sharp step of 1; there, a step of h gives h.
+    """
+    sigma = _sigma(*planes.shape[-2:])
+    reach = math.ceil(3 * sigma)
+    window = [math.exp(-0.5 * (i / sigma) ** 2) for i in range(-reach, reach + 1)]
+    window = [w / sum(window) for w in window]
+    smooth = _windowed(F.pad(planes, (reach,) * 4, mode="replicate"), window)
+    squares = sum(d.square().sum(1) for d in torch.gradient(smooth, dim=(-2, -1)))
+    return squares.sqrt() * (2 / (window[reach] + window[reach + 1]))  # type: ignore[union-attr]
+
+
+def near_light_edges(true_lab: torch.Tensor) -> torch.Tensor:
+    """Where an edge in colour has one in lightness beside it, within sigma: (B, 3, H, W) to (B, H, W) bool."""
+    edges = (step_heights(true_lab[:, :1]) >= LIGHT_EDGE).float()[:, None]
+    reach = math.ceil(_sigma(*edges.shape[-2:]))
+    for kernel in ((2 * reach + 1, 1), (1, 2 * reach + 1)):
+        edges = F.max_pool2d(edges, kernel, 1, tuple(k // 2 for k in kernel))
+    return edges[:, 0] > 0
+
+
+def bleeding(lab: torch.Tensor, near_edges: torch.Tensor) -> torch.Tensor:
+    """Colour bleeding of each image in %, :data:`BLEEDING_FORM`: chroma edges against L edges.
+
+    With s the :func:`step_heights` of a*b* and E the pixels near an edge in the true L*,
+
+        100 * (sum of s outside E) / (sum of s everywhere); 0 where the mean of s is below :data:`EVEN`.
+
+    Colours that change where things end have next to 0, a border of colour that runs through an even surface has 100,
+    and of a soft border counts what lies outside E. It is a share, so that pale colours do not pass for tidy ones; only
+    grey and a single colour have 0. Some edges are in colour only, and surfaces shade off: good is the truth's own
+    figure (24 % on ImageNet photographs at 256 pixels, 30 % with its colours 16 pixels wide, 35 % with them 32 wide).
+
+    Args:
+        lab: (B, 3, H, W), Lab units.
+        near_edges: :func:`near_light_edges` of the truth.
+
+    Returns:
+        (B,) float32.
+    """
+    steps = step_heights(lab[:, 1:])
+    share = (steps * ~near_edges).sum((1, 2)) / steps.sum((1, 2)).clamp(min=1e-6)
+    return 100 * share * (steps.mean((1, 2)) >= EVEN)
+
+
+def stains(lab: torch.Tensor, true_lab: torch.Tensor) -> torch.Tensor:
+    """Whether each photo has a stain, :data:`STAINS_FORM`: strong colour where the truth is as good as grey.
+
+    Args:
+        lab, true_lab: (B, 3, H, W), Lab units.
+
+    Returns:
+        (B,) float32: 100 or 0, so that the mean is the share of photos in %.
+    """
+    side = max(2, min(lab.shape[-2:]) // 8)
+    squares = functools.partial(F.avg_pool2d, kernel_size=side, stride=side // 2)
+    strong = squares(lab[:, 1:]).square().sum(1).sqrt() > STAINED
+    neutral = squares(true_lab[:, 1:].square().sum(1, keepdim=True).sqrt())[:, 0] < UNSTAINED
+    return 100 * (strong & neutral).any(2).any(1).float()
+
+
+def size_stability(
+    rgb: torch.Tensor, predict: Callable[[torch.Tensor], torch.Tensor], sizes: Sequence[int]
+) -> torch.Tensor:
+    """How much the colours of each photo depend on the working size, :data:`STABILITY_FORM`.
+
+    The photo is resized to each size as :class:`colorization.colorize.colorizer.Colorizer` does it, the network's a*b* are
+    brought back to the photo's own size and joined to its L*, and with p_i the colours that are shown then,
+
+        mean over the pairs i < j of mean over the pixels of dE2000(p_i, p_j).
+
+    0 is a model whose colours do not depend on the size (as grey and the mean colour); 1 is just noticeable.
+
+    Args:
+        rgb: (B, 3, S, S) uint8.
+        predict: ``L`` (B, 1, H, W) in [0, 1] to normalised ab (B, 2, H, W).
+        sizes: two sides or more, pixels.
+
+    Returns:
+        (B,) float32.
+    """
+    result = []
+    for photo in rgb:  # one at a time: at 1024 pixels a batch would fill the memory
+        lab = color.rgb_to_lab(photo)
+        pixels = np.ascontiguousarray(photo.permute(1, 2, 0).cpu().numpy())
+        shown = []
+        for size in sizes:
+            L = torch.from_numpy(color.reduced_lightness(pixels, size, size)).to(rgb.device)
+            ab = F.interpolate(predict(L[None, None]).float(), lab.shape[-2:], mode="bicubic", antialias=True)
+            shown.append(color.as_shown(color.join(color.split(lab)[0], ab[0]))[1])
+        pairs = [color.delta_e2000(a, b).mean() for a, b in itertools.combinations(shown, 2)]
+        result.append(torch.stack(pairs).mean())
+    return torch.stack(result)
+
+
+def image_metrics(
+    predictions: Sequence[torch.Tensor], true_lab: torch.Tensor, further: bool = False
+) -> list[dict[str, torch.Tensor]]:
+    """All metrics of each image, for any number of predictions of the same truths.
+
+    Args:
+        predictions: each (B, 3, H, W) Lab with the true L*.
+        true_lab: truths, (B, 3, H, W) Lab.
+        further: also ``mae``, ``accuracy_2``, ``accuracy_5``, ``bleeding``, ``true_bleeding`` (of the truth),
+            ``stains`` and ``photo_delta_colorfulness``.
+
+    Returns:
+        For each prediction (B,) float32 under ``psnr``, ``ssim``, ``lpips`` (absent without its weights),
+        ``delta_e2000`` (mean over the pixels), ``colorfulness`` (of the prediction) and ``true_colorfulness``.
+    """
+    # One photo at a time fits a CPU's cache, a batch does not.
+    size = 1 if true_lab.device.type == "cpu" else len(true_lab)
+    parts = [
+        _image_metrics([p.float() for p in labs], truth.float(), further)
+        for truth, *labs in zip(true_lab.split(size), *(p.split(size) for p in predictions), strict=True)
+    ]
+    return [{k: torch.cat([values[k] for values in row]) for k in row[0]} for row in zip(*parts, strict=True)]
+
+
+def score(
+    rgb: torch.Tensor, predictors: Sequence[Callable[[torch.Tensor], torch.Tensor]], further: bool = False
+) -> tuple[torch.Tensor, list[torch.Tensor], list[dict[str, torch.Tensor]]]:
+    """What predictors make of photos, and what that scores.
+
+    Args:
+        rgb: (B, 3, H, W) uint8, prepared by :class:`colorization.data.augment.Augment` without ``train``.
+        predictors: each ``L`` (B, 1, H, W) in [0, 1] to normalised ab (B, 2, H, W).
+        further: see :func:`image_metrics`.
+
+    Returns:
+        The truths, (B, 3, H, W) Lab; for each predictor its prediction with their L*, and its :func:`image_metrics`.
+    """
+    lab = color.rgb_to_lab(rgb)
+    L, _ = color.split(lab)
+    predictions = [color.join(L, predict(L)) for predict in predictors]
+    return lab, predictions, image_metrics(predictions, lab, further)
+
+
+def _image_metrics(
+    predictions: list[torch.Tensor], true_lab: torch.Tensor, further: bool
+) -> list[dict[str, torch.Tensor]]:
+    truth = color.lab_to_rgb(true_lab)
+    truth_means, true_colorfulness = window_means(truth - 0.5), color.colorfulness(truth)
+    if further:
+        near_edges = near_light_edges(true_lab)
+        true_bleeding = bleeding(true_lab, near_edges)
+    result = []
+    for prediction in predictions:
+        rgb, lab = color.as_shown(prediction)
+        values = {
+            "psnr": psnr(rgb, truth),
+            "ssim": ssim(rgb, truth, truth_means),
+            "lpips": lpips(rgb, truth),
+            "delta_e2000": color.delta_e2000(lab, true_lab).mean((-2, -1)),
+            "colorfulness": color.colorfulness(rgb),
+            "true_colorfulness": true_colorfulness,
+        }
+        if further:
+            values["mae"] = mae(lab, true_lab)
+            values["stains"] = stains(lab, true_lab)
+            values["photo_delta_colorfulness"] = (values["colorfulness"] - true_colorfulness).abs()
+            values |= {f"accuracy_{t}": accuracy(lab, true_lab, t) for t in (2, 5)}
+            # Rounding counts among pale colours, and a picture file has it, too.
+            codes = (rgb * 255).round().to(torch.uint8)
+            values |= {"bleeding": bleeding(color.rgb_to_lab(codes), near_edges), "true_bleeding": true_bleeding}
+        result.append({k: v for k, v in values.items() if v is not None})
+    return result
+
+
+def means(values: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Of what :func:`image_metrics` gives for a prediction, the scalar means, and ``delta_colorfulness``."""
+    result = {name: of_images.mean() for name, of_images in values.items()}
+    return {**result, "delta_colorfulness": (result["colorfulness"] - result["true_colorfulness"]).abs()}
+
+
+class ColorizationMetrics(torchmetrics.Metric):
+    """Means of :func:`image_metrics` over a loop, of the L1 loss, and ΔCF (:data:`DELTA_COLORFULNESS_FORM`).
+
+    ``compute`` returns ``{"l1" (of normalised ab), "psnr", "ssim", "lpips" (where it can be had), "delta_e2000",
+    "colorfulness", "true_colorfulness", "delta_colorfulness"}`` of scalars, over the photos of all processes.
+    """
+
+    full_state_update = False
+    _NAMES = ("l1", *HIGHER_IS_BETTER, "colorfulness", "true_colorfulness")
+
+    def __init__(self) -> None:
+        super().__init__(sync_on_compute=False)  # torchmetrics waits for ever for a process that had no photo
+        # One value a photo, kept on the device: exact means, and nothing waits for the device before the end.
+        for name in self._NAMES:
+            self.add_state(name, [], dist_reduce_fx=None)
+
+    def update(self, lab: torch.Tensor, true_lab: torch.Tensor) -> None:
+        """Add a batch of predictions and truths, (B, 3, H, W) Lab."""
+        l1 = (color.split(lab)[1] - color.split(true_lab)[1]).abs().mean((1, 2, 3))
+        for name, values in {"l1": l1, **image_metrics([lab], true_lab)[0]}.items():
+            getattr(self, name).append(values)
+
+    def compute(self) -> dict[str, torch.Tensor]:
+        """The means so far."""
+        own = {n: torch.cat(found) for n in self._NAMES if (found := getattr(self, n))}
+        if not distributed.together():
+            return means(own)
+        parts = distributed.gather({name: values.cpu() for name, values in own.items()})
+        present = [name for name in self._NAMES if any(name in part for part in parts)]
+        return means({n: torch.cat([p[n] for p in parts if n in p]).to(self.device) for n in present})

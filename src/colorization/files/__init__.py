@@ -1,0 +1,1 @@
+"""Photographs as files: reading, writing, metadata, folders and storage."""

@@ -1,0 +1,1 @@
+"""What a trained model is: its description, its weights file, and what runs it."""

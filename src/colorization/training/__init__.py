@@ -1,0 +1,1 @@
+"""Stages, losses and callbacks, and how a run stops and resumes."""
