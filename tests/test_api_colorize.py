@@ -30,11 +30,11 @@ from sqlalchemy import update
 from test_pictures import DEEP_XMP
 
 from colorization import eval as evaluation
-from colorization.api.colorizers import Colorizers, Gathered, Turns, memory
-from colorization.api.database import Result
-from colorization.api.problems import Problem
-from colorization.api.results import Results
+from colorization.api.colorizing.colorizers import Colorizers, Gathered, Turns, memory
+from colorization.api.http.problems import Problem
 from colorization.api.settings import load
+from colorization.api.storage.database import Result
+from colorization.api.storage.results import Results
 from colorization.colorize.colorizer import Colorizer
 from colorization.data.datamodules import sample_photo
 from colorization.models import loading

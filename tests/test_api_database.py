@@ -12,7 +12,7 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
-from colorization.api.database import Base, Database
+from colorization.api.storage.database import Base, Database
 from colorization.core.runs import Run
 
 

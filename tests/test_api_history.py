@@ -15,7 +15,7 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from colorization import train
-from colorization.api.redact import without_paths
+from colorization.api.http.redact import without_paths
 from colorization.core.runs import Run
 
 

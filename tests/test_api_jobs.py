@@ -16,8 +16,8 @@ from conftest import wait_for
 from flask.testing import FlaskClient
 from PIL import Image
 
-from colorization.api.colorize import Colorize
-from colorization.api.sse import Streams
+from colorization.api.colorizing.colorize import Colorize
+from colorization.api.http.sse import Streams
 
 
 def submit(client: FlaskClient, files: dict[str, bytes] | list[tuple[str, bytes]], **fields: Any) -> dict[str, Any]:

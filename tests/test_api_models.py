@@ -17,8 +17,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from colorization import ensemble
-from colorization.api import weights
-from colorization.api.problems import Problem
+from colorization.api.colorizing import weights
+from colorization.api.http.problems import Problem
 from colorization.core.runs import Run
 from colorization.models import checkpoint
 from colorization.models.checkpoint import build_network

@@ -19,8 +19,8 @@ import schemathesis
 from conftest import wait_for
 from PIL import Image
 
-from colorization.api.problems import CONTENT_TYPE
-from colorization.api.uploads import MEDIA_TYPES
+from colorization.api.http.problems import CONTENT_TYPE
+from colorization.api.storage.uploads import MEDIA_TYPES
 
 TOKEN = "a-token-of-tests-only"
 # Those that clients rely on, whatever else there is.

@@ -17,9 +17,9 @@ import requests
 from conftest import PATIENCE, free_port
 from itsdangerous import URLSafeTimedSerializer
 
-from colorization.api import security
-from colorization.api.database import Database, Job, JobEvent
+from colorization.api.http import security
 from colorization.api.serving import ENDING
+from colorization.api.storage.database import Database, Job, JobEvent
 from colorization.core.runs import utc_now
 
 TOKEN = "a-token-of-tests-only"

@@ -21,9 +21,9 @@ import requests
 from conftest import wait_for
 from filelock import FileLock
 
-from colorization.api import processes
-from colorization.api.plan import quoted
-from colorization.api.redact import without_paths
+from colorization.api.http.redact import without_paths
+from colorization.api.training import processes
+from colorization.api.training.plan import quoted
 from colorization.core.runs import Run
 
 # A training of seconds, whose epochs come quickly.

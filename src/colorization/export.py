@@ -1,6 +1,6 @@
 """Export weights: ``python -m colorization.export weights=<file or run> format=onnx``, for machines without torch.
 
-The result takes any batch, height and width, and says what it is as the weights do (:mod:`colorization.models.descriptions`),
+The result takes any batch, height and width, and says what it is as the weights do (:mod:`.descriptions`),
 with the SHA-256 of the file that it was made from. Its input ``L`` is (N, 1, h, w) float32 in [0, 1], its output ``ab``
 (K, N, 2, h, w) float32 normalised, from each of K members (1 but for an ensemble). A network with a distribution over
 classes of ab also takes ``vividness``, one float32 in [0, 1], and gives its ``distribution``, (N, Q, h', w') float32

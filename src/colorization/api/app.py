@@ -1,7 +1,7 @@
 """The app: ``create_app(settings)``.
 
-Request -> :mod:`~colorization.api.security` (host, token, origin, rate) -> a blueprint of ``routes/`` -> a service of
-:mod:`~colorization.api.services` -> JSON, or a problem (:mod:`~colorization.api.problems`).
+Request -> :mod:`.security` (host, token, origin, rate) -> a blueprint of ``routes/`` -> a service of
+:mod:`.services` -> JSON, or a problem (:mod:`.problems`).
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from apiflask.schema_adapters.marshmallow import parser
 from flask import Response, request
 
 from colorization import __version__
-from colorization.api import openapi, problems, security, services
+from colorization.api import services
+from colorization.api.http import description, problems, security
 from colorization.api.routes import colorize, docs, history, jobs, metrics, models, session, system, training, web
 from colorization.api.settings import MEGA, Settings
 
@@ -58,9 +59,7 @@ def create_app(settings: Settings) -> APIFlask:
         app.after_request(_log)
     for blueprint in BLUEPRINTS:
         app.register_blueprint(blueprint, url_prefix="/api")
-
-    openapi.register(app)
-
+    description.register(app)
     web.register(app)
     return app
 

@@ -34,7 +34,7 @@ PACKAGES = (
 
 @functools.cache
 def accelerator() -> dict[str, Any]:
-    """The best device there is: ``kind`` (as in :data:`colorization.core.devices.KINDS`), ``name``, ``memory_bytes``."""
+    """The best device there is: ``kind`` (as in :data:`.devices.KINDS`), ``name``, ``memory_bytes``."""
     if sys.platform == "darwin" and platform.machine() == "arm64":
         return {"kind": "mps", "name": processor(), "memory_bytes": psutil.virtual_memory().total}
     if (program := shutil.which("nvidia-smi")) is not None:

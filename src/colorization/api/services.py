@@ -8,18 +8,18 @@ from typing import cast
 from filelock import FileLock, Timeout
 from flask import current_app
 
-from colorization.api import uploads
-from colorization.api.colorize import Colorize
-from colorization.api.colorizers import Colorizers
-from colorization.api.comparison import Comparisons
-from colorization.api.database import Database
-from colorization.api.evaluation import Evaluations
-from colorization.api.jobs import Function, Jobs
-from colorization.api.results import Results
+from colorization.api.colorizing.colorize import Colorize
+from colorization.api.colorizing.colorizers import Colorizers
+from colorization.api.http.sse import Streams
+from colorization.api.measuring.comparison import Comparisons
+from colorization.api.measuring.evaluation import Evaluations
 from colorization.api.settings import Settings
-from colorization.api.sse import Streams
+from colorization.api.storage import uploads
+from colorization.api.storage.database import Database
+from colorization.api.storage.jobs import Function, Jobs
+from colorization.api.storage.results import Results
 from colorization.api.telemetry import Telemetry
-from colorization.api.training import Trainings
+from colorization.api.training.trainings import Trainings
 from colorization.core.errors import InputError
 
 _KEY = "colorization"

@@ -11,9 +11,9 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessColl
 from prometheus_client.core import GaugeMetricFamily
 from sqlalchemy import func, select
 
-from colorization.api.colorizers import Colorizers
-from colorization.api.database import Database, Job, Run
-from colorization.api.sse import Streams
+from colorization.api.colorizing.colorizers import Colorizers
+from colorization.api.http.sse import Streams
+from colorization.api.storage.database import Database, Job, Run
 from colorization.core.runs import utc_now
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")

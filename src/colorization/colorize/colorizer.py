@@ -99,7 +99,7 @@ class Prediction:
 def find_weights(given: str | os.PathLike[str] | None = None) -> Path:
     """Which weights to use: those given, else those of ``$COLORIZATION_WEIGHTS``, else those that ship.
 
-    Given are what :func:`colorization.models.weights.resolve_weights` takes, or ``owner/name[@revision]`` of a model hub, see
+    Given are what :func:`.weights.resolve_weights` takes, or ``owner/name[@revision]`` of a model hub, see
     :mod:`colorization.models.hub`.
 
     Raises:
@@ -165,7 +165,7 @@ class Colorizer:
 
     @property
     def default_size(self) -> int:
-        """The weights' own working size (:func:`colorization.models.descriptions.working_size`); of several the largest."""
+        """The weights' own working size (:func:`.descriptions.working_size`); of several the largest."""
         return max(descriptions.working_size(b.description) for b in self.backends)
 
     def check(self, settings: Settings) -> None:
@@ -209,9 +209,9 @@ class Colorizer:
     def uncertainty(self, prediction: Prediction) -> np.ndarray:
         """Where the colours were guessed: (h, w) float32, a standard deviation in Lab units.
 
-        Of the members' answers where there are several (:func:`colorization.core.color.disagreement`), else of the weights'
-        distribution over colours where they have one (:func:`colorization.core.color.spread`), else of one network's answers
-        for changed copies of the photo (:func:`colorization.colorize.uncertainty.augmented`). Does not depend on saturation,
+        Of the members' answers where there are several (:func:`.color.disagreement`), else of the weights'
+        distribution over colours where they have one (:func:`.color.spread`), else of one network's answers
+        for changed copies of the photo (:func:`.uncertainty.augmented`). Does not depend on saturation,
         strength and vividness.
         """
         members = prediction.members
@@ -270,7 +270,7 @@ class Colorizer:
         Args:
             source, target, settings, output: from where, to where and how.
             strip: where to write the first page before and after, side by side and reduced.
-            uncertainty: where to write the first page's heat map, see :func:`colorization.colorize.uncertainty.heat_map`.
+            uncertainty: where to write the first page's heat map, see :func:`.uncertainty.heat_map`.
             disclose: tag the result with :attr:`disclosure`.
             skip_colored: leave a photo alone whose first page has colours of its own, see :func:`color.own_colors`.
             skip_results: leave a file alone whose tag says that it is a result already.

@@ -135,7 +135,7 @@ def search(
     exclude: Sequence[str] = (),
     any_ending: bool = False,
 ) -> Found:
-    """The photos among and in what was given, by the rule of :mod:`colorization.files.photofiles`, always in the same order.
+    """The photos among and in what was given, by the rule of :mod:`.photofiles`, always in the same order.
 
     A folder that is given alone is the root of its results; several keep their names. The folder of the results is left
     out.
@@ -211,7 +211,7 @@ def plan(
     results. It depends on all photos, those that no pattern fits, too.
 
     Args:
-        patterns: if there are any, only photos that one of them fits, see :func:`colorization.files.photofiles.matches`.
+        patterns: if there are any, only photos that one of them fits, see :func:`.photofiles.matches`.
 
     Raises:
         InputError: two results would still have one name, or a result would replace a photo.

@@ -306,7 +306,7 @@ class FolderDataModule(PhotoDataModule):
             ``auto`` (raw up to 32 GB) or ``off`` (each photo is decoded anew each time).
         cache_side: short side of packed training photos, pixels; ``auto``: the smallest crop of a square photo still
             has ``image_size``.
-        exclude: pattern or patterns of photos and folders to leave out, see :func:`colorization.files.photofiles.matches`.
+        exclude: pattern or patterns of photos and folders to leave out, see :func:`.photofiles.matches`.
         others: see :class:`PhotoDataModule`.
     """
 

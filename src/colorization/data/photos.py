@@ -56,7 +56,7 @@ class Facts:
 
 
 def read_rgb(path: str | os.PathLike[str], content: bytes | None = None) -> np.ndarray:
-    """The photo in a file as (H, W, 3) uint8, the very picture that is colorized: see :mod:`colorization.files.pictures`.
+    """The photo in a file as (H, W, 3) uint8, the very picture that is colorized: see :mod:`.pictures`.
 
     Args:
         path: the file.
@@ -116,7 +116,7 @@ class FolderPhotos:
     Args:
         root: the folder.
         key: the config key that named it, for messages.
-        names: only these (relative, forward slashes); default all photos by the rule of :mod:`colorization.files.photofiles`.
+        names: only these (relative, forward slashes); default all photos by the rule of :mod:`.photofiles`.
         exclude: patterns of photos and folders to leave out, see :func:`colorization.files.photofiles.matches`.
         cache_dir: where the scan is remembered between runs (keyed by path, size and times of change); ``None``
             scans anew.

@@ -276,7 +276,7 @@ def size_stability(
 ) -> torch.Tensor:
     """How much the colours of each photo depend on the working size, :data:`STABILITY_FORM`.
 
-    The photo is resized to each size as :class:`colorization.colorize.colorizer.Colorizer` does it, the network's a*b* are
+    The photo is resized to each size as :class:`.colorizer.Colorizer` does it, the network's a*b* are
     brought back to the photo's own size and joined to its L*, and with p_i the colours that are shown then,
 
         mean over the pairs i < j of mean over the pixels of dE2000(p_i, p_j).

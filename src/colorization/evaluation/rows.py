@@ -133,7 +133,7 @@ def facts_of(file: Path, description: dict[str, Any]) -> dict[str, Any]:
 
 
 def onnx_row(file: Path) -> Row:
-    """The row of an ONNX model: an exported one, or another system's (:class:`colorization.models.backends.ForeignOnnx`)."""
+    """The row of an ONNX model: an exported one, or another system's (:class:`.backends.ForeignOnnx`)."""
 
     def on_tensors(model: Callable[[np.ndarray], np.ndarray]) -> Callable[[torch.Tensor], torch.Tensor]:
         return lambda L: torch.from_numpy(model(np.ascontiguousarray(L.cpu().numpy()))).to(L.device)

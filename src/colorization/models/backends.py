@@ -67,7 +67,7 @@ class Unexportable(InputError):
 
 
 class TorchBackend:
-    """The network itself, see :func:`colorization.models.checkpoint.load_weights`. ``threads`` holds for the whole process."""
+    """The network itself, see :func:`.checkpoint.load_weights`. ``threads`` holds for the whole process."""
 
     name = "torch"
 

@@ -1,4 +1,4 @@
-"""Weights in and out of files that say what they are (:mod:`colorization.models.descriptions`), and the refusal of others."""
+"""Weights in and out of files that say what they are (:mod:`.descriptions`), and the refusal of others."""
 
 from __future__ import annotations
 

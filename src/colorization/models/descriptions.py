@@ -81,7 +81,7 @@ def answers(description: Mapping[str, Any]) -> str:
 
 
 def merge(description: Mapping[str, Any]) -> str | list[float]:
-    """How the answers of an ensemble's members are merged, see :func:`colorization.core.color.merge_ab`; ``mean`` of any
+    """How the answers of an ensemble's members are merged, see :func:`.color.merge_ab`; ``mean`` of any
     other network, whose one answer that leaves as it is."""
     return description["network"]["merge"] if answers(description) == MEMBERS else "mean"
 

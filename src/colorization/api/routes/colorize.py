@@ -10,12 +10,13 @@ from apiflask.validators import Length, OneOf, Range
 from flask import Response, request, send_file
 from marshmallow import post_load
 
-from colorization.api import previews, uploads
-from colorization.api.problems import Problem
+from colorization.api.colorizing import previews
+from colorization.api.http.problems import Problem
 from colorization.api.routes.fields import BINARY, WEIGHTS_ID, WEIGHTS_IDS, PageIn, flag
 from colorization.api.routes.jobs import JobOut, answer
 from colorization.api.services import services
-from colorization.api.uploads import MEDIA_TYPES, Upload
+from colorization.api.storage import uploads
+from colorization.api.storage.uploads import MEDIA_TYPES, Upload
 from colorization.core.color import MERGES
 from colorization.files.pictures import TYPES
 from colorization.models.weights import DEFAULT_WEIGHTS

@@ -8,7 +8,7 @@ import swagger_ui_bundle
 from apiflask import APIBlueprint
 from flask import Response, send_from_directory
 
-from colorization.api.problems import Problem
+from colorization.api.http.problems import Problem
 
 blueprint = APIBlueprint("docs", __name__, enable_openapi=False)
 

@@ -8,7 +8,8 @@ from apiflask import Schema
 from apiflask.fields import Boolean, Integer
 from apiflask.validators import Range, Regexp
 
-from colorization.api import sse, weights
+from colorization.api.colorizing import weights
+from colorization.api.http import sse
 
 WEIGHTS_ID = Regexp(weights.ID, error="should be an id of GET /api/checkpoints, or a stage")
 WEIGHTS_IDS = Regexp(

@@ -11,13 +11,13 @@ from apiflask.fields import Dict, Float, Integer, List, Nested, Raw, String
 from apiflask.validators import Length, OneOf, Range, Regexp
 from flask import Response, send_file
 
-from colorization.api import plan, streams
-from colorization.api.problems import Problem
-from colorization.api.redact import without_paths
+from colorization.api.http.problems import Problem
+from colorization.api.http.redact import without_paths
 from colorization.api.routes.fields import BINARY, PageIn, flag
 from colorization.api.routes.training import NOT_FOUND, RUN_ID, RunsIn, RunsOut, page_of
 from colorization.api.services import services
-from colorization.api.training import UNFINISHED
+from colorization.api.training import plan, streams
+from colorization.api.training.trainings import UNFINISHED
 from colorization.core import runs
 
 blueprint = APIBlueprint("history", __name__, tag="History")

@@ -1,4 +1,4 @@
-"""Jobs: what goes on after its request was answered, see :mod:`colorization.api.jobs`."""
+"""Jobs: what goes on after its request was answered, see :mod:`colorization.api.storage.jobs`."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from apiflask.fields import Dict, Integer, List, Nested, String
 from apiflask.validators import OneOf
 from flask import Response, url_for
 
-from colorization.api.database import JOB_STATES, Job
-from colorization.api.jobs import ENDED, item_event
-from colorization.api.problems import Problem
+from colorization.api.http.problems import Problem
+from colorization.api.http.sse import last_event_id
 from colorization.api.routes.fields import BINARY, EVENTS, PageIn
 from colorization.api.services import services
-from colorization.api.sse import last_event_id
+from colorization.api.storage.database import JOB_STATES, Job
+from colorization.api.storage.jobs import ENDED, item_event
 
 blueprint = APIBlueprint("jobs", __name__, tag="Jobs")
 

@@ -11,17 +11,18 @@ from apiflask.validators import Length, OneOf, Range, Regexp
 from flask import Response, request, send_file, url_for
 from marshmallow import post_load
 
-from colorization.api import data as photographs
-from colorization.api import evaluation as evaluations
-from colorization.api import uploads, weights
-from colorization.api.database import Evaluation
-from colorization.api.jobs import new_id
-from colorization.api.plan import find_folder
-from colorization.api.problems import Problem, invalid
+from colorization.api.colorizing import weights
+from colorization.api.http.problems import Problem, invalid
+from colorization.api.measuring import evaluation as evaluations
 from colorization.api.routes.colorize import ERRORS
 from colorization.api.routes.fields import BINARY, WEIGHTS_ID, WEIGHTS_IDS, JSONBoolean, PageIn, flag
 from colorization.api.routes.jobs import JobOut, answer
 from colorization.api.services import services
+from colorization.api.storage import uploads
+from colorization.api.storage.database import Evaluation
+from colorization.api.storage.jobs import new_id
+from colorization.api.training import data as photographs
+from colorization.api.training.plan import find_folder
 from colorization.core.color import MERGES
 from colorization.files.pictures import TYPES
 

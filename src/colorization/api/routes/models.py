@@ -8,12 +8,12 @@ from typing import Any
 from apiflask import APIBlueprint, Schema
 from apiflask.fields import Dict, Integer, List, Nested, String
 
-from colorization.api import models as stages
-from colorization.api import weights
+from colorization.api.colorizing import weights
+from colorization.api.http.problems import Problem
 from colorization.api.machine import accelerator
-from colorization.api.problems import Problem
 from colorization.api.routes.fields import flag
 from colorization.api.services import services
+from colorization.api.training import models as stages
 
 blueprint = APIBlueprint("models", __name__, tag="Models")
 

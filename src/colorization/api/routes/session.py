@@ -9,7 +9,7 @@ from apiflask.fields import Boolean, String
 from apiflask.validators import Length
 from flask import Response, jsonify, request
 
-from colorization.api.security import COOKIE, access
+from colorization.api.http.security import COOKIE, access
 
 blueprint = APIBlueprint("session", __name__, tag="Session")
 

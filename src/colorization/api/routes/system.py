@@ -13,10 +13,10 @@ from flask import Response, g, request, send_file
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from colorization import __version__
-from colorization.api import data as photographs
 from colorization.api import machine
-from colorization.api.problems import Problem
+from colorization.api.http.problems import Problem
 from colorization.api.services import services
+from colorization.api.training import data as photographs
 
 blueprint = APIBlueprint("system", __name__, tag="System")
 

@@ -10,14 +10,14 @@ from apiflask.validators import Length, OneOf, Range, Regexp
 from flask import Response
 from marshmallow import ValidationError
 
-from colorization.api import plan, streams
-from colorization.api.database import Run
-from colorization.api.problems import invalid
-from colorization.api.redact import without_paths
+from colorization.api.http.problems import invalid
+from colorization.api.http.redact import without_paths
+from colorization.api.http.sse import last_event_id
 from colorization.api.routes.fields import EVENTS, NO_NUL, JSONBoolean, PageIn
 from colorization.api.services import services
-from colorization.api.sse import last_event_id
-from colorization.api.training import UNFINISHED, metrics_of
+from colorization.api.storage.database import Run
+from colorization.api.training import plan, streams
+from colorization.api.training.trainings import UNFINISHED, metrics_of
 from colorization.core import runs
 
 blueprint = APIBlueprint("training", __name__, tag="Training")

@@ -8,7 +8,7 @@ from pathlib import Path
 from apiflask import APIBlueprint, APIFlask
 from flask import Response, request, send_from_directory
 
-from colorization.api import problems
+from colorization.api.http import problems
 
 # frontend/src/components/shell/pages.ts has the same; Prometheus asks /api/prometheus, for /metrics is a page.
 PAGES = ("/", "/training", "/colorize", "/metrics", "/compare", "/history", "/batch")

@@ -11,10 +11,10 @@ from flask import request
 from sqlalchemy import select
 from werkzeug.datastructures import FileStorage
 
-from colorization.api.database import Database, Job
-from colorization.api.jobs import new_id
-from colorization.api.problems import Problem
+from colorization.api.http.problems import Problem
 from colorization.api.settings import MEGA, Settings
+from colorization.api.storage.database import Database, Job
+from colorization.api.storage.jobs import new_id
 from colorization.core import runs
 from colorization.files import pictures
 

@@ -1,8 +1,8 @@
-"""Run by alembic; :func:`colorization.api.database.migrate` gives the connection."""
+"""Run by alembic; :func:`colorization.api.storage.database.migrate` gives the connection."""
 
 from alembic import context
 
-from colorization.api.database import Base
+from colorization.api.storage.database import Base
 
 context.configure(
     connection=context.config.attributes["connection"], target_metadata=Base.metadata, render_as_batch=True

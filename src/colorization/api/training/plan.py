@@ -23,10 +23,10 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from colorization.api.composing import compose
-from colorization.api.problems import Problem, invalid
-from colorization.api.redact import without_paths
+from colorization.api.http.problems import Problem, invalid
+from colorization.api.http.redact import without_paths
 from colorization.api.settings import Settings
+from colorization.api.training.composing import compose
 from colorization.core import runs
 from colorization.core.errors import InputError
 from colorization.core.overrides import quoted

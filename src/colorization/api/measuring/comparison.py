@@ -9,13 +9,14 @@ from typing import Any
 
 from werkzeug.datastructures import FileStorage
 
-from colorization.api import uploads, weights
-from colorization.api.colorize import Colorize
-from colorization.api.database import Job, JobItem
-from colorization.api.jobs import Context, new_id
-from colorization.api.problems import Problem
-from colorization.api.redact import without_paths
-from colorization.api.uploads import Upload
+from colorization.api.colorizing import weights
+from colorization.api.colorizing.colorize import Colorize
+from colorization.api.http.problems import Problem
+from colorization.api.http.redact import without_paths
+from colorization.api.storage import uploads
+from colorization.api.storage.database import Job, JobItem
+from colorization.api.storage.jobs import Context, new_id
+from colorization.api.storage.uploads import Upload
 from colorization.core.errors import InputError
 
 ENSEMBLE = "ensemble"

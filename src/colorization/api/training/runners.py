@@ -20,9 +20,9 @@ from typing import Any
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
-from colorization.api import processes
-from colorization.api.database import Run
 from colorization.api.settings import Settings
+from colorization.api.storage.database import Run
+from colorization.api.training import processes
 
 _SECRETS = ("COLORIZATION_TOKEN", "COLORIZATION_DATABASE")  # of the server; no run needs them
 TIMEOUT = 3.0  # seconds that a cluster has to answer

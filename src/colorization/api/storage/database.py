@@ -208,7 +208,7 @@ def migrate(engine: Engine) -> None:
     from alembic.util import CommandError
 
     config = Config()
-    config.set_main_option("script_location", str(resources.files("colorization.api") / "migrations"))
+    config.set_main_option("script_location", str(resources.files("colorization.api.storage") / "migrations"))
     try:
         with engine.begin() as connection:
             config.attributes["connection"] = connection

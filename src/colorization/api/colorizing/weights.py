@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from colorization.api.problems import invalid
+from colorization.api.http.problems import invalid
 from colorization.core import atomic, runs
 from colorization.core.errors import InputError
 from colorization.models import descriptions

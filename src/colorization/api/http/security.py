@@ -25,7 +25,7 @@ from limits.storage import MemoryStorage
 from limits.strategies import FixedWindowRateLimiter
 from werkzeug.sansio.utils import host_is_trusted
 
-from colorization.api.problems import Problem
+from colorization.api.http.problems import Problem
 from colorization.api.settings import MEGA, Settings
 from colorization.core.errors import InputError
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from flask import Response, request
 
-from colorization.api.problems import Problem
+from colorization.api.http.problems import Problem
 
 POLL = 0.2  # seconds between two looks; a client learns of a change within that
 HEARTBEAT = 10.0  # seconds of silence after which a comment keeps the connection open

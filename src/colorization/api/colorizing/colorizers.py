@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from colorization.api.problems import Problem
+from colorization.api.http.problems import Problem
 from colorization.api.settings import MEGA, Settings
 from colorization.colorize.colorizer import Colorizer
 from colorization.core import machine

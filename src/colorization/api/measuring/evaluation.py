@@ -22,13 +22,15 @@ import psutil
 from sqlalchemy import func, select
 from werkzeug.datastructures import FileStorage
 
-from colorization.api import processes, uploads, weights
-from colorization.api.database import Database, Evaluation
-from colorization.api.jobs import Cancelled, Context
-from colorization.api.plan import find_folder
-from colorization.api.problems import Problem
-from colorization.api.redact import without_paths
+from colorization.api.colorizing import weights
+from colorization.api.http.problems import Problem
+from colorization.api.http.redact import without_paths
 from colorization.api.settings import Settings
+from colorization.api.storage import uploads
+from colorization.api.storage.database import Database, Evaluation
+from colorization.api.storage.jobs import Cancelled, Context
+from colorization.api.training import processes
+from colorization.api.training.plan import find_folder
 from colorization.core.errors import InputError
 from colorization.core.overrides import quoted
 

@@ -1,7 +1,7 @@
 """Jobs: work that goes on after its request was answered, with progress, cancelling, and a life beyond a crash.
 
 A kind of job is a function ``(Context) -> result``. It runs in a thread; what it has done lies in the database
-(:class:`~colorization.api.database.JobItem`), so that after a crash it is called again and goes on with the rest.
+(:class:`.database.JobItem`), so that after a crash it is called again and goes on with the rest.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from typing import Any
 
 from sqlalchemy import delete, func, select, update
 
-from colorization.api.database import Database, Job, JobEvent, JobItem
-from colorization.api.sse import Event
+from colorization.api.http.sse import Event
+from colorization.api.storage.database import Database, Job, JobEvent, JobItem
 from colorization.core.errors import InputError
 from colorization.core.runs import utc_now
 
@@ -128,7 +128,7 @@ class Jobs:
         Args:
             kind: of :attr:`functions`.
             request: plain JSON that the function gets.
-            items: (name, upload) of each file, see :class:`~colorization.api.database.JobItem`.
+            items: (name, upload) of each file, see :class:`.database.JobItem`.
             id: its id, where files were stored under it already; see :func:`new_id`.
             refused: number -> reason, of items that have failed already; their upload is empty.
         """
@@ -265,7 +265,7 @@ class Jobs:
             return session.scalar(select(func.count()).select_from(Job).where(Job.state.in_(UNFINISHED))) or 0
 
     def events(self, id: str, last: str | None) -> Iterator[Event]:
-        """The events of a job after ``last``, for :class:`colorization.api.sse.Streams`."""
+        """The events of a job after ``last``, for :class:`colorization.api.http.sse.Streams`."""
         after = int(last) if last and last.isdecimal() and len(last) < 19 else 0
         with self.database() as session:
             where = (JobEvent.job_id == id, JobEvent.id > after)

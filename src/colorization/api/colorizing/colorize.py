@@ -17,15 +17,16 @@ import numpy as np
 import yaml
 from werkzeug.datastructures import FileStorage
 
-from colorization.api import uploads, weights
-from colorization.api.colorizers import Colorizers
-from colorization.api.database import Database, Job, JobItem
-from colorization.api.jobs import Cancelled, Context, Jobs, new_id
-from colorization.api.previews import preview
-from colorization.api.problems import Problem, invalid
-from colorization.api.results import Results
+from colorization.api.colorizing import weights
+from colorization.api.colorizing.colorizers import Colorizers
+from colorization.api.colorizing.previews import preview
+from colorization.api.http.problems import Problem, invalid
 from colorization.api.settings import Settings
-from colorization.api.uploads import Upload
+from colorization.api.storage import uploads
+from colorization.api.storage.database import Database, Job, JobItem
+from colorization.api.storage.jobs import Cancelled, Context, Jobs, new_id
+from colorization.api.storage.results import Results
+from colorization.api.storage.uploads import Upload
 from colorization.colorize.colorizer import Colorizer
 from colorization.colorize.colorizer import Settings as Colours
 from colorization.core import runs
@@ -112,7 +113,7 @@ class Colorize:
             raise Problem(503, reason, retry_after=60) from error
 
     def preview(self, given: FileStorage, side: int | None) -> bytes:
-        """An upload as :func:`~colorization.api.previews.preview` shows it; nothing of it is kept."""
+        """An upload as :func:`~colorization.api.colorizing.previews.preview` shows it; nothing of it is kept."""
         folder = self.settings.state_dir / "uploads" / new_id()
         try:
             return preview(uploads.store(given, folder, self.settings), side)

@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from colorization.api.plan import find_folder
+from colorization.api.training.plan import find_folder
 from colorization.files import photofiles
 
 COUNTED = 100_000  # entries that are looked at for one answer; beyond them the numbers are lower bounds

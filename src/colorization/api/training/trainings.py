@@ -1,6 +1,6 @@
 """Training runs: a queue of processes that outlive the server (:mod:`.runners`), and the index of all run folders.
 
-A run's files are the truth (:mod:`colorization.core.runs`). One thread starts what waits, notices what has ended, and reads
+A run's files are the truth (:mod:`.runs`). One thread starts what waits, notices what has ended, and reads
 each ``status.json`` that has changed, runs of the command line included, into the table of which lists are made.
 
 What a crash of the server leaves is put right by the next one: a run is in the table before its folder is made, and
@@ -27,11 +27,11 @@ from typing import Any
 from filelock import Timeout
 from sqlalchemy import delete, func, or_, select
 
-from colorization.api import processes, runners
-from colorization.api.database import Database, Run
-from colorization.api.plan import Plan, checkpointed
-from colorization.api.problems import Problem
+from colorization.api.http.problems import Problem
 from colorization.api.settings import Settings
+from colorization.api.storage.database import Database, Run
+from colorization.api.training import processes, runners
+from colorization.api.training.plan import Plan, checkpointed
 from colorization.core import runs
 from colorization.core.overrides import quoted
 

@@ -19,9 +19,9 @@ from typing import Any
 
 from sqlalchemy import delete, func, select
 
-from colorization.api.database import Database, Job, Result
-from colorization.api.jobs import ENDED, new_id
 from colorization.api.settings import MEGA, Settings
+from colorization.api.storage.database import Database, Job, Result
+from colorization.api.storage.jobs import ENDED, new_id
 
 NEW = datetime.timedelta(minutes=1)
 SWEPT = datetime.timedelta(seconds=10)  # between two looks for what has expired
@@ -56,7 +56,7 @@ class Results:
             name: for the download.
             media_type: of the content.
             job_id: whose it is.
-            kind: see :class:`~colorization.api.database.Result`.
+            kind: see :class:`~colorization.api.storage.database.Result`.
         """
         id = new_id()
         path = self.folder / f"{id}{Path(name).suffix.lower()}"

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import cv2
 
-from colorization.api import uploads
-from colorization.api.problems import Problem
-from colorization.api.uploads import Upload
+from colorization.api.http.problems import Problem
+from colorization.api.storage import uploads
+from colorization.api.storage.uploads import Upload
 from colorization.core.errors import InputError, about, told_elsewhere
 from colorization.files import pictures
 from colorization.files.pictures import Output, Page

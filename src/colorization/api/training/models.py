@@ -13,8 +13,8 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from colorization.api.composing import compose
-from colorization.api.plan import choices
+from colorization.api.training.composing import compose
+from colorization.api.training.plan import choices
 from colorization.core import atomic
 from colorization.core.errors import InputError
 

@@ -11,11 +11,11 @@ from typing import Any
 
 from flask import current_app
 
-from colorization.api.database import Run
-from colorization.api.problems import Problem
-from colorization.api.redact import without_paths
-from colorization.api.sse import Event
-from colorization.api.training import UNFINISHED, Trainings
+from colorization.api.http.problems import Problem
+from colorization.api.http.redact import without_paths
+from colorization.api.http.sse import Event
+from colorization.api.storage.database import Run
+from colorization.api.training.trainings import UNFINISHED, Trainings
 
 _BLOCK = 1 << 18  # bytes that are read at a time
 
@@ -42,7 +42,7 @@ class Place:
 
 
 class RunEvents:
-    """A source for :class:`colorization.api.sse.Streams`.
+    """A source for :class:`colorization.api.http.sse.Streams`.
 
     Args:
         trainings: where the run is.

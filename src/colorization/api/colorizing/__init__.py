@@ -1,0 +1,1 @@
+"""Photographs of clients in, colorized ones out."""

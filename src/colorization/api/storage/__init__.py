@@ -1,0 +1,1 @@
+"""What the server keeps: its database, jobs, uploads and results."""

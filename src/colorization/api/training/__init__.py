@@ -1,0 +1,1 @@
+"""Trainings as processes of their own: what may be trained, where it runs, what it says."""
