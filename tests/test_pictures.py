@@ -27,9 +27,10 @@ from colorization import Colorizer
 from colorization.core.errors import InputError
 from colorization.data.datamodules import sample_photo
 from colorization.data.photos import read_rgb
-from colorization.files import photofiles, pictures
+from colorization.files import photofiles, pictures, writing
 from colorization.files.metadata import Metadata
-from colorization.files.pictures import Output, Page, Unreadable
+from colorization.files.pixels import Page, Unreadable
+from colorization.files.writing import Output
 
 DISCLOSURE = "colorized by software, weights 0123abcd"
 
@@ -56,7 +57,7 @@ def read(path: Path) -> Page:
 def through(source: Path, target: Path, disclosure: str | None = None, output: Output = Output()) -> Path:  # noqa: B008
     """A file, read and written again."""
     with pictures.open_picture(source) as picture:
-        pictures.save(target, picture, picture.metadata, output, disclosure)
+        writing.save(target, picture, picture.metadata, output, disclosure)
     return target
 
 
@@ -710,7 +711,7 @@ def test_jpeg_keeps_the_full_resolution_of_the_colours(tmp_path: Path) -> None:
     stripes = np.zeros((64, 64, 3), np.uint8)
     stripes[:, ::2, 0] = 200
     stripes[:, 1::2, 2] = 200
-    pictures.save(tmp_path / "a.jpg", [Page(stripes)], None, Output(quality=95), None)
+    writing.save(tmp_path / "a.jpg", [Page(stripes)], None, Output(quality=95), None)
     with Image.open(tmp_path / "a.jpg") as image:
         assert image.layer[0][1:3] == image.layer[1][1:3] == (1, 1)  # type: ignore[attr-defined]
         assert deviation(np.asarray(image), stripes) < 6
@@ -719,7 +720,7 @@ def test_jpeg_keeps_the_full_resolution_of_the_colours(tmp_path: Path) -> None:
 def test_quality_makes_a_difference(photo: np.ndarray, tmp_path: Path) -> None:
     for suffix in ("jpg", "webp"):
         for quality in (40, 95):
-            pictures.save(tmp_path / f"{quality}.{suffix}", [Page(photo)], None, Output(quality=quality), None)
+            writing.save(tmp_path / f"{quality}.{suffix}", [Page(photo)], None, Output(quality=quality), None)
         assert (tmp_path / f"40.{suffix}").stat().st_size < 0.6 * (tmp_path / f"95.{suffix}").stat().st_size
 
 
@@ -729,12 +730,12 @@ def test_quality_makes_a_difference(photo: np.ndarray, tmp_path: Path) -> None:
     ("a.b.png", "tiff", ".tif"),
 ])  # fmt: skip
 def test_the_ending_of_a_result(source: str, kind: str, suffix: str) -> None:
-    assert pictures.target_suffix(source, kind) == suffix
+    assert writing.target_suffix(source, kind) == suffix
 
 
 def test_every_ending_that_a_folder_run_takes_has_a_result() -> None:
     written = {s for suffixes in photofiles.TYPES.values() for s in suffixes}
-    assert {pictures.target_suffix(f"a{e}") for e in photofiles.EXTENSIONS} <= written
+    assert {writing.target_suffix(f"a{e}") for e in photofiles.EXTENSIONS} <= written
 
 
 def test_writing_twice_gives_the_same_bytes(deep: np.ndarray, photo: np.ndarray, tmp_path: Path) -> None:
@@ -746,10 +747,10 @@ def test_writing_twice_gives_the_same_bytes(deep: np.ndarray, photo: np.ndarray,
 import sys
 from pathlib import Path
 from colorization import Colorizer
-from colorization.files import pictures
+from colorization.files import pictures, writing
 for suffix in ("jpg", "png", "webp", "tif"):
     with pictures.open_picture(sys.argv[1]) as picture:
-        pictures.save(Path(sys.argv[2] + suffix), picture, picture.metadata, pictures.Output(), {DISCLOSURE!r})
+        writing.save(Path(sys.argv[2] + suffix), picture, picture.metadata, writing.Output(), {DISCLOSURE!r})
 """
     subprocess.run([sys.executable, "-c", program, source, f"{tmp_path}/c."], check=True)
     for suffix in ("jpg", "png", "webp", "tif"):
@@ -766,7 +767,7 @@ for suffix in ("jpg", "png", "webp", "tif"):
 )
 def test_a_picture_that_the_type_cannot_hold(name: str, shape: tuple[int, int], words: str, tmp_path: Path) -> None:
     with pytest.raises(OSError, match=words):
-        pictures.save(tmp_path / name, [Page(np.zeros((*shape, 3), np.uint8))], None, Output(), None)
+        writing.save(tmp_path / name, [Page(np.zeros((*shape, 3), np.uint8))], None, Output(), None)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -776,7 +777,7 @@ def test_a_mistake_in_how_to_write_is_one_sentence(photo: np.ndarray, tmp_path: 
     with pytest.raises(InputError, match="type=gif"):
         Output(type="gif")
     with pytest.raises(InputError, match="jpeg, png, webp, tiff"):
-        pictures.save(tmp_path / "a.gif", [Page(photo)], None, Output(), None)
+        writing.save(tmp_path / "a.gif", [Page(photo)], None, Output(), None)
 
 
 # Odd files
@@ -956,7 +957,7 @@ def test_a_full_disk_leaves_nothing(suffix: str, tmp_path: Path) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (32_000, limits[1]))
     try:
         with pytest.raises(OSError, match=r"No space left on device|File too large") as error:
-            pictures.save(small / f"a.{suffix}", [noise], Metadata(), Output(), None)
+            writing.save(small / f"a.{suffix}", [noise], Metadata(), Output(), None)
         assert str(small / f"a.{suffix}") in str(error.value)
         assert list(small.iterdir()) == []
     finally:
@@ -969,10 +970,10 @@ def test_a_full_disk_leaves_nothing(suffix: str, tmp_path: Path) -> None:
 def test_a_target_that_cannot_be_written_is_an_error_of_the_system(photo: np.ndarray, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(OSError, match=r"exists|Not a directory"):
-        pictures.save(tmp_path / "file" / "a.jpg", [Page(photo)], None, Output(), None)
+        writing.save(tmp_path / "file" / "a.jpg", [Page(photo)], None, Output(), None)
     (tmp_path / "taken.jpg").mkdir()
     with pytest.raises(OSError, match=r"taken\.jpg"):
-        pictures.save(tmp_path / "taken.jpg", [Page(photo)], None, Output(), None)
+        writing.save(tmp_path / "taken.jpg", [Page(photo)], None, Output(), None)
     assert sorted(f.name for f in tmp_path.iterdir()) == ["file", "taken.jpg"]
 
 
@@ -984,7 +985,7 @@ def test_a_read_only_folder(photo: np.ndarray, tmp_path: Path) -> None:
         pytest.skip("only a file system can stop root, and none may be mounted here")
     try:
         with pytest.raises(OSError, match=r"(Read-only file system|Permission denied): .*a\.jpg"):
-            pictures.save(folder / "a.jpg", [Page(photo)], None, Output(), None)
+            writing.save(folder / "a.jpg", [Page(photo)], None, Output(), None)
     finally:
         if os.geteuid() == 0:
             subprocess.run(["umount", folder], check=True)
@@ -998,7 +999,7 @@ def test_what_was_there_stays_when_writing_fails(photo: np.ndarray, tmp_path: Pa
         raise Unreadable("the second page is damaged")
 
     with pytest.raises(Unreadable):
-        pictures.save(tmp_path / "a.tif", pages(), Metadata(pages=2), Output(), None)
+        writing.save(tmp_path / "a.tif", pages(), Metadata(pages=2), Output(), None)
     assert (tmp_path / "a.tif").read_bytes() == b"before"
     assert [f.name for f in tmp_path.iterdir()] == ["a.tif"]
 

@@ -39,7 +39,8 @@ Exit code: 0 nothing failed; 1 some photos failed, or the disk is full; 2 nothin
 def _parser() -> argparse.ArgumentParser:
     from colorization.colorize.bounded import SECONDS
     from colorization.core.color import MERGES, OWN_COLORS
-    from colorization.files.pictures import TYPES, Output
+    from colorization.files.photofiles import TYPES
+    from colorization.files.writing import Output
     from colorization.models.loading import NAMES
 
     parser = argparse.ArgumentParser(
@@ -196,7 +197,9 @@ def _is_folder(options: argparse.Namespace) -> bool:
 def _colorize_one(options: argparse.Namespace) -> int:
     from colorization.colorize import folder
     from colorization.colorize.colorizer import Colorizer, InColour
-    from colorization.files.pictures import TYPES, Output, shown
+    from colorization.core.errors import shown
+    from colorization.files.photofiles import TYPES
+    from colorization.files.writing import Output
 
     (photo,), target = options.photos, options.output
     settings, how = (
@@ -258,7 +261,8 @@ def _colorize_folder(options: argparse.Namespace) -> int:
 def _run_folder(options: argparse.Namespace, bounded: Bounded | None) -> int:
     from colorization.colorize import folder
     from colorization.colorize.colorizer import Colorizer
-    from colorization.files.pictures import Output, shown
+    from colorization.core.errors import shown
+    from colorization.files.writing import Output
 
     output = options.output
     settings = _settings(options)

@@ -17,10 +17,11 @@ import numpy as np
 from PIL import Image
 
 from colorization.colorize.uncertainty import augmented, heat_map
-from colorization.core import color
+from colorization.core import color, errors
 from colorization.core.errors import InputError, about
-from colorization.files import metadata, pictures
-from colorization.files.pictures import Output, Page
+from colorization.files import metadata, pictures, writing
+from colorization.files.pixels import Page, Unreadable
+from colorization.files.writing import Output
 from colorization.models import backends, descriptions, hub, loading
 from colorization.models.weights import DEFAULT_WEIGHTS, resolve_weights
 
@@ -247,7 +248,7 @@ class Colorizer:
             RGB, 8 bit, of the (upright) input's size, with its lightness.
 
         Raises:
-            InputError: it cannot be read (:class:`colorization.files.pictures.Unreadable`), or has no pixels.
+            InputError: it cannot be read (:class:`colorization.files.pixels.Unreadable`), or has no pixels.
         """
         chosen, rgb = Settings(size, **settings), pictures.read_rgb(image)
         return Image.fromarray(self.colorize_page(Page(rgb), chosen).pixels)
@@ -282,7 +283,7 @@ class Colorizer:
 
         Raises:
             InColour: as asked with ``skip_colored`` or ``skip_results``; nothing was written.
-            InputError: the file cannot be read (:class:`colorization.files.pictures.Unreadable`) or not be colorized.
+            InputError: the file cannot be read (:class:`colorization.files.pixels.Unreadable`) or not be colorized.
             OSError: the target cannot be written, or not as this type.
         """
         start = time.perf_counter()
@@ -291,14 +292,14 @@ class Colorizer:
 
         def tell(text: str) -> None:
             if strict:
-                raise pictures.Unreadable(f"{pictures.shown(source)}: {text}")
+                raise Unreadable(f"{errors.shown(source)}: {text}")
             if text not in warnings:
                 warnings.append(text)
 
         with about(source, tell), pictures.open_picture(source) as picture:
-            pictures.check_type(target, picture.sizes)
+            writing.check_type(target, picture.sizes)
             if uncertainty:
-                pictures.check_type(uncertainty, picture.sizes[:1])
+                writing.check_type(uncertainty, picture.sizes[:1])
             if skip_results and metadata.is_disclosed(picture.metadata):
                 raise InColour(IS_RESULT)
 
@@ -311,14 +312,14 @@ class Colorizer:
                     prediction = self.predict(page.pixels, settings)
                     if first and uncertainty:
                         heat = heat_map(self.uncertainty(prediction), *page.pixels.shape[:2])
-                        pictures.save(uncertainty, [Page(heat)], None, Output(), None)
+                        writing.save(uncertainty, [Page(heat)], None, Output(), None)
                     result = self.paint(page, prediction, settings)
                     if first and strip:
-                        pictures.save(strip, [_side_by_side(page, result)], None, Output(), disclosure)
+                        writing.save(strip, [_side_by_side(page, result)], None, Output(), disclosure)
                     yield result
 
             disclosure = self.disclosure if disclose else None
-            pictures.save(target, pages(), picture.metadata, output, disclosure)
+            writing.save(target, pages(), picture.metadata, output, disclosure)
         seconds = round(time.perf_counter() - start, 3)
         return {**facts, "seconds": seconds, "warning": "; ".join(warnings) or None}
 

@@ -46,12 +46,13 @@ from colorization import __version__
 from colorization.colorize.colorizer import IS_RESULT, Colorizer, InColour, Loaded, Settings
 from colorization.core import machine
 from colorization.core.atomic import sha256
-from colorization.core.errors import InputError
+from colorization.core.errors import InputError, shown
 from colorization.core.runs import DISK_FULL, utc_now
-from colorization.files import locations, photofiles, pictures
+from colorization.files import locations, photofiles, pictures, writing
 from colorization.files.locations import Lease, Location, Version, is_remote
 from colorization.files.photofiles import LeftOut
-from colorization.files.pictures import Output, shown
+from colorization.files.pixels import Unreadable
+from colorization.files.writing import Output
 
 MANIFEST = "manifest.jsonl"
 WORK = ".colorize"  # beside the manifest: the lock, and files in hand
@@ -90,7 +91,7 @@ class Naming:
 
         ``keep_ending``: ``{stem}`` is the whole name.
         """
-        suffix, stem = pictures.target_suffix(photo, type), photo.name if keep_ending else photo.stem
+        suffix, stem = writing.target_suffix(photo, type), photo.name if keep_ending else photo.stem
         return photo.with_name(self.template.format(stem=stem, name=photo.name, suffix=suffix))
 
     def beside(self, target: str, keep_ending: bool = False) -> dict[str, str]:
@@ -455,7 +456,7 @@ class Work:
         source, parts = locations.own(source), {key: locations.own(part) for key, part in parts.items()}
         try:
             if not source.is_file() and source.exists():  # reading a pipe would wait forever
-                raise pictures.Unreadable("not a file")
+                raise Unreadable("not a file")
             before = locations.version(source)
             with locations.here(source) as photo, locations.written_here(parts) as made:
                 facts["input"] = locations.identity(photo, before)
@@ -470,7 +471,7 @@ class Work:
                     **made,
                 )
                 if locations.version(source) != before:
-                    raise pictures.Unreadable("changed while it was read")
+                    raise Unreadable("changed while it was read")
                 outputs = {key: locations.identity(part) for key, part in made.items()}
             for key, part in parts.items():
                 outputs[key]["mtime_ns"] = locations.version(part)[1]

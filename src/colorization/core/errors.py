@@ -47,3 +47,8 @@ def warn(text: str) -> None:
         tell(text)
     else:
         log.warning("%s: %s", _name.get(), text)
+
+
+def shown(path: object) -> str:
+    """A path or URL for a message: on one line, whatever its name holds."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(path))

@@ -20,7 +20,7 @@ from colorization.data.packed import PackedPhotos
 from colorization.data.photos import ArrayPhotos, FolderPhotos
 from colorization.data.shards import ShardedPhotos
 from colorization.files import locations
-from colorization.files.pictures import Unreadable
+from colorization.files.pixels import Unreadable
 
 log = logging.getLogger(__name__)
 

@@ -31,7 +31,7 @@ from colorization.core.errors import InputError
 from colorization.core.runs import DISK_FULL
 from colorization.data.augment import Augment
 from colorization.data.photos import Facts, FolderPhotos
-from colorization.files.pictures import Unreadable
+from colorization.files.pixels import Unreadable
 
 log = logging.getLogger(__name__)
 

@@ -18,9 +18,9 @@ from tqdm import tqdm
 
 from colorization.core import color
 from colorization.core.atomic import write_json
-from colorization.core.errors import InputError, about, told_elsewhere
+from colorization.core.errors import InputError, about, shown, told_elsewhere
 from colorization.files import photofiles, pictures
-from colorization.files.pictures import Unreadable, shown
+from colorization.files.pixels import Unreadable
 
 log = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ from colorization.core.errors import InputError
 from colorization.data.augment import Augment
 from colorization.data.photos import FolderPhotos
 from colorization.files.photofiles import EXTENSIONS
-from colorization.files.pictures import Unreadable
+from colorization.files.pixels import Unreadable
 
 GREY = 1.0  # Lab units: a picture whose a* and b* nowhere go beyond is a grey one
 LIGHTNESS = 5.0  # L*: from this mean difference on the table says that a system changes the lightness

@@ -34,8 +34,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from colorization.core.atomic import sha256
-from colorization.core.errors import InputError
-from colorization.files.pictures import shown
+from colorization.core.errors import InputError, shown
 
 Location = Any  # Path | UPath, which is an optional dependency
 Version = tuple[int, int]  # bytes, and time of the last change in ns: 0 where it is not known

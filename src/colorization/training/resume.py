@@ -7,6 +7,7 @@ like those of :data:`MAY_CHANGE` take another value; any other is refused by nam
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from fnmatch import fnmatch
@@ -42,6 +43,8 @@ MAY_CHANGE = (
 )
 GROUPS = ("model", "datamodule", "loss")  # of the config that another choice makes another run of
 FIXED = ("*loss.name", "*loss._target_")  # though MAY_CHANGE has it: another kind of loss is another experiment
+
+_MOVED = re.compile(r"_target_: colorization\.(stages|losses|callbacks)\.")  # as runs of before 2026-11-26 name them
 
 
 def may_change(key: str) -> bool:
@@ -116,7 +119,8 @@ def keep_settings(cfg: DictConfig, run: Run, overrides: Sequence[str]) -> None:
         return
     known = stored_overrides(run)
     asked = [_parse(o).key_or_group for o in overrides if o not in known]
-    before, now = (dict(_leaves(OmegaConf.to_container(c, resolve=True))) for c in (OmegaConf.load(file), cfg))
+    stored = OmegaConf.create(_MOVED.sub(r"_target_: colorization.training.\1.", file.read_text(encoding="utf-8")))
+    before, now = (dict(_leaves(OmegaConf.to_container(c, resolve=True))) for c in (stored, cfg))
     for key in sorted(before.keys() | now.keys(), key=lambda k: (k != "model.name", k)):
         if may_change(key) or (key in before and key in now and before[key] == now[key]):
             continue

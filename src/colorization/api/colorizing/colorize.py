@@ -31,8 +31,8 @@ from colorization.colorize.colorizer import Colorizer
 from colorization.colorize.colorizer import Settings as Colours
 from colorization.core import runs
 from colorization.core.errors import InputError, about, told_elsewhere
-from colorization.files import pictures
-from colorization.files.pictures import Output
+from colorization.files import pictures, writing
+from colorization.files.writing import Output
 from colorization.models.weights import DEFAULT_WEIGHTS
 
 log = logging.getLogger(__name__)
@@ -76,7 +76,7 @@ class Colorize:
         if options["mode"] == "color":
             _metrics()  # takes seconds once; nobody should wait for a turn meanwhile
         source, stem = upload.path, Path(upload.name).stem
-        suffix = pictures.target_suffix(source, options["format"])
+        suffix = writing.target_suffix(source, options["format"])
         target, heat, truth = (
             source.with_name(f"{source.stem}-{name}")
             for name in (f"result{suffix}", "uncertainty.png", f"truth{source.suffix}")

@@ -12,8 +12,9 @@ from colorization.api.http.problems import Problem
 from colorization.api.storage import uploads
 from colorization.api.storage.uploads import Upload
 from colorization.core.errors import InputError, about, told_elsewhere
-from colorization.files import pictures
-from colorization.files.pictures import Output, Page
+from colorization.files import pictures, writing
+from colorization.files.pixels import Page
+from colorization.files.writing import Output
 
 LARGEST = 65_500  # pixels of a JPEG's side
 _turns = threading.BoundedSemaphore(2)  # one of 100 megapixels takes some hundred megabytes while it is decoded
@@ -30,7 +31,7 @@ def preview(upload: Upload, side: int | None = None) -> bytes:
             with about(upload.path, told_elsewhere), pictures.open_picture(upload.path) as picture:
                 page = next(iter(picture))
             target = Path(folder) / "preview.jpg"
-            pictures.save(target, [_reduced(page, min(side or LARGEST, LARGEST))], None, Output("jpeg", 90), None)
+            writing.save(target, [_reduced(page, min(side or LARGEST, LARGEST))], None, Output("jpeg", 90), None)
         except InputError as error:
             raise uploads.problem(error, upload) from error
         except StopIteration as error:

@@ -18,7 +18,7 @@ from colorization.api.services import services
 from colorization.api.storage import uploads
 from colorization.api.storage.uploads import MEDIA_TYPES, Upload
 from colorization.core.color import MERGES
-from colorization.files.pictures import TYPES
+from colorization.files.photofiles import TYPES
 from colorization.models.weights import DEFAULT_WEIGHTS
 
 blueprint = APIBlueprint("colorize", __name__, tag="Colorize")

@@ -24,7 +24,7 @@ from colorization.api.storage.jobs import new_id
 from colorization.api.training import data as photographs
 from colorization.api.training.plan import find_folder
 from colorization.core.color import MERGES
-from colorization.files.pictures import TYPES
+from colorization.files.photofiles import TYPES
 
 blueprint = APIBlueprint("metrics", __name__, tag="Metrics")
 

@@ -15,8 +15,9 @@ from colorization.api.http.problems import Problem
 from colorization.api.settings import MEGA, Settings
 from colorization.api.storage.database import Database, Job
 from colorization.api.storage.jobs import new_id
-from colorization.core import runs
+from colorization.core import errors, runs
 from colorization.files import pictures
+from colorization.files.pixels import Unreadable
 
 # Pillow's name of a type -> ending of a stored file, media type.
 TYPES = {
@@ -76,7 +77,7 @@ def store(given: FileStorage, folder: Path, settings: Settings) -> Upload:
         given.save(path)
         try:
             format, sizes = pictures.identify(path)
-        except pictures.Unreadable as error:
+        except Unreadable as error:
             raise problem(error, Upload(name, path)) from error
         if (pixels := sum(w * h for w, h in sizes)) > settings.pixels_mp * MEGA:
             limit = f"this server takes {settings.pixels_mp} megapixels a file"
@@ -105,7 +106,7 @@ def check_form(settings: Settings, single: bool) -> None:
 
 def problem(error: Exception, upload: Upload) -> Problem:
     """What the client is told of a file that could not be read or colorized; nothing of where it lies."""
-    reason = str(error).removeprefix(f"{pictures.shown(upload.path)}: ").replace(str(upload.path), upload.name)
+    reason = str(error).removeprefix(f"{errors.shown(upload.path)}: ").replace(str(upload.path), upload.name)
     status = 413 if isinstance(error, pictures.TooLarge) else 415 if isinstance(error, pictures.UnknownType) else 422
     return Problem(status, f"{upload.name}: {reason}")
 
