@@ -90,7 +90,7 @@ import sys
 sys.modules["torch"] = None  # importing it fails, as where it is not installed
 from pathlib import Path
 import numpy as np
-from colorization.models import backends
+from colorization.models import loading
 backend = loading.load(Path(sys.argv[1]))
 np.save(sys.argv[2], backend(np.load(sys.argv[3])))
 """

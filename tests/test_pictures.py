@@ -1005,7 +1005,7 @@ def test_what_was_there_stays_when_writing_fails(photo: np.ndarray, tmp_path: Pa
 
 
 def test_importing_pictures_imports_no_torch() -> None:
-    program = "import sys, colorization.pictures; sys.exit('torch' in sys.modules)"
+    program = "import sys, colorization.files.pictures, colorization.files.writing; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program]).returncode == 0
 
 

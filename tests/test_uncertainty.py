@@ -88,7 +88,9 @@ def test_colorizing_with_a_heat_map_needs_no_matplotlib() -> None:
     import subprocess
     import sys
 
-    code = "import sys, colorization.uncertainty; sys.exit('torch' in sys.modules or 'matplotlib' in sys.modules)"
+    code = (
+        "import sys, colorization.colorize.uncertainty; sys.exit('torch' in sys.modules or 'matplotlib' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
