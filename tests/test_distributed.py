@@ -228,7 +228,7 @@ def test_what_torch_says_of_a_lost_process_is_told_from_other_errors(
     said: str, lost: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """All of these have been seen; which of them comes depends on the moment."""
-    monkeypatch.setattr(distributed, "together", lambda: True)
+    monkeypatch.setattr(distributed, "is_distributed", lambda: True)
     assert distributed.is_loss_of_others(RuntimeError(said)) is lost
 
 

@@ -71,7 +71,7 @@ def train(cfg: DictConfig, overrides: list[str] | None = None) -> dict[str, floa
     given = None if going_on else find_checkpoint(cfg, run)  # one that cannot be used leaves no folder behind
 
     # Of processes that train together the first writes the run folder, and has done so where Lightning starts others.
-    first = distributed.first()
+    first = distributed.is_main_process()
     with claim(run, going_on) if first else nullcontext(), signals.StopSignals() as stop:
         saved = going_on and saves(run)
         if saved:
@@ -134,7 +134,7 @@ class Record:
         if self.begun:
             return
         self.begun = True
-        if not distributed.first():
+        if not distributed.is_main_process():
             return
         cfg, run = self.cfg, self.run
         if self.resume_from == run.previous_checkpoint and run.last_checkpoint.is_file():
@@ -174,9 +174,9 @@ def _fit(
             stage.take_weights(resolve_weights(cfg.init_weights, cfg.paths.output_dir))
         prepare(cfg, stage)
         trainer = build_trainer(cfg, stage, run, stop, len(datamodule.train_dataloader()), record.begin)
-        if split is None and distributed.first():
+        if split is None and distributed.is_main_process():
             atomic.write_json(run.path / "split.json", datamodule.manifest())
-        with told_to_children(run):
+        with run_id_for_children(run):
             fit(trainer, stage, datamodule, resume_from)
         record.begin()  # of a run whose training was over already
         best = best_of(cfg)
@@ -274,7 +274,7 @@ def build_trainer(
         )
     settings["enable_progress_bar"] = settings["enable_progress_bar"] and isinstance(progress, TQDMProgressBar)
     timeout = timedelta(seconds=settings.pop("timeout"))
-    if settings["strategy"] == "ddp" or several(cfg):
+    if settings["strategy"] == "ddp" or is_multi_process(cfg):
         settings["strategy"] = DDPStrategy(
             find_unused_parameters=not stage.automatic_optimization,  # those of the optimizer whose turn it is not
             broadcast_buffers=False,  # batch norms already have the statistics of all processes
@@ -294,7 +294,7 @@ def build_trainer(
         raise InputError(f"trainer: Lightning does not take these settings: {error}") from error
 
 
-def several(cfg: DictConfig) -> bool:
+def is_multi_process(cfg: DictConfig) -> bool:
     """Whether more than one process is to train, or ``auto`` may find so."""
     devices = cfg.trainer.devices
     alone = devices in (1, "1") or (isinstance(devices, ListConfig) and len(devices) == 1)
@@ -302,7 +302,7 @@ def several(cfg: DictConfig) -> bool:
 
 
 @contextmanager
-def told_to_children(run: runs.Run) -> Iterator[None]:
+def run_id_for_children(run: runs.Run) -> Iterator[None]:
     """The run's id for the processes that Lightning starts beside this one, which run the same command."""
     os.environ["COLORIZATION_RUN_ID"] = run.id
     try:
@@ -415,7 +415,7 @@ def main() -> None:
         if cfg.sweep is not None and run.status().get("state") == "finished":
             log.info("%s has finished already", run.id)
             return None
-        if HydraConfig.get().mode == RunMode.MULTIRUN and several(cfg) and not distributed.started_by_others():
+        if HydraConfig.get().mode == RunMode.MULTIRUN and is_multi_process(cfg) and not distributed.started_by_others():
             raise InputError(
                 f"trainer.devices={cfg.trainer.devices}: the trials of a multirun (-m) are single processes here; "
                 "srun or torchrun can start more"

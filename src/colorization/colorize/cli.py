@@ -276,7 +276,7 @@ def _run_folder(options: argparse.Namespace, bounded: Bounded | None) -> int:
 
     before = folder.Manifest(output)
     device, backend = (
-        folder.kept(before, key) if asked == "auto" and not options.overwrite else asked
+        folder.chosen_before(before, key) if asked == "auto" and not options.overwrite else asked
         for key, asked in (("device", options.device), ("backend", options.backend))
     )
     workers = options.workers or cores()

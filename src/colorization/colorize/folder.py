@@ -293,7 +293,7 @@ class Manifest:
         self._log.close()
 
 
-def kept(manifest: Manifest, key: str) -> str:
+def chosen_before(manifest: Manifest, key: str) -> str:
     """What ``auto`` meant for ``key`` (``backend`` or ``device``) in the run before: what is best may have changed."""
     meant = set(manifest.run["recipe"][key]) if manifest.run else set()
     return meant.pop() if len(meant) == 1 else "auto"
@@ -453,12 +453,15 @@ class Work:
     def __call__(self, colorizer: Colorizer, source: Location, parts: dict[str, Location]) -> Outcome:
         """Colorize a photo into ``parts``: ``target``, and what comes beside it."""
         facts: dict[str, Any] = {}
-        source, parts = locations.own(source), {key: locations.own(part) for key, part in parts.items()}
+        source, parts = (
+            locations.own_connection(source),
+            {key: locations.own_connection(part) for key, part in parts.items()},
+        )
         try:
             if not source.is_file() and source.exists():  # reading a pipe would wait forever
                 raise Unreadable("not a file")
             before = locations.version(source)
-            with locations.here(source) as photo, locations.written_here(parts) as made:
+            with locations.local_copy(source) as photo, locations.local_targets(parts) as made:
                 facts["input"] = locations.identity(photo, before)
                 facts |= colorizer.colorize_file(
                     photo,
@@ -650,7 +653,7 @@ class FolderRun:
         names = {"target": job.target, **job.beside}
         for name in names.values():
             self._check_free(name, job)
-        output = locations.own(self.output)
+        output = locations.own_connection(self.output)
         locations.make_folder((output / job.target).parent)
         with locations.scratch(output / WORK, "photo-") as folder:
             parts = {key: folder / f"{key}{PurePosixPath(name).suffix}" for key, name in names.items()}
@@ -669,7 +672,7 @@ class FolderRun:
         return row
 
     def _check_free(self, name: str, job: Job) -> None:
-        path = locations.own(self.output / name)
+        path = locations.own_connection(self.output / name)
         if self.overwrite or not path.exists() or (path.is_file() and not locations.version(path)[0]):
             return
         for recorded in self.manifest.records.get(job.target, {}).get("outputs", ()):

@@ -13,26 +13,26 @@ from colorization.core.errors import InputError
 _control: Any = None  # a group that needs no accelerator, see `agree`
 
 
-def together() -> bool:
+def is_distributed() -> bool:
     """Whether this process has joined others."""
     return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
 
-def world() -> int:
+def world_size() -> int:
     """How many processes train together."""
-    return dist.get_world_size() if together() else 1
+    return dist.get_world_size() if is_distributed() else 1
 
 
 def rank() -> int:
     """The number of this process among all of them, from 0; also before they have met, from what started it."""
-    if together():
+    if is_distributed():
         return dist.get_rank()
     # torchrun's, Slurm's, and what Lightning gives the processes that it starts beside the first.
     names = ("RANK", *(["SLURM_PROCID"] if int(os.environ.get("SLURM_NTASKS", 1)) > 1 else []), "LOCAL_RANK")
     return next((int(os.environ[name]) for name in names if name in os.environ), 0)
 
 
-def first() -> bool:
+def is_main_process() -> bool:
     """Whether this is the process that writes the run folder."""
     return rank() == 0
 
@@ -73,7 +73,7 @@ def elastic_shape() -> tuple[int, int] | None:
 def agree(number: int) -> int:
     """The largest that any process says. Waits for all of them, but never for an accelerator."""
     global _control
-    if not together():
+    if not is_distributed():
         return number
     if dist.get_backend() != "gloo" and _control is None:
         _control = dist.new_group(backend="gloo")
@@ -84,20 +84,20 @@ def agree(number: int) -> int:
 
 def gather(value: Any) -> list[Any]:
     """What each process has, in the order of their ranks."""
-    if not together():
+    if not is_distributed():
         return [value]
-    values: list[Any] = [None] * world()
+    values: list[Any] = [None] * world_size()
     dist.all_gather_object(values, value)
     return values
 
 
 def mean(values: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """The means over the processes, of scalars that all have."""
-    if not together():
+    if not is_distributed():
         return values
     stacked = torch.stack([v.detach().float() for v in values.values()])
     dist.all_reduce(stacked)
-    return dict(zip(values, (stacked / world()).unbind(), strict=True))
+    return dict(zip(values, (stacked / world_size()).unbind(), strict=True))
 
 
 class SumOfAll(torch.autograd.Function):
@@ -130,4 +130,4 @@ _LOST = (
 
 def is_loss_of_others(error: BaseException) -> bool:
     """Whether an error means that another process has ended or cannot be reached."""
-    return isinstance(error, RuntimeError) and together() and any(said in str(error).lower() for said in _LOST)
+    return isinstance(error, RuntimeError) and is_distributed() and any(said in str(error).lower() for said in _LOST)

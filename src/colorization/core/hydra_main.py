@@ -113,7 +113,7 @@ def run(
     def job(cfg: DictConfig) -> Any:
         _quiet()
         _name(cfg)
-        if not distributed.first():  # it would repeat what the first says
+        if not distributed.is_main_process():  # it would repeat what the first says
             logging.getLogger().setLevel(logging.WARNING)
         try:
             return task(cfg)

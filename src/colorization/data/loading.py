@@ -63,7 +63,7 @@ class EpochSampler(Sampler[Key]):
     ) -> None:
         self.size, self.shuffle, self.seed, self.batch, self.even = size, shuffle, seed, batch, even
         self.shards = shards
-        self.rank, self.world = distributed.rank() if distributed.together() else 0, distributed.world()
+        self.rank, self.world = distributed.rank() if distributed.is_distributed() else 0, distributed.world_size()
         self.epoch, self.start = 0, 0  # start: of this process's photos, those that are done
 
     def set_epoch(self, epoch: int) -> None:
@@ -194,7 +194,7 @@ class PhotoLoader(DataLoader[Any]):
         num_workers: int,
         pin_memory: bool,
     ) -> None:
-        world = distributed.world()
+        world = distributed.world_size()
         if dataset.replace and batch_size % world:
             raise InputError(f"datamodule.batch_size={batch_size}: cannot be shared out to {world} processes evenly")
         if dataset.replace and len(dataset) < world:

@@ -200,7 +200,7 @@ class ShardedPhotos:
             return
         shards = self._places[order, 0]
         # The next shard of each of this process's lanes is on its way.
-        reach = self._shard_length() * max(1, self.lanes // distributed.world())
+        reach = self._shard_length() * max(1, self.lanes // distributed.world_size())
         asked: dict[int, Future[Any]] = {}
         pool = ThreadPoolExecutor(_FETCHING, "fetch")
         try:
@@ -308,7 +308,7 @@ def open_shards(
     folder = locations.location(location)
     place = f"datamodule.data_dir={locations.public(folder)}"
     try:
-        with locations.told():
+        with locations.as_os_errors():
             file = folder / "shards.json"
             content = file.read_text() if file.exists() else None
         if content is None:
@@ -316,7 +316,7 @@ def open_shards(
         about = json.loads(content)
         if about["schema"] != SCHEMA:
             raise InputError(f"{place}: written by another version (schema {about['schema']})")
-        with locations.told():
+        with locations.as_os_errors():
             contents = {split: (folder / split / "index.npz").read_bytes() for split in about["splits"]}
         photos = {}
         for split, known in about["splits"].items():

@@ -410,7 +410,7 @@ class ColorizationMetrics(torchmetrics.Metric):
     def compute(self) -> dict[str, torch.Tensor]:
         """The means so far."""
         own = {n: torch.cat(found) for n in self._NAMES if (found := getattr(self, n))}
-        if not distributed.together():
+        if not distributed.is_distributed():
             return means(own)
         parts = distributed.gather({name: values.cpu() for name, values in own.items()})
         present = [name for name in self._NAMES if any(name in part for part in parts)]

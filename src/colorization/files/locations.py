@@ -96,13 +96,13 @@ def is_remote(path: Location) -> bool:
     return not isinstance(path, Path)
 
 
-def own(path: Location) -> Location:
+def own_connection(path: Location) -> Location:
     """The same place by a connection of this thread: fsspec shares them between threads where they can be."""
     return type(path)(path.path, protocol=path.protocol, **path.storage_options) if is_remote(path) else path
 
 
 @contextmanager
-def told() -> Iterator[None]:
+def as_os_errors() -> Iterator[None]:
     """What a protocol raises, as ``OSError``."""
     try:
         yield
@@ -131,9 +131,9 @@ def make_folder(path: Location) -> None:
     if not is_remote(path):
         path.mkdir(parents=True, exist_ok=True)
         return
-    with told(), _making:  # protocols look first, which is no good to threads that do the same
+    with as_os_errors(), _making:  # protocols look first, which is no good to threads that do the same
         if real(path) not in _made:
-            own(path).mkdir(parents=True, exist_ok=True)
+            own_connection(path).mkdir(parents=True, exist_ok=True)
             _made.add(real(path))
 
 
@@ -142,7 +142,7 @@ def version(path: Location) -> Version:
     if not is_remote(path):
         facts = path.stat()
         return facts.st_size, facts.st_mtime_ns
-    with told():
+    with as_os_errors():
         path.fs.invalidate_cache(path.path)
         return _version(path.fs.info(path.path))
 
@@ -155,8 +155,8 @@ def versions(paths: Iterable[Location]) -> dict[Location, Version]:
             remote.setdefault(path.parent, []).append(path)
     found: dict[Location, Version] = {}
     for folder, files in remote.items():
-        with told():
-            folder = own(folder)
+        with as_os_errors():
+            folder = own_connection(folder)
             try:
                 folder.fs.invalidate_cache(folder.path)
                 listed = folder.fs.ls(folder.path, detail=True)
@@ -182,8 +182,8 @@ def identity(path: Location, at: Version | None = None) -> dict[str, Any]:
 def get(path: Location, copy: Path) -> None:
     """Copy a file to this machine, by a connection of this thread."""
     if is_remote(path):
-        with told():
-            path = own(path)
+        with as_os_errors():
+            path = own_connection(path)
             path.fs.get_file(path.path, str(copy))
     else:
         shutil.copyfile(path, copy)
@@ -213,7 +213,7 @@ def get_again(path: Location, copy: Path) -> None:
 
 
 @contextmanager
-def here(path: Location) -> Iterator[Path]:
+def local_copy(path: Location) -> Iterator[Path]:
     """The file, or a copy of it, on this machine."""
     if not is_remote(path):
         yield path
@@ -228,7 +228,7 @@ def here(path: Location) -> Iterator[Path]:
 
 
 @contextmanager
-def written_here(parts: dict[str, Location]) -> Iterator[dict[str, Path]]:
+def local_targets(parts: dict[str, Location]) -> Iterator[dict[str, Path]]:
     """Paths of this machine to write to; what is there in the end is brought to its place."""
     if not any(map(is_remote, parts.values())):
         yield parts
@@ -238,7 +238,7 @@ def written_here(parts: dict[str, Location]) -> Iterator[dict[str, Path]]:
         yield copies
         for key, copy in copies.items():
             if copy.exists():
-                with told():
+                with as_os_errors():
                     parts[key].fs.put_file(str(copy), parts[key].path)
 
 
@@ -250,8 +250,8 @@ def scratch(folder: Location, prefix: str) -> Iterator[Location]:
             yield Path(made)
         return
     made = folder / f"{prefix}{secrets.token_hex(8)}"
-    with told():
-        own(made).mkdir(parents=True)
+    with as_os_errors():
+        own_connection(made).mkdir(parents=True)
     try:
         yield made
     finally:
@@ -263,7 +263,7 @@ def remove(folder: Location) -> None:
     if not is_remote(folder):
         shutil.rmtree(folder)
         return
-    with told():
+    with as_os_errors():
         folder.fs.invalidate_cache(folder.path)
         if folder.exists():  # where folders are but parts of names, an empty one is not
             folder.fs.rm(folder.path, recursive=True)
@@ -277,7 +277,7 @@ def write_json(path: Location, content: Any) -> None:
 def write_bytes(path: Location, content: bytes) -> None:
     """Nothing half-written is ever there."""
     temporary = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
-    with told():
+    with as_os_errors():
         temporary.write_bytes(content)
     move(temporary, path)
 
@@ -285,7 +285,7 @@ def write_bytes(path: Location, content: bytes) -> None:
 def move(source: Location, target: Location) -> None:
     """To a place on the same file system; replaces what is there."""
     if is_remote(source):
-        with told():
+        with as_os_errors():
             source.fs.mv(source.path, target.path)
     else:
         source.replace(target)
@@ -307,7 +307,7 @@ class Lease:
         self._renewing = threading.Thread(target=self._renew, daemon=True)
 
     def __enter__(self) -> None:
-        with told():
+        with as_os_errors():
             if self._is_held():
                 raise Timeout(str(self.path))
             self._write(self.path)
@@ -319,7 +319,7 @@ class Lease:
     def __exit__(self, *error: object) -> None:
         self._ended.set()
         self._renewing.join()
-        with suppress(OSError), told():  # where it cannot be reached any more it ends by itself
+        with suppress(OSError), as_os_errors():  # where it cannot be reached any more it ends by itself
             if self._is_mine(self.path):
                 self.path.unlink()
 
@@ -338,8 +338,8 @@ class Lease:
 
     def _renew(self) -> None:
         while not self._ended.wait(self.EVERY):
-            with suppress(OSError), told():  # it may be out of reach: tried again
-                path = own(self.path)
+            with suppress(OSError), as_os_errors():  # it may be out of reach: tried again
+                path = own_connection(self.path)
                 if path.exists() and not self._is_mine(path):  # this process was held up for long
                     print(f"{public(path)}: another process has taken this folder over; stopping", file=sys.stderr)
                     os.kill(os.getpid(), signal.SIGTERM)
@@ -396,12 +396,12 @@ class PartedLog(Log):
         return self._read(self._listed())
 
     def _listed(self) -> list[str]:
-        with told():
+        with as_os_errors():
             self.path.fs.invalidate_cache(self._parts.path)
             return sorted(self.path.fs.find(self._parts.path)) if self._parts.exists() else []
 
     def _read(self, parts: list[str]) -> bytes:
-        with told():
+        with as_os_errors():
             self.path.fs.invalidate_cache(self.path.path)
             files = [self.path.path] if self.path.exists() else []
             contents = self.path.fs.cat(files + parts) if files + parts else {}
@@ -423,8 +423,8 @@ class PartedLog(Log):
             lines, self._lines = self._lines, []
             self._writing, self._part = True, self._part + 1
         try:
-            with told():
-                part = own(self._parts) / f"{time.time_ns():020d}-{secrets.token_hex(4)}.jsonl"
+            with as_os_errors():
+                part = own_connection(self._parts) / f"{time.time_ns():020d}-{secrets.token_hex(4)}.jsonl"
                 part.write_bytes(b"".join(lines))
         except OSError:
             with self._turn:  # who waits for the others tries again
@@ -442,7 +442,7 @@ class PartedLog(Log):
         parts = self._listed()
         if not parts:
             return
-        with told():
+        with as_os_errors():
             joined = self._parts.parent / "joined.jsonl"
             joined.write_bytes(self._read(parts))
             move(joined, self.path)

@@ -22,7 +22,7 @@ class BatchNorm2d(nn.BatchNorm2d):
     """
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
-        if self.training and distributed.together():
+        if self.training and distributed.is_distributed():
             return self._over_all_processes(input)
         if self.training and input.numel() == input.size(1):
             return F.batch_norm(

@@ -236,7 +236,7 @@ class RunStatus(Callback):
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._write(trainer)
-        if distributed.first():
+        if distributed.is_main_process():
             self.run.update_status(peak_memory_mb=devices.peak_memory_mb(pl_module.device))
 
     @rank_zero_only
@@ -285,7 +285,7 @@ class Throughput(Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        self._images += len(batch["rgb"]) * distributed.world()
+        self._images += len(batch["rgb"]) * distributed.world_size()
         if (batch_idx + 1) % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             now = time.monotonic()
             pl_module.log("train/images_per_second", self._images / (now - self._start), batch_size=1)

@@ -142,7 +142,7 @@ class LastCheckpoint(Checkpoint):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.stop.defer()
         self._written, self._written_step = time.monotonic(), trainer.global_step
-        if distributed.together():  # else dropout would leave out the same in all processes
+        if distributed.is_distributed():  # else dropout would leave out the same in all processes
             torch.manual_seed(torch.initial_seed() + distributed.rank())
         if self._restored is not None:  # dropout goes on as if there had been no interruption
             if distributed.rank() < len(self._restored["rng"]):
@@ -162,7 +162,7 @@ class LastCheckpoint(Checkpoint):
         if batch_idx == 0 or validated:
             return
         assert isinstance(pl_module, ColorizationStage)
-        if distributed.together() and pl_module.accumulating(batch_idx):
+        if distributed.is_distributed() and pl_module.accumulating(batch_idx):
             return  # each process holds a part of the gradient
         late = time.monotonic() - self._written > self.every_seconds
         late = late or trainer.global_step - self._written_step >= self.every_steps
@@ -180,7 +180,7 @@ class LastCheckpoint(Checkpoint):
             self._end(self.stop.agreed())
 
     def on_validation_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
-        if not distributed.together():  # the others may have more batches, or less
+        if not distributed.is_distributed():  # the others may have more batches, or less
             self._end(self.stop.agreed())
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -271,7 +271,7 @@ class ColorizationStage(pl.LightningModule):
             few = lab[:MEASURED]
             images = color.join(color.split(few)[0], prediction[:MEASURED].detach())
             shown |= means(image_metrics([images], few)[0])
-        if shows and distributed.together():
+        if shows and distributed.is_distributed():
             shown = dict(distributed.mean({k: torch.as_tensor(v, device=self.device) for k, v in shown.items()}))
         for name, value in shown.items():
             if isinstance(value, float):  # Lightning would copy it to the accelerator, and wait for that, each step
