@@ -21,8 +21,8 @@ from colorization.api.colorizing import weights
 from colorization.api.http.problems import Problem
 from colorization.core.runs import Run
 from colorization.models import checkpoint
-from colorization.models.checkpoint import build_network
 from colorization.models.weights import resolve_weights, shipped_weights
+from colorization.networks.building import build_network
 
 STAGES = ["baseline", "unet", "gan", "fusion", "encoder_unet", "classes"]
 SHIPPED = ["shipped-baseline", "shipped-classes", "shipped-gan", "shipped-unet"]

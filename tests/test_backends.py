@@ -25,6 +25,7 @@ from colorization.colorize.colorizer import find_weights
 from colorization.core import hydra_main
 from colorization.core.errors import InputError
 from colorization.models import backends, checkpoint, descriptions, loading, onnx_export
+from colorization.networks import building
 from colorization.networks.unet import UNet
 
 ROOT = Path(__file__).parent.parent
@@ -346,7 +347,7 @@ def test_the_command_writes_beside_the_weights_or_where_it_is_told(command, weig
 @pytest.mark.parametrize("stage", SMALL_STAGES)
 def test_weights_to_pass_on_are_float16_and_as_pale_as_asked(stage, compose_train, tmp_path) -> None:
     spec = dict(compose_train(*SMALL_STAGES[stage]).model.network)
-    network = lively(checkpoint.build_network(spec))
+    network = lively(building.build_network(spec))
     *_, last = network.head.modules()
     with torch.no_grad():
         last.weight *= 0.01  # far from the bound, where the factor is one of the colours
@@ -366,7 +367,7 @@ def test_weights_to_pass_on_are_float16_and_as_pale_as_asked(stage, compose_trai
 
 def test_an_ensemble_keeps_the_colours_of_its_members(command, tmp_path, capsys) -> None:
     spec = {"_target_": "colorization.networks.ensemble.Ensemble", "members": [SPEC, SPEC]}
-    source = save(tmp_path / "e.safetensors", lively(checkpoint.build_network(spec)), spec, "ensemble")
+    source = save(tmp_path / "e.safetensors", lively(building.build_network(spec)), spec, "ensemble")
     to = f"output={tmp_path}/half.safetensors"
     assert command(f"weights={source}", "format=float16", to, "chroma=0.5") == 2
     assert "a ensemble" not in (said := capsys.readouterr().err) and "an ensemble" in said

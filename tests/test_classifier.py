@@ -21,7 +21,8 @@ from colorization.core.errors import InputError
 from colorization.core.runs import Run
 from colorization.data.cifar10 import CIFAR10DataModule
 from colorization.evaluation.rows import model_row
-from colorization.models import checkpoint, descriptions
+from colorization.models import checkpoint, descriptions, pretrained
+from colorization.networks import building
 from colorization.networks.fusion import FusionUNet
 from colorization.networks.resnet import GreyResNet18
 from colorization.training.losses import ClassLoss
@@ -126,7 +127,7 @@ def test_it_learns_stops_and_goes_on_as_a_run_and_fusion_takes_its_file(
 
     # Fusion runs on it and says so, in its weights and in the table.
     fusion = FusionUNet(width=4, depth=2, resnet_size=32)
-    assert fusion.load_pretrained(str(file)) == {"resnet": "cifar10-grey"}
+    assert pretrained.load(fusion, resnet_weights=str(file)) == {"resnet": "cifar10-grey"}
 
 
 @pytest.mark.slow
@@ -141,7 +142,7 @@ def test_the_experiments_that_use_it_and_their_like_run(
 
 def test_fusion_has_the_classifiers_features(classifier: Path) -> None:
     fusion = FusionUNet(width=4, depth=2, resnet_size=32)
-    assert fusion.load_pretrained(str(classifier)) == {"resnet": "cifar10-grey"}
+    assert pretrained.load(fusion, resnet_weights=str(classifier)) == {"resnet": "cifar10-grey"}
     network, _ = checkpoint.load_network(classifier)
     assert isinstance(network, GreyResNet18)
     L = torch.rand(2, 1, 40, 40)
@@ -152,13 +153,13 @@ def test_fusion_has_the_classifiers_features(classifier: Path) -> None:
 
 def test_files_that_fusion_cannot_use_are_refused_by_key(classifier: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"model\.network\.resnet_size=224: .* give model\.network\.resnet_size=32"):
-        FusionUNet(width=4, depth=2).load_pretrained(str(classifier))
+        pretrained.load(FusionUNet(width=4, depth=2), resnet_weights=str(classifier))
     other = tmp_path / "unet.safetensors"
     spec = {"_target_": "colorization.networks.baseline.BaselineCNN", "width": 4}
-    checkpoint.save_weights(other, checkpoint.build_network(spec), descriptions.describe("baseline", spec, {}))
+    checkpoint.save_weights(other, building.build_network(spec), descriptions.describe("baseline", spec, {}))
     for file in (other, tmp_path / "missing.safetensors"):
         with pytest.raises(InputError, match=rf"model\.resnet_weights={re.escape(str(file))}"):
-            FusionUNet(width=4, depth=2).load_pretrained(str(file))
+            pretrained.load(FusionUNet(width=4, depth=2), resnet_weights=str(file))
 
 
 @pytest.mark.parametrize("version", ["this", "an earlier one"])
@@ -185,7 +186,7 @@ def test_rows_name_their_resnet(source: str, tmp_path: Path) -> None:
     spec = {"_target_": "colorization.networks.baseline.BaselineCNN", "width": 4}
     pretrained = {"resnet": source, "network": "fusion-unet of cifar10"}
     path = tmp_path / "w.safetensors"
-    checkpoint.save_weights(path, checkpoint.build_network(spec), descriptions.describe("fusion", spec, pretrained))
+    checkpoint.save_weights(path, building.build_network(spec), descriptions.describe("fusion", spec, pretrained))
     row = model_row(path, "cpu")
     assert row.name == f"fusion ({source} resnet)"
     assert json.loads(json.dumps(row.facts))["pretrained"] == pretrained

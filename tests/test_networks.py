@@ -18,7 +18,8 @@ from torch import nn
 
 from colorization.core import color
 from colorization.core.errors import InputError
-from colorization.models import checkpoint, descriptions
+from colorization.models import checkpoint, descriptions, pretrained
+from colorization.networks import building
 from colorization.networks.fusion import FrozenResNet18, FusionUNet
 from colorization.networks.layers import BatchNorm2d, UpConv2d
 from colorization.networks.patchgan import PatchGAN
@@ -50,7 +51,7 @@ def config(model: str, small: bool = True) -> dict[str, Any]:
 
 def build(model: str) -> nn.Module:
     torch.manual_seed(0)
-    return checkpoint.build_network(config(model)["network"])
+    return building.build_network(config(model)["network"])
 
 
 def lightness(*size: int) -> torch.Tensor:
@@ -181,20 +182,20 @@ def test_batch_of_one_value_per_channel_is_normalised_by_the_running_averages() 
 @pytest.mark.parametrize("model", ["unet", "gan"])
 def test_default_unet_has_the_size_of_pix2pix(model: str) -> None:
     with torch.device("meta"):
-        network = checkpoint.build_network(config(model, small=False)["network"])
+        network = building.build_network(config(model, small=False)["network"])
     assert sum(p.numel() for p in network.parameters()) == pytest.approx(54.4e6, rel=0.01)
 
 
 @pytest.mark.parametrize("model", ["gan", "fusion"])
 def test_default_discriminator_has_the_size_of_pix2pix(model: str) -> None:
-    network = checkpoint.build_network(config(model, small=False)["discriminator"])
+    network = building.build_network(config(model, small=False)["discriminator"])
     assert sum(p.numel() for p in network.parameters()) == pytest.approx(2.77e6, rel=0.01)
 
 
 def test_default_discriminator_judges_patches_of_70_pixels() -> None:
     """By the arithmetic of kernels and strides, and by what one logit's gradient reaches."""
     torch.manual_seed(0)
-    network = checkpoint.build_network({**config("gan", small=False)["discriminator"], "width": 8}).double().eval()
+    network = building.build_network({**config("gan", small=False)["discriminator"], "width": 8}).double().eval()
     field, stride = 1, 1
     for layer in network.modules():
         if isinstance(layer, nn.Conv2d):
@@ -264,7 +265,7 @@ def test_resnet_features_are_those_of_torchvision(size: int | None) -> None:
 def test_features_reach_the_colours_everywhere() -> None:
     """Another global feature, with the same picture, changes colours in every cell of the bottleneck (8x8 pixels)."""
     torch.manual_seed(0)
-    network = checkpoint.build_network({**config("fusion")["network"], "depth": 3}).eval()
+    network = building.build_network({**config("fusion")["network"], "depth": 3}).eval()
     assert isinstance(network, FusionUNet)
     L = lightness(1, 1, 64, 64)
     with torch.no_grad():
@@ -285,7 +286,7 @@ def test_resnet_weights_come_from_the_hub_folder_or_a_file(source: str, no_netwo
     network = build("fusion")
     assert isinstance(network, FusionUNet)
     assert not torch.equal(network.resnet.resnet.conv1.weight, state["conv1.weight"])
-    said = network.load_pretrained("imagenet" if source == "imagenet" else str(file))
+    said = pretrained.load(network, resnet_weights="imagenet" if source == "imagenet" else str(file))
     loaded = network.resnet.resnet.state_dict()
     assert set(state) - set(loaded) == {"fc.weight", "fc.bias"}
     assert all(torch.equal(v, state[k]) for k, v in loaded.items())
@@ -296,7 +297,7 @@ def test_random_resnet_is_said_to_be_random() -> None:
     network = build("fusion")
     assert isinstance(network, FusionUNet)
     before = network.resnet.resnet.conv1.weight.clone()
-    assert network.load_pretrained(None) == {"resnet": "random"}
+    assert pretrained.load(network, resnet_weights=None) == {"resnet": "random"}
     assert torch.equal(network.resnet.resnet.conv1.weight, before)
 
 
@@ -304,7 +305,7 @@ def test_imagenet_without_network_names_the_setting_and_the_ways_out(no_network:
     network = build("fusion")
     assert isinstance(network, FusionUNet)
     with pytest.raises(InputError, match=r"model\.resnet_weights=imagenet.*no route to host.*<file>.*null") as error:
-        network.load_pretrained("imagenet")
+        pretrained.load(network, resnet_weights="imagenet")
     assert "\n" not in str(error.value)
 
 
@@ -320,7 +321,7 @@ def test_wrong_resnet_file_is_refused_by_name(content: str, tmp_path: Path) -> N
     network = build("fusion")
     assert isinstance(network, FusionUNet)
     with pytest.raises(InputError, match=r"model\.resnet_weights=.*wrong\.pth"):
-        network.load_pretrained(str(file))
+        pretrained.load(network, resnet_weights=str(file))
 
 
 @pytest.mark.parametrize(("inputs", "outputs"), [(32, 224), (224, 224), (300, 224), (1001, 32)])

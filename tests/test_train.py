@@ -31,6 +31,7 @@ from colorization.core.errors import InputError
 from colorization.core.runs import Run
 from colorization.data.datamodules import SampleDataModule
 from colorization.models import checkpoint
+from colorization.networks import building
 from colorization.summarize import collect, epochs
 from colorization.summarize import main as summarize
 from colorization.training import callbacks, resume
@@ -561,7 +562,7 @@ def test_a_fifth_stage_is_one_network_file_and_one_yaml(command, tmp_path, monke
 def test_only_networks_of_this_package_are_ever_built() -> None:
     for target in ("os.system", "torch.nn.Linear", "colorization.networks.unet.torch.load", "colorization.networks"):
         with pytest.raises(InputError):
-            checkpoint.build_network({"_target_": target})
+            building.build_network({"_target_": target})
 
 
 def test_a_pickle_with_code_is_refused(tmp_path) -> None:

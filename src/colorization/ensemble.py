@@ -19,6 +19,7 @@ from torch import nn
 
 from colorization.core import atomic, color, devices, hydra_main
 from colorization.core.errors import InputError
+from colorization.data import datamodules
 from colorization.data.loading import PhotoLoader
 from colorization.evaluation.splits import take_split
 from colorization.models import checkpoint, descriptions
@@ -52,7 +53,7 @@ def ensemble(cfg: DictConfig) -> dict[str, Any]:
     size = max(map(working_size, descriptions))
     if cfg.datamodule.image_size is None:
         cfg.datamodule.image_size = size
-    datamodule = hydra_main.data(cfg.datamodule)
+    datamodule = datamodules.configured(cfg.datamodule)
     take_split(files, datamodule)
     datamodule.setup()
     with closing(datamodule):

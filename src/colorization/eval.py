@@ -18,6 +18,7 @@ from omegaconf import DictConfig, ListConfig
 
 from colorization.core import atomic, devices, hydra_main, signals
 from colorization.core.errors import InputError
+from colorization.data import datamodules
 from colorization.evaluation import figures, metrics, scoring, sparsification
 from colorization.evaluation.report import (
     COLUMNS,
@@ -83,7 +84,7 @@ def _evaluate(cfg: DictConfig, progress: Progress) -> dict[str, Any]:
     models = [row for model in models for row in at_vividness(model, cfg.vividness or ())]
     if cfg.ensemble is not None:
         models = [*models, ensemble_row(models, cfg.ensemble)]
-    datamodule = hydra_main.data(cfg.datamodule)
+    datamodule = datamodules.configured(cfg.datamodule)
     trained_on = take_split(files, datamodule)
     datamodule.setup("test")
     train_photos = check_unseen(trained_on, datamodule, cfg.allow_train_photos)

@@ -23,6 +23,7 @@ from colorization.core.errors import InputError
 from colorization.models import backends, checkpoint
 from colorization.models.onnx_export import ENDINGS, export
 from colorization.models.weights import resolve_weights
+from colorization.networks import building
 
 
 def write_float16(
@@ -70,7 +71,7 @@ def write_float16(
         if not has_classes:
             raise InputError(f"{next(iter(own))}: weights of a {description['stage']} have no such setting")
         description = {**description, "network": {**description["network"], **own}, "metrics": {}}
-        checkpoint.build_network(description["network"])  # refuses a value that cannot work
+        building.build_network(description["network"])  # refuses a value that cannot work
     checkpoint.save_weights(target, network, description, torch.float16)
 
 

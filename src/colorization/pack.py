@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 from colorization.core import hydra_main
 from colorization.core.errors import InputError
 from colorization.core.runs import DISK_FULL
-from colorization.data import shards
+from colorization.data import datamodules, shards
 from colorization.data.datamodules import FolderDataModule, PhotoDataModule
 from colorization.data.packed import PackedPhotos
 from colorization.files import locations
@@ -26,7 +26,7 @@ def pack(cfg: DictConfig) -> None:
     Raises:
         InputError: something in the config cannot work, or the disk has no room.
     """
-    datamodule = hydra_main.data(cfg.datamodule)
+    datamodule = datamodules.configured(cfg.datamodule)
     if cfg.to is not None:
         write_shards(datamodule, cfg.to, cfg.shard_mb)
         return

@@ -29,6 +29,7 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from colorization.core import atomic, devices, distributed, hydra_main, machine, runs, signals
 from colorization.core.errors import InputError
+from colorization.data import datamodules
 from colorization.data.datamodules import PhotoDataModule, is_number
 from colorization.evaluation.metrics import lpips_wanted
 from colorization.models import checkpoint, descriptions
@@ -162,7 +163,7 @@ def _fit(
 ) -> dict[str, float]:
     pl.seed_everything(cfg.seed, verbose=False)
     stage: ColorizationStage = hydra_main.instantiate(cfg.model)
-    with closing(hydra_main.data(cfg.datamodule)) as datamodule:
+    with closing(datamodules.configured(cfg.datamodule)) as datamodule:
         if split is not None:  # of the checkpoint, which a run that is resumed keeps
             datamodule.take_split(split)
         datamodule.setup("fit")

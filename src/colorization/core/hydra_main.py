@@ -7,7 +7,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -19,9 +19,6 @@ from omegaconf.errors import OmegaConfBaseException
 from colorization.core import devices, distributed, machine, overrides
 from colorization.core.errors import InputError
 from colorization.core.runs import new_run_id, start_time, trial_id
-
-if TYPE_CHECKING:
-    from colorization.data.datamodules import PhotoDataModule
 
 CONFIGS = "pkg://colorization.configs"
 
@@ -62,23 +59,6 @@ def instantiate(config: DictConfig) -> Any:
         if isinstance(error.__cause__, InputError):
             raise error.__cause__ from None
         raise
-
-
-def data(config: DictConfig) -> PhotoDataModule:
-    """The data module that is configured.
-
-    Raises:
-        InputError: something in the config cannot work, or it is another kind of data module.
-    """
-    from colorization.data.datamodules import PhotoDataModule
-
-    made = instantiate(config)
-    if not isinstance(made, PhotoDataModule):
-        raise InputError(
-            f"datamodule._target_={config._target_}: should be a data module of this project, a subclass of "
-            "colorization.data.datamodules.PhotoDataModule"
-        )
-    return made
 
 
 def sentence(error: BaseException) -> str:

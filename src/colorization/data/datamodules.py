@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
+from omegaconf import DictConfig
 
-from colorization.core import machine
+from colorization.core import hydra_main, machine
 from colorization.core.color import NEAR_GREY
 from colorization.core.errors import InputError
 from colorization.data import duplicates, shards
@@ -546,3 +547,18 @@ def sample_photo(name: str) -> np.ndarray:
 
     folder = Path(skimage.__file__).parent / "data"
     return read_rgb(next(f for f in folder.iterdir() if f.stem == photo))
+
+
+def configured(config: DictConfig) -> PhotoDataModule:
+    """The data module that is configured.
+
+    Raises:
+        InputError: something in the config cannot work, or it is another kind of data module.
+    """
+    made = hydra_main.instantiate(config)
+    if not isinstance(made, PhotoDataModule):
+        raise InputError(
+            f"datamodule._target_={config._target_}: should be a data module of this project, a subclass of "
+            "colorization.data.datamodules.PhotoDataModule"
+        )
+    return made

@@ -13,6 +13,7 @@ from timm.data import ImageNetInfo
 from colorization.core import color
 from colorization.evaluation.rows import Row
 from colorization.evaluation.scoring import Collector, Scored
+from colorization.models import pretrained
 from colorization.networks import backbones
 
 _SYNSET = re.compile(r"(?<![0-9A-Za-z])n\d{8}(?!\d)")
@@ -31,7 +32,7 @@ class Judge:
 
     def __init__(self, name: str, device: str) -> None:
         network = backbones.create(name, "judge")
-        backbones.load_pretrained(network, name, "imagenet", "judge")
+        pretrained.fill_backbone(network, name, "imagenet", "judge")
         self.name, self._network = name, network.eval().to(device)
         self._side = int(network.pretrained_cfg["input_size"][-1])
         self._mean, self._std = (torch.tensor(network.pretrained_cfg[k], device=device) for k in ("mean", "std"))

@@ -40,7 +40,7 @@ def describe(
 
     Args:
         stage: ``model.name``.
-        network: as for :func:`colorization.models.checkpoint.build_network`.
+        network: as for :func:`colorization.networks.building.build_network`.
         pretrained: what pretrained parts are, e.g. ``{"resnet": "imagenet"}``.
         training_data: name, number of photos, hash and mean ab of the training split, image size.
         metrics: validation figures.

@@ -85,22 +85,6 @@ class EncoderUNet(nn.Module):
         """(B, 1, H, W) in [0, 1] to (B, 2, H, W) normalised ab."""
         return _enlarged(color.squash_ab(self.raw(L)), L)
 
-    def load_pretrained(self, encoder_weights: str | None) -> dict[str, str]:
-        """Fill the encoder before training starts; called once, by the stage, never when a checkpoint is loaded.
-
-        Args:
-            encoder_weights: see :func:`colorization.networks.backbones.load_pretrained`.
-
-        Returns:
-            What the encoder now is, for the checkpoint and every table: ``{"encoder": "imagenet"}``, the file's name,
-            or ``"random"``.
-
-        Raises:
-            InputError: the weights cannot be had or do not fit.
-        """
-        key = "model.encoder_weights"
-        return {"encoder": backbones.load_pretrained(self.encoder, self.name, encoder_weights, key, features_only=True)}
-
 
 class ClassUNet(EncoderUNet):
     """An :class:`EncoderUNet` that gives each place a distribution over classes of ab (Zhang et al. 2016, "Colorful

@@ -10,14 +10,14 @@ from torch import nn
 
 from colorization.core import color
 from colorization.core.errors import InputError
-from colorization.models.checkpoint import build_network
+from colorization.networks.building import build_network
 
 
 class Ensemble(nn.Module):
     """Networks side by side (deep ensembles, Lakshminarayanan et al. 2017).
 
     Args:
-        members: each as for :func:`colorization.models.checkpoint.build_network`.
+        members: each as for :func:`colorization.networks.building.build_network`.
         merge: ``mean``, ``median`` or one weight a member, see :func:`colorization.core.color.merge_ab`.
 
     Raises:

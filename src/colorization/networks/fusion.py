@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from urllib.error import URLError
-
 import torch
 from torch import nn
-from torchvision.models import ResNet18_Weights
 
-from colorization.core.errors import InputError
-from colorization.models.checkpoint import load_network, load_tensors
 from colorization.networks import backbones
 from colorization.networks.resnet import GreyResNet18, resized
 from colorization.networks.unet import UNet, Upsampling
@@ -103,69 +97,3 @@ class FusionUNet(UNet):
         """(B, C, h, w) and the picture's features, tiled over h x w, to (B, C, h, w)."""
         features = self.resnet(L)[:, :, None, None].expand(-1, -1, *bottleneck.shape[-2:])
         return self.mix(torch.cat((bottleneck, features.to(bottleneck.dtype)), dim=1))
-
-    def load_pretrained(self, resnet_weights: str | None) -> dict[str, str]:
-        """Fill the ResNet before training starts; called once, by the stage, never when a checkpoint is loaded.
-
-        Args:
-            resnet_weights: of a timm backbone see :func:`colorization.networks.backbones.load_pretrained`. Of the
-                ResNet-18: ``imagenet`` (torchvision's, downloaded once into torch's hub folder), the
-                ``*.safetensors`` of a run of ``model=classifier/resnet18``, another file with a ResNet-18 state dict,
-                or ``None`` for random ones.
-
-        Returns:
-            What the ResNet now is, for the checkpoint and every table: ``{"resnet": "imagenet"}``, ``"<data>-grey"`` of
-            our own classifier, the name of another file, or ``"random"``; of a timm backbone under its own name.
-
-        Raises:
-            InputError: the weights cannot be had or do not fit.
-        """
-        if isinstance(self.resnet, FrozenBackbone):
-            frozen, key = self.resnet, "model.resnet_weights"
-            said = backbones.load_pretrained(frozen.backbone, frozen.name, resnet_weights, key, num_classes=0)
-            return {frozen.name: said}
-        if resnet_weights is None:
-            return {"resnet": "random"}
-        if resnet_weights == "imagenet":
-            try:
-                state = ResNet18_Weights.IMAGENET1K_V1.get_state_dict(progress=False, check_hash=True)
-            except (URLError, OSError) as error:
-                raise InputError(
-                    "model.resnet_weights=imagenet: torchvision's ResNet-18 could not be downloaded "
-                    f"({getattr(error, 'reason', error)}); give a local file (model.resnet_weights=<file>) or ask for "
-                    "random ones (model.resnet_weights=null)"
-                ) from error
-            said = resnet_weights
-        elif resnet_weights.endswith(".safetensors"):
-            state, said = self._of_classifier(Path(resnet_weights))
-        else:
-            said = Path(resnet_weights).name
-            try:
-                state = load_tensors(Path(resnet_weights))
-            except InputError as error:
-                raise InputError(
-                    f"model.resnet_weights={error}; give a ResNet-18 state dict, imagenet or null"
-                ) from error
-        try:
-            state = {k: v for k, v in state.items() if not k.startswith("fc.")}  # the classifier is not used
-            self.resnet.resnet.load_state_dict(state, strict=True)
-        except (RuntimeError, AttributeError) as error:
-            raise InputError(f"model.resnet_weights={resnet_weights}: these are not a ResNet-18's weights") from error
-        return {"resnet": said}
-
-    def _of_classifier(self, file: Path) -> tuple[dict[str, torch.Tensor], str]:
-        """The state of the ResNet in a run's ``resnet18.safetensors``, and what to call it."""
-        try:
-            network, description = load_network(file)
-        except InputError as error:
-            raise InputError(f"model.resnet_weights={error}") from error
-        if not isinstance(network, GreyResNet18):
-            raise InputError(
-                f"model.resnet_weights={file}: these weights of a {description['stage']} hold no ResNet-18"
-            )
-        if network.size != self.resnet.size:
-            raise InputError(
-                f"model.network.resnet_size={self.resnet.size}: the ResNet in {file} has learnt from pictures of "
-                f"{network.size}; give model.network.resnet_size={network.size}"
-            )
-        return network.resnet.state_dict(), f"{description['training_data']['name']}-grey"

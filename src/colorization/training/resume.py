@@ -25,6 +25,7 @@ from colorization.core.errors import InputError
 from colorization.core.overrides import is_override
 from colorization.core.runs import Run
 from colorization.models import checkpoint, descriptions
+from colorization.networks import building
 
 log = logging.getLogger(__name__)
 
@@ -177,7 +178,7 @@ def find_checkpoint(cfg: DictConfig, run: runs.Run) -> tuple[Path | None, str | 
         now: Any = OmegaConf.to_container(cfg.model.get(part) or OmegaConf.create({}), resolve=True)
         keys = {**was, **now}
         if part != "optimizer":  # a checkpoint of another version may lack arguments, or have some that are gone
-            was, now = checkpoint.complete(was), checkpoint.complete(now)
+            was, now = building.complete(was), building.complete(now)
             keys = now
         for key in [k for k in keys if was.get(k) != now.get(k)]:
             instead = "" if part != "optimizer" else f" with init_weights={run.id if cfg.ckpt_path == 'last' else path}"

@@ -112,7 +112,7 @@ def _parameters(config: DictConfig) -> dict[str, int | None]:
     """
     import torch
 
-    from colorization.models.checkpoint import build_network
+    from colorization.networks.building import build_network
 
     def count(spec: Any) -> tuple[int, int]:
         plain = OmegaConf.to_container(spec, resolve=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import logging
 import math
 from collections.abc import Mapping
@@ -18,6 +17,8 @@ from colorization.core import color, distributed
 from colorization.core.errors import InputError
 from colorization.evaluation.metrics import ColorizationMetrics, image_metrics, means
 from colorization.models import checkpoint, descriptions
+from colorization.models import pretrained as pretrained_parts
+from colorization.networks import building
 from colorization.networks.layers import Level
 from colorization.training import lightning_seams
 
@@ -58,7 +59,7 @@ class ColorizationStage(pl.LightningModule):
 
     Args:
         name: the model's name in the config (``baseline``, ``unet``, ...).
-        network: spec of the generator for :func:`colorization.models.checkpoint.build_network`.
+        network: spec of the generator for :func:`colorization.networks.building.build_network`.
         loss: ``_target_`` and arguments of a loss in :mod:`colorization.training.losses`.
         optimizer: ``_target_`` and arguments of a torch optimizer.
         lr_schedule, lr_warmup: see :func:`lr_factor`.
@@ -68,8 +69,8 @@ class ColorizationStage(pl.LightningModule):
         head_epochs: epochs (may be a fraction) at the start in which the parts with a factor of their own rest.
         about: ``title``, ``description`` and ``idea`` for people, and the ``place`` in lists. The title travels in the
             weights.
-        pretrained: all other keys of the model's config, e.g. ``resnet_weights``: the network's ``load_pretrained``
-            gets them when a run starts from nothing.
+        pretrained: all other keys of the model's config, e.g. ``resnet_weights``, for
+            :func:`colorization.models.pretrained.load` when a run starts from nothing.
 
     All arguments are plain scalars, lists and dictionaries: they are the hyper-parameters of the checkpoint.
     """
@@ -97,7 +98,7 @@ class ColorizationStage(pl.LightningModule):
         super().__init__()
         self.save_hyperparameters()
         self.name, self.title = name, (about or {}).get("title", name)
-        self.network = checkpoint.build_network(network)
+        self.network = building.build_network(network)
         loss_class = get_class(loss["_target_"])
         if not issubclass(loss_class, self.loss_type):
             raise InputError(f"loss={loss['name']} cannot train model={name}; use {self.fitting_losses}")
@@ -119,8 +120,7 @@ class ColorizationStage(pl.LightningModule):
             raise InputError(f"model.optimizer.lr={optimizer['lr']}: should be above 0")
         self.accumulate_grad_batches = 1  # of a stage that accumulates by itself; else the trainer does
         self.fused = False  # whether an optimizer that can, and is not told, steps in one kernel
-        load = getattr(self.network, "load_pretrained", None)
-        for key in pretrained.keys() - (inspect.signature(load).parameters.keys() if load else set()):
+        for key in pretrained.keys() - pretrained_parts.settings(self.network):
             raise InputError(f"model.{key}: model={name} has no such setting")
         self.pretrained_sources, self.pretrained = pretrained, dict[str, str]()
         self.val_metrics, self.test_metrics = ColorizationMetrics(), ColorizationMetrics()
@@ -133,7 +133,7 @@ class ColorizationStage(pl.LightningModule):
     def load_pretrained(self) -> None:
         """Fill the network's pretrained parts; for a run that starts from nothing."""
         if self.pretrained_sources:
-            self.pretrained = self.network.load_pretrained(**self.pretrained_sources)
+            self.pretrained = pretrained_parts.load(self.network, **self.pretrained_sources)
             for part, source in self.pretrained.items():
                 if source == "random":
                     log.warning("%s runs on a random %s: nothing pretrained is in it", self.name, part)

@@ -10,7 +10,7 @@ from torch import nn
 
 from colorization.core.errors import InputError
 from colorization.evaluation import metrics
-from colorization.models import checkpoint
+from colorization.networks import building
 from colorization.networks.layers import running_averages_kept
 from colorization.training import lightning_seams
 from colorization.training.losses import AdversarialLoss
@@ -59,7 +59,7 @@ class GANStage(ColorizationStage):
             raise InputError(f"model.d_lr_factor={d_lr_factor}: should be above 0")
         if warmup_epochs < 0:
             raise InputError(f"model.warmup_epochs={warmup_epochs}: should be 0 or more")
-        self.discriminator = checkpoint.build_network(discriminator)
+        self.discriminator = building.build_network(discriminator)
         self.d_lr_factor, self.warmup_epochs = d_lr_factor, warmup_epochs
         self.gradient_clip_val: float | None = None
         self.gradient_clip_algorithm = "norm"
