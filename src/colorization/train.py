@@ -27,7 +27,7 @@ from pytorch_lightning.callbacks import BatchSizeFinder, LearningRateFinder, TQD
 from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
-from colorization.core import atomic, devices, distributed, hydra_main, machine, runs, signals
+from colorization.core import atomic, devices, distributed, hydra_main, machine, runs, signals, trusted
 from colorization.core.errors import InputError
 from colorization.data import datamodules
 from colorization.data.datamodules import PhotoDataModule, is_number
@@ -59,6 +59,9 @@ def train(cfg: DictConfig, overrides: list[str] | None = None) -> dict[str, floa
         signals.StopRequested: SIGTERM or Ctrl-C; ``last.ckpt`` is there to go on from.
     """
     check(cfg)
+    # Whoever writes a configuration names the code that is to run.
+    networks = [cfg.model[key]._target_ for key in ("network", "discriminator") if key in cfg.model]
+    trusted.trust({str(target).partition(".")[0] for target in networks})
     if shape := distributed.elastic_shape():
         cfg.trainer.devices, cfg.trainer.num_nodes = shape
     cfg.trainer.precision = devices.resolve_precision(cfg.trainer.precision, cfg.accelerator.kind)

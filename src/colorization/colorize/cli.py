@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from colorization import __version__
+from colorization.core import trusted
 from colorization.core.errors import InputError
 from colorization.core.machine import cores, keep_freed_memory, print_all_letters
 from colorization.files.locations import is_remote, location
@@ -92,6 +93,13 @@ def _parser() -> argparse.ArgumentParser:
     group.add_argument("--dry-run", action="store_true", help="only say what would be done")
 
     group = parser.add_argument_group("how they are colorized")
+    group.add_argument(
+        "--trust",
+        action="append",
+        default=[],
+        metavar="PACKAGE",
+        help="weights may bring networks of this package, whose code then runs; several: any of them",
+    )
     group.add_argument(
         "--weights",
         nargs="+",
@@ -335,6 +343,7 @@ def colorize(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     keep_freed_memory()
     try:
+        trusted.trust(options.trust)
         options.photos = [location(photo) for photo in options.photos]
         options.output = location(options.output)
         return _colorize_folder(options) if _is_folder(options) else _colorize_one(options)

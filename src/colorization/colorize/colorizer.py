@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from colorization.colorize.uncertainty import augmented, heat_map
-from colorization.core import color, errors
+from colorization.core import color, errors, trusted
 from colorization.core.errors import InputError, about
 from colorization.files import metadata, pictures, writing
 from colorization.files.pixels import Page, Unreadable
@@ -137,6 +137,7 @@ class Colorizer:
         backend: str = "auto",
         threads: int | None = None,
         measure: bool = False,
+        trust: Sequence[str] = (),
     ) -> Colorizer:
         """A colorizer from weights.
 
@@ -146,10 +147,13 @@ class Colorizer:
             device: ``auto`` (MPS, then CUDA, then CPU), ``cpu``, ``cuda`` or ``mps``.
             backend, measure: see :func:`colorization.models.loading.load`.
             threads: cores that one photo uses; default all.
+            trust: packages of which networks may be built where weights name them: their code runs. In this process
+                and those that it starts, from here on.
 
         Raises:
             InputError: no such weights, or they cannot be trusted or used; no such device.
         """
+        trusted.trust(trust)
         several = [weights] if weights is None or isinstance(weights, str | os.PathLike) else weights
         return cls([loading.load(find_weights(w), device, backend, threads, measure) for w in several], threads)
 

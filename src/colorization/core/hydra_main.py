@@ -16,7 +16,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from colorization.core import devices, distributed, machine, overrides
+from colorization.core import devices, distributed, machine, overrides, trusted
 from colorization.core.errors import InputError
 from colorization.core.runs import new_run_id, start_time, trial_id
 
@@ -93,6 +93,7 @@ def run(
     def job(cfg: DictConfig) -> Any:
         _quiet()
         _name(cfg)
+        trusted.trust(cfg.get("trust") or [])
         if not distributed.is_main_process():  # it would repeat what the first says
             logging.getLogger().setLevel(logging.WARNING)
         try:

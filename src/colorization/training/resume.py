@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 # What another value of does not make another experiment. The photos may lie elsewhere, but must be the same ones
 # (:meth:`colorization.data.datamodules.PhotoDataModule.check_same`).
 MAY_CHANGE = (
-    *("run_id", "sweep", "ckpt_path", "init_weights", "test", "samples", "checkpoint_*", "optimized_metric"),
+    *("run_id", "sweep", "trust", "ckpt_path", "init_weights", "test", "samples", "checkpoint_*", "optimized_metric"),
     *("paths.*", "logger.*", "callbacks.*", "accelerator.*"),
     *("trainer.max_*", "trainer.min_*", "trainer.val_*", "trainer.check_val_*", "trainer.limit_val_*"),
     *("trainer.limit_test_*", "trainer.num_*", "trainer.log_every_n_steps", "trainer.gradient_clip_*"),

@@ -78,6 +78,7 @@ def _stage(name: str) -> dict[str, Any]:
     about = config.model.get("about") or {}
     loss = OmegaConf.to_container(config.loss)
     assert isinstance(loss, dict)
+    schedule = config.model.get("lr_schedule")  # a name, or a class of torch's
     return {
         "name": name,
         "title": about.get("title", name),
@@ -93,7 +94,7 @@ def _stage(name: str) -> dict[str, Any]:
             "image_size": config.datamodule.image_size,
             "image_sizes": _image_sizes(),
             "seed": config.seed,
-            "lr_schedule": config.model.get("lr_schedule"),
+            "lr_schedule": getattr(schedule, "_target_", schedule),
             "network": {k: v for k, v in config.model.network.items() if k != "_target_"},
         },
     }

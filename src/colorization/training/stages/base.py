@@ -62,7 +62,8 @@ class ColorizationStage(pl.LightningModule):
         network: spec of the generator for :func:`colorization.networks.building.build_network`.
         loss: ``_target_`` and arguments of a loss in :mod:`colorization.training.losses`.
         optimizer: ``_target_`` and arguments of a torch optimizer.
-        lr_schedule, lr_warmup: see :func:`lr_factor`.
+        lr_schedule, lr_warmup: see :func:`lr_factor`; or ``_target_`` and arguments of a class of
+            ``torch.optim.lr_scheduler`` that steps without a metric, once an optimizer step.
         lr_factors: the learning rate of parts of the network, as a multiple of the configured one, by the beginning of
             their parameters' names, of which the longest counts, e.g. ``{"encoder": 0.2, "encoder.conv_stem": 0}``;
             0 freezes them.
@@ -75,6 +76,7 @@ class ColorizationStage(pl.LightningModule):
     All arguments are plain scalars, lists and dictionaries: they are the hyper-parameters of the checkpoint.
     """
 
+    takes_any_loss = False  # whether a loss from elsewhere does, called as loss(prediction, truth)
     answers = descriptions.AB  # what the network's answer is; else there are no samples to show
     loss_type: type[nn.Module]
     fitting_losses: str  # for the message when loss and stage do not go together
@@ -88,7 +90,7 @@ class ColorizationStage(pl.LightningModule):
         network: dict[str, Any],
         loss: dict[str, Any],
         optimizer: dict[str, Any],
-        lr_schedule: str = "constant",
+        lr_schedule: str | Mapping[str, Any] = "constant",
         lr_warmup: float = 0.0,
         lr_factors: Mapping[str, float] | None = None,
         head_epochs: float = 0.0,
@@ -99,10 +101,7 @@ class ColorizationStage(pl.LightningModule):
         self.save_hyperparameters()
         self.name, self.title = name, (about or {}).get("title", name)
         self.network = building.build_network(network)
-        loss_class = get_class(loss["_target_"])
-        if not issubclass(loss_class, self.loss_type):
-            raise InputError(f"loss={loss['name']} cannot train model={name}; use {self.fitting_losses}")
-        self.loss = loss_class(**{k: v for k, v in loss.items() if k != "_target_"})
+        self.loss = self._build_loss(loss)
         self.optimizer_spec, self.lr_schedule, self.lr_warmup = optimizer, lr_schedule, lr_warmup
         self.lr_factors, self.head_epochs = dict(lr_factors or {}), head_epochs
         if not head_epochs >= 0:
@@ -115,7 +114,10 @@ class ColorizationStage(pl.LightningModule):
         for parameter_name, parameter in self.network.named_parameters():
             if self._lr_factor_of(parameter_name) == 0:
                 parameter.requires_grad_(False)
-        lr_factor(lr_schedule, 0.5, lr_warmup)  # refuses a wrong name before anything runs
+        if isinstance(lr_schedule, str):
+            lr_factor(lr_schedule, 0.5, lr_warmup)  # refuses a wrong name before anything runs
+        elif lr_warmup or head_epochs:
+            raise InputError("model.lr_warmup and model.head_epochs go with a schedule by name, not with a class")
         if not optimizer["lr"] > 0:
             raise InputError(f"model.optimizer.lr={optimizer['lr']}: should be above 0")
         self.accumulate_grad_batches = 1  # of a stage that accumulates by itself; else the trainer does
@@ -124,6 +126,19 @@ class ColorizationStage(pl.LightningModule):
             raise InputError(f"model.{key}: model={name} has no such setting")
         self.pretrained_sources, self.pretrained = pretrained, dict[str, str]()
         self.val_metrics, self.test_metrics = ColorizationMetrics(), ColorizationMetrics()
+
+    def _build_loss(self, spec: Mapping[str, Any]) -> nn.Module:
+        """The configured loss. Of a class from another package ``name`` is for people alone."""
+        target, said = str(spec["_target_"]), spec.get("name", spec["_target_"])
+        cls = get_class(target)
+        foreign = not target.startswith("colorization.")
+        if not issubclass(cls, self.loss_type) and not (foreign and self.takes_any_loss and issubclass(cls, nn.Module)):
+            raise InputError(f"loss={said} cannot train model={self.name}; use {self.fitting_losses}")
+        arguments = {k: v for k, v in spec.items() if k != "_target_" and not (foreign and k == "name")}
+        try:
+            return cls(**arguments)
+        except TypeError as error:
+            raise InputError(f"loss={said}: {cls.__name__} does not take {arguments} ({error})") from error
 
     @classmethod
     def monitor(cls) -> str:
@@ -234,14 +249,29 @@ class ColorizationStage(pl.LightningModule):
             steps = trainer.max_epochs * self.steps_per_epoch()
         return min(steps, trainer.max_steps) if trainer.max_steps >= 0 else steps
 
-    def build_scheduler(self, optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.LambdaLR:
-        """Step-wise schedule over the whole run."""
+    def build_scheduler(self, optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.LRScheduler:
+        """Step-wise schedule over the whole run.
+
+        Raises:
+            InputError: a class that is none, wants a metric, or does not take its arguments.
+        """
+        schedule = self.lr_schedule
+        if not isinstance(schedule, str):
+            cls = get_class(str(schedule["_target_"]))
+            if not issubclass(cls, torch.optim.lr_scheduler.LRScheduler) or issubclass(
+                cls, torch.optim.lr_scheduler.ReduceLROnPlateau
+            ):
+                raise InputError(f"model.lr_schedule={cls.__name__}: should be a schedule of steps, without a metric")
+            try:
+                return cls(optimizer, **{k: v for k, v in schedule.items() if k != "_target_"})
+            except (TypeError, ValueError) as error:
+                raise InputError(f"model.lr_schedule: {cls.__name__} does not take this ({error})") from error
 
         def factor(step: int) -> float:
             # The length of the run is asked for only once training runs. (Lightning's estimated_stepping_batches
             # would make the loader before a checkpoint could tell it where to go on.)
             progress = min(1.0, step / self.total_steps()) if step else 0.0
-            return lr_factor(self.lr_schedule, progress, self.lr_warmup)
+            return lr_factor(schedule, progress, self.lr_warmup)
 
         def rested_factor(step: int) -> float:
             resting = self.head_epochs and (not step or step < self.head_epochs * self.steps_per_epoch())
@@ -313,7 +343,7 @@ class ColorizationStage(pl.LightningModule):
             data.describe() if data is not None else None,
             {k: v for k, v in figures.items() if k.startswith("val/")},
             self.answers,
-            loss=self.hparams["loss"]["name"],
+            loss=self.hparams["loss"].get("name", self.hparams["loss"]["_target_"].rpartition(".")[2]),
             title=self.title,
         )
 

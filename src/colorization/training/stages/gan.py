@@ -41,7 +41,7 @@ class GANStage(ColorizationStage):
         discriminator: dict[str, Any],
         loss: dict[str, Any],
         optimizer: dict[str, Any],
-        lr_schedule: str = "linear_decay",
+        lr_schedule: str | Mapping[str, Any] = "linear_decay",
         lr_warmup: float = 0.0,
         lr_factors: dict[str, float] | None = None,
         head_epochs: float = 0.0,

@@ -11,10 +11,12 @@ from colorization.training.stages.base import Batch, ColorizationStage
 
 
 class RegressionStage(ColorizationStage):
-    """Trains a network to predict ab from L with a :class:`colorization.training.losses.PixelLoss`."""
+    """Trains a network to predict ab from L with a :class:`colorization.training.losses.PixelLoss`, or any other
+    ``nn.Module`` that maps prediction and truth, (B, 2, H, W) normalised ab, to a scalar."""
 
     loss_type = PixelLoss
-    fitting_losses = "mse, l1, huber or delta_e94"
+    takes_any_loss = True
+    fitting_losses = "mse, l1, huber, delta_e94, or a loss of another package"
 
     def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
         L, ab, lab = self.read(batch)
