@@ -106,7 +106,7 @@ study-%: $(INSTALLED) # repeat a study of experiments/: DATA=<folder with its da
 wheel: $(INSTALLED) $(if $(NPM),$(WEB)) ## build the wheel, install it in a clean environment and run it from another folder
 	VENV_BIN=$(abspath $(BIN)) tests/check_wheel.sh
 
-archive: $(INSTALLED) ## the same with requirements/archive.txt alone, without torch, and compare the picture with torch's
+archive: $(INSTALLED) ## the same without any extra, so without torch, and compare the picture with torch's
 	VENV_BIN=$(abspath $(BIN)) tests/check_archive.sh
 
 container: $(INSTALLED) ## lint the Dockerfile and run its steps without Docker, with a server under a token

@@ -1,15 +1,18 @@
 #!/bin/sh
-# Installs the wheel with nothing but requirements/archive.txt and colorizes a photograph there: the same picture as
+# Installs the wheel without any extra, so without torch, and colorizes a photograph there: the same picture as
 # PyTorch's in the development environment. Called by `make archive`; VENV_BIN is that environment's bin folder.
 set -eu
 . "$(dirname "$0")/build_wheel.sh"
-"$VENV_BIN/uv" pip install --quiet --python "$work/venv/bin/python" --compile-bytecode --constraint "$root/constraints.txt" --requirement "$root/requirements/archive.txt"
-"$VENV_BIN/uv" pip install --quiet --python "$work/venv/bin/python" --compile-bytecode --no-deps "$work"/dist/*.whl
+"$VENV_BIN/uv" pip install --quiet --python "$work/venv/bin/python" --compile-bytecode --constraint "$root/constraints.txt" "$work"/dist/*.whl
 cd "$work"
 export COLORIZATION_CACHE="$work/cache"
 if "$work/venv/bin/python" -c 'import torch' 2>/dev/null; then echo "torch is there"; exit 1; fi
 photo=$("$VENV_BIN/python" -c 'import skimage; print(skimage.__path__[0])')/data/coffee.png
 "$work/venv/bin/colorize" "$photo" -o archive.png
+"$work/venv/bin/colorization" doctor
+if "$work/venv/bin/colorization" train 2>said; then echo "trained without torch"; exit 1; fi
+grep -q '^error: colorization train needs .*lab-colorization\[train\]' said || { cat said; exit 1; }
+test "$(wc -l <said)" = 1
 "$VENV_BIN/python" - "$photo" <<'PYTHON'
 import sys
 

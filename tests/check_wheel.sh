@@ -3,7 +3,7 @@
 # Called by `make wheel`; VENV_BIN is the bin folder of the development environment.
 set -eu
 . "$(dirname "$0")/build_wheel.sh"
-"$VENV_BIN/uv" pip install --quiet --python "$work/venv/bin/python" --compile-bytecode --constraint "$root/constraints.txt" "$work"/dist/*.whl
+"$VENV_BIN/uv" pip install --quiet --python "$work/venv/bin/python" --compile-bytecode --constraint "$root/constraints.txt" "$(echo "$work"/dist/*.whl)[train]"
 cd "$work"
 python=$work/venv/bin/python
 where=$("$python" -c 'import colorization; print(colorization.__file__)')

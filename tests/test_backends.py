@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -394,13 +393,6 @@ def test_a_mistake_is_one_sentence(arguments, words, command, weights, capsys) -
     error = capsys.readouterr().err.strip()
     assert all(w in error for w in words), error
     assert "\n" not in error
-
-
-def test_the_archive_machine_gets_what_the_project_asks_for() -> None:
-    """The versions are those of pyproject.toml; that they suffice is proved by check_archive.sh."""
-    asked = set(re.findall(r'^ *(?:\w+ = \[)?"([^"\[]+)"[\],]', (ROOT / "pyproject.toml").read_text(), re.MULTILINE))
-    lines = [f for f in (ROOT / "requirements" / "archive.txt").read_text().splitlines() if f and f[0] != "#"]
-    assert lines and set(lines) <= asked
 
 
 SIGNALLED = """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ def run(*words: str, folder: Path) -> subprocess.CompletedProcess[str]:
 
 
 def test_every_command_is_a_module_that_can_be_run() -> None:
-    for module, _ in commands.COMMANDS.values():
+    for module, *_ in commands.COMMANDS.values():
         assert find_spec(module) is not None, module
         assert '__name__ == "__main__"' in Path(str(find_spec(module).origin)).read_text(encoding="utf-8")
 
@@ -62,6 +63,22 @@ def test_a_photo_comes_out_as_from_the_command_colorize(tmp_path: Path) -> None:
 def test_a_hydra_command_takes_its_overrides(tmp_path: Path) -> None:
     done = run("export", "weights=nothing", "format=onnx", folder=tmp_path)
     assert done.returncode == 2 and "error: weights=nothing" in done.stderr
+
+
+def test_the_doctor_knows_every_extra() -> None:
+    extras = set(metadata.metadata("lab-colorization").get_all("Provides-Extra") or [])
+    assert extras - {"dev", "archive", "notebooks"} == doctor.EXTRAS.keys()
+
+
+def test_a_command_whose_extra_is_missing_says_so(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "optuna", None)  # as where it is not installed
+    monkeypatch.setattr(sys, "argv", ["colorization", "sweep"])
+    with pytest.raises(SystemExit, match="2"):
+        commands.main()
+    said = 'error: colorization sweep needs optuna: pip install "lab-colorization[tune]"\n'
+    assert capsys.readouterr().err == said
 
 
 def test_the_doctor_says_what_is_missing(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,25 +12,29 @@ import sys
 from colorization import __version__
 from colorization.core.machine import print_all_letters
 
-# What to type -> the module that is run, what it does.
+# What to type -> the module that is run, what it does, the extra of the package that it needs.
 COMMANDS = {
-    "colorize": ("colorization.colorize.cli", "colorize photographs or folders of them (also the command colorize)"),
-    "serve": ("colorization.api.server", "serve the REST API and the web app"),
-    "train": ("colorization.train", "train a stage"),
-    "eval": ("colorization.eval", "evaluate weights side by side"),
-    "sweep": ("colorization.sweep", "search settings with Optuna"),
-    "ensemble": ("colorization.ensemble", "merge several weights into one file"),
-    "summarize": ("colorization.summarize", "list runs as one table"),
-    "pack": ("colorization.pack", "pack photographs ahead of training, or write shards"),
-    "export": ("colorization.export", "export weights, also to ONNX"),
-    "push": ("colorization.push", "publish weights on a model hub"),
-    "doctor": ("colorization.doctor", "say what is installed, what works and what is missing"),
+    "colorize": (
+        "colorization.colorize.cli",
+        "colorize photographs or folders of them (also the command colorize)",
+        None,
+    ),
+    "serve": ("colorization.api.server", "serve the REST API and the web app", "serve"),
+    "train": ("colorization.train", "train a stage", "train"),
+    "eval": ("colorization.eval", "evaluate weights side by side", "train"),
+    "sweep": ("colorization.sweep", "search settings with Optuna", "tune"),
+    "ensemble": ("colorization.ensemble", "merge several weights into one file", "train"),
+    "summarize": ("colorization.summarize", "list runs as one table", "train"),
+    "pack": ("colorization.pack", "pack photographs ahead of training, or write shards", "train"),
+    "export": ("colorization.export", "export weights, also to ONNX", "train"),
+    "push": ("colorization.push", "publish weights on a model hub", "train"),
+    "doctor": ("colorization.doctor", "say what is installed, what works and what is missing", None),
 }
 
 
 def usage() -> str:
     """All commands, one a line."""
-    lines = [f"  {name:<10} {does}" for name, (_, does) in COMMANDS.items()]
+    lines = [f"  {name:<10} {does}" for name, (_, does, _) in COMMANDS.items()]
     head = "usage: colorization COMMAND ...\n\nAutomatic colorization of photographs."
     return "\n".join([head, "", *lines, "", "colorization COMMAND --help says more of each."])
 
@@ -46,7 +50,15 @@ def main() -> None:
     elif name in COMMANDS:
         # As `python -m` does it: Lightning and Hydra's launchers start further processes by the module's name.
         sys.argv[1:] = [name, *rest] if name == "serve" else rest
-        runpy.run_module(COMMANDS[name][0], run_name="__main__", alter_sys=True)
+        module, _, extra = COMMANDS[name]
+        try:
+            runpy.run_module(module, run_name="__main__", alter_sys=True)
+        except ModuleNotFoundError as error:
+            if extra is None or (error.name or "colorization").startswith("colorization"):
+                raise
+            needs = f'needs {error.name}: pip install "lab-colorization[{extra}]"'
+            print(f"error: colorization {name} {needs}", file=sys.stderr)
+            sys.exit(2)
     else:
         close = difflib.get_close_matches(name, COMMANDS, n=1)
         meant = f"; did you mean {close[0]}?" if close else ""

