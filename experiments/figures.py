@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 
 from colorization.evaluation import figures
-from colorization.evaluation.report import LABELS
+from colorization.evaluation.report import HEADINGS
 
 METRIC = "delta_e2000"
 
@@ -48,7 +48,7 @@ def draw(study: Path) -> None:
             epochs.append(float(line["epoch"]))
             values.append(float(line[METRIC]))
     if runs:
-        figures.learning_curves(runs, f"validation {LABELS[METRIC]}", study / "epochs.png")
+        figures.learning_curves(runs, f"validation {HEADINGS[METRIC]}", study / "epochs.png")
 
     if points := read(study / "curve.csv"):
         numbers = [{k: v if k == "model" else float(v) for k, v in p.items() if v} for p in points]

@@ -17,6 +17,7 @@ from torchmetrics.functional.image import learned_perceptual_image_patch_similar
 from colorization.core import color
 from colorization.core.errors import InputError
 from colorization.evaluation import metrics
+from colorization.evaluation.catalog import BY_NAME
 
 ALEXNET = "alexnet-owt-7be5be79.pth"
 
@@ -375,3 +376,15 @@ def test_a_broken_alexnet_file_is_a_reason_not_a_crash(tmp_path, monkeypatch) ->
         metrics._load_lpips.cache_clear()
     assert network is None
     assert "broken" in reason
+
+
+def test_every_figure_has_one_entry_that_says_how_it_is_defined() -> None:
+    truth = color.rgb_to_lab(torch.randint(0, 256, (1, 3, 32, 32), dtype=torch.uint8))
+    measured = metrics.means(metrics.image_metrics([truth], truth, further=True)[0])
+    of_truth = {"true_colorfulness", "true_bleeding"}
+    assert {*measured} - of_truth | {"lpips", "stability", "top1"} == set(BY_NAME)
+    for entry in BY_NAME.values():
+        assert entry.heading.startswith(("CF", entry.label)) and len(entry.form) > 10
+        assert ("↑" in entry.heading) == (entry.better == "higher") and ("↓" in entry.heading) == (
+            entry.better == "lower"
+        )

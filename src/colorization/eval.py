@@ -23,7 +23,7 @@ from colorization.evaluation import figures, metrics, scoring, sparsification
 from colorization.evaluation.report import (
     COLUMNS,
     FIGURES,
-    LABELS,
+    HEADINGS,
     curve,
     curves,
     judged,
@@ -133,7 +133,7 @@ def _evaluate(cfg: DictConfig, progress: Progress) -> dict[str, Any]:
     atomic.write_json(folder / "metrics.json", report, indent=1)
     write_per_image(folder / "per_image.csv", rows, names)
     shown = {m: {r.name: r.values[m] for r in rows} for m in ("delta_e2000", "psnr")}
-    figures.distributions(shown, LABELS, folder / "distributions.png")
+    figures.distributions(shown, HEADINGS, folder / "distributions.png")
     if cfg.curve:
         points = curve(rows, datamodule.intervals, cfg.bootstrap, cfg.seed)
         write_curve(folder / "curve.csv", points)

@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 
 from colorization.core import atomic, hydra_main
 from colorization.core.errors import InputError
-from colorization.evaluation.report import LABELS, table
+from colorization.evaluation.report import HEADINGS, table
 from colorization.models import descriptions, loading
 from colorization.models.hub import TWIN_FILE, WEIGHTS_FILE
 from colorization.models.weights import resolve_weights
@@ -56,7 +56,7 @@ def model_card(repo: str, path: Path, report: dict[str, Any], license: str) -> s
             dataset_type="image-folder",
             dataset_name=f"{protocol['data']} ({protocol['n']} photos at {protocol['size']}x{protocol['size']})",
             metric_type=metric,
-            metric_name=LABELS[metric],
+            metric_name=HEADINGS[metric],
             metric_value=own[metric]["mean"],
         )
         for metric in _METRICS

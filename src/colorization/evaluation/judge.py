@@ -91,7 +91,7 @@ def top1(logits: torch.Tensor, labels: Sequence[int | None]) -> torch.Tensor:
 
 
 def kernel_distance(a: torch.Tensor, b: torch.Tensor) -> float:
-    """How far two sets of photos lie apart, :data:`colorization.evaluation.metrics.KID_FORM`.
+    """How far two sets of photos lie apart, :data:`colorization.evaluation.catalog.KID_FORM`.
 
     Args:
         a, b: features, (N, F) and (M, F); two or more each.

@@ -24,70 +24,25 @@ from torch import nn
 
 from colorization.core import color, distributed
 from colorization.core.errors import InputError
+from colorization.evaluation.catalog import HIGHER_IS_BETTER, LIGHT_EDGE, PSNR_LIMIT, STAINED, UNSTAINED
 
 log = logging.getLogger(__name__)
 
-# What is measured, in the order of the tables, and which way is better.
-HIGHER_IS_BETTER = {"psnr": True, "ssim": True, "lpips": False, "delta_e2000": False}
-# The same of what only the evaluation measures, see `image_metrics`.
-FURTHER = {
-    "mae": False,
-    "accuracy_2": True,
-    "accuracy_5": True,
-    "bleeding": False,
-    "stains": False,
-    "photo_delta_colorfulness": False,
-}
-# Errors below the rounding of 8-bit pixels (variance 1/12 of a step) do not count: grey photographs, which the grey
-# row reproduces exactly, would otherwise have infinite PSNR and decide every mean.
-PSNR_LIMIT = 58.92
-SSIM_WINDOW = "Gaussian 11x11, sigma 1.5, windows inside the picture only (Wang et al. 2004)"
-COLORFULNESS_FORM = "Hasler-Suesstrunk 2003 M3, signed"
-DELTA_COLORFULNESS_FORM = "|mean colorfulness of predictions - mean colorfulness of truths|"
-MAE_FORM = "mean |difference| over pixels and the three channels L*, a*, b*, Lab units, of the displayed colours"
-ACCURACY_FORM = (
-    "% of the pixels right in all channels: |dL*| <= t, |da*| <= 2.2 t, |db*| <= 2.2 t, each rounded to whole units "
-    "first (Nazeri et al. 2018, as their code has it)"
-)
-LIGHT_EDGE = 10.0  # L*: a step from which on an edge in lightness may carry one in colour
 # Lab units: where the mean step in colour is smaller, none bleeds. 8-bit rounding alone makes 0.1 to 0.3, the palest
 # photo of the weights that ship has 0.8, photographs have 5 to 9.
 EVEN = 0.5
-BLEEDING_FORM = (
-    f"% of the change in a*b* that is further than sigma from every edge in the true L* (steps of {LIGHT_EDGE:g} or "
-    "more), gradients under a Gaussian of sigma = short side / 128, at least 1 pixel; of colours rounded to 8-bit RGB"
-)
-STABILITY_FORM = (
-    "mean dE2000 of pixels between what is predicted at each two working sizes, after reduction to the size of the crop"
-)
-
-
-STAINED, UNSTAINED = 25.0, 8.0  # chroma, Lab units
-STAINS_FORM = (
-    "% of photos with a stain: a square of an eighth of the short side whose mean a*b* have a chroma above "
-    f"{STAINED:g} where the mean chroma of the truth is below {UNSTAINED:g}; squares half a side apart"
-)
-TOP1_FORM = (
-    "share of the photos whose path names a synset of ImageNet (n01440764, ...) that the classifier puts there first, "
-    "as Zhang et al. 2016 test the meaning of colours; each photo enlarged to the classifier's own size"
-)
-KID_FORM = (
-    "kernel distance (Binkowski et al. 2018, cubic kernel, unbiased, all photos at once) times 1000, of the features "
-    "that the judge classifies by: not Inception's, and no figure of other papers compares"
-)
-PHOTO_DELTA_COLORFULNESS_FORM = "mean over photos of |colorfulness of the prediction - colorfulness of the truth|"
 
 _GAUSSIAN = [math.exp(-0.5 * (i / 1.5) ** 2) for i in range(-5, 6)]
 _WINDOW = [w / sum(_GAUSSIAN) for w in _GAUSSIAN]
 
 
 def psnr(rgb: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
-    """Peak signal-to-noise ratio of each image in dB, at most :data:`PSNR_LIMIT`. (B, 3, H, W) in [0, 1] to (B,)."""
+    """Peak signal-to-noise ratio of each image in dB, at most ``PSNR_LIMIT``. (B, 3, H, W) in [0, 1] to (B,)."""
     return (-10 * (rgb - truth).square().mean((1, 2, 3)).log10()).clamp(max=PSNR_LIMIT)
 
 
 def window_means(x: torch.Tensor) -> torch.Tensor:
-    """Means under :data:`SSIM_WINDOW`: (..., H, W) to (..., H - 10, W - 10)."""
+    """Means under SSIM's window: (..., H, W) to (..., H - 10, W - 10)."""
     return _windowed(x, _WINDOW)
 
 
@@ -108,7 +63,7 @@ def _windowed(x: torch.Tensor, window: Sequence[float]) -> torch.Tensor:
 
 
 def ssim(rgb: torch.Tensor, truth: torch.Tensor, truth_means: torch.Tensor | None = None) -> torch.Tensor:
-    """Structural similarity of each image, window as :data:`SSIM_WINDOW`.
+    """Structural similarity of each image, window and all as :mod:`.catalog` says.
 
     Args:
         rgb, truth: (B, 3, H, W) in [0, 1].
@@ -183,7 +138,7 @@ def lpips(rgb: torch.Tensor, truth: torch.Tensor) -> torch.Tensor | None:
 
 
 def mae(lab: torch.Tensor, true_lab: torch.Tensor) -> torch.Tensor:
-    """Mean absolute error of each image, :data:`MAE_FORM`: (1/3N) sum over pixels of |dL*| + |da*| + |db*|.
+    """Mean absolute error of each image: (1/3N) sum over pixels of |dL*| + |da*| + |db*|.
 
     Nazeri et al. 2018 take it "on a pixel level for each color channel" and do not say in which units. In these the
     grey row has 6.05 on CIFAR-10's test images (6.08 where it is written to 8-bit RGB first, which moves L*), which
@@ -193,7 +148,7 @@ def mae(lab: torch.Tensor, true_lab: torch.Tensor) -> torch.Tensor:
 
 
 def accuracy(lab: torch.Tensor, true_lab: torch.Tensor, threshold: float) -> torch.Tensor:
-    """Share of right pixels of each image in %, :data:`ACCURACY_FORM`.
+    """Share of right pixels of each image in %, as :mod:`.catalog` defines it.
 
     The thresholds are ``threshold`` % of the ranges [0, 100] and [-110, 110]. Only what both pictures round to counts:
     of a true 0.4, 2.6 is 3 away. (B, 3, H, W) to (B,).
@@ -210,7 +165,7 @@ def _sigma(height: int, width: int) -> float:
 def step_heights(planes: torch.Tensor) -> torch.Tensor:
     """How large the step is that each pixel lies on: (B, C, H, W) to (B, H, W), in the units of the planes.
 
-    The gradient at the scale of :data:`BLEEDING_FORM`, over all channels and both directions, in units of what it is
+    The gradient at the scale of ``bleeding``, over all channels and both directions, in units of what it is
     at the pixels beside a sharp step of 1; there, a step of h gives h.
     """
     sigma = _sigma(*planes.shape[-2:])
@@ -232,7 +187,7 @@ def near_light_edges(true_lab: torch.Tensor) -> torch.Tensor:
 
 
 def bleeding(lab: torch.Tensor, near_edges: torch.Tensor) -> torch.Tensor:
-    """Colour bleeding of each image in %, :data:`BLEEDING_FORM`: chroma edges against L edges.
+    """Colour bleeding of each image in %: chroma edges against L edges.
 
     With s the :func:`step_heights` of a*b* and E the pixels near an edge in the true L*,
 
@@ -256,7 +211,7 @@ def bleeding(lab: torch.Tensor, near_edges: torch.Tensor) -> torch.Tensor:
 
 
 def stains(lab: torch.Tensor, true_lab: torch.Tensor) -> torch.Tensor:
-    """Whether each photo has a stain, :data:`STAINS_FORM`: strong colour where the truth is as good as grey.
+    """Whether each photo has a stain: strong colour where the truth is as good as grey.
 
     Args:
         lab, true_lab: (B, 3, H, W), Lab units.
@@ -274,7 +229,7 @@ def stains(lab: torch.Tensor, true_lab: torch.Tensor) -> torch.Tensor:
 def size_stability(
     rgb: torch.Tensor, predict: Callable[[torch.Tensor], torch.Tensor], sizes: Sequence[int]
 ) -> torch.Tensor:
-    """How much the colours of each photo depend on the working size, :data:`STABILITY_FORM`.
+    """How much the colours of each photo depend on the working size (``stability`` of :mod:`.catalog`).
 
     The photo is resized to each size as :class:`.colorizer.Colorizer` does it, the network's a*b* are
     brought back to the photo's own size and joined to its L*, and with p_i the colours that are shown then,
@@ -386,7 +341,7 @@ def means(values: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 class ColorizationMetrics(torchmetrics.Metric):
-    """Means of :func:`image_metrics` over a loop, of the L1 loss, and ΔCF (:data:`DELTA_COLORFULNESS_FORM`).
+    """Means of :func:`image_metrics` over a loop, of the L1 loss, and ΔCF (``delta_colorfulness`` of :mod:`.catalog`).
 
     ``compute`` returns ``{"l1" (of normalised ab), "psnr", "ssim", "lpips" (where it can be had), "delta_e2000",
     "colorfulness", "true_colorfulness", "delta_colorfulness"}`` of scalars, over the photos of all processes.

@@ -16,45 +16,17 @@ from colorization.core import color, runs
 from colorization.data.datamodules import PhotoDataModule
 from colorization.data.splits import data_hash
 from colorization.evaluation import metrics, sparsification
+from colorization.evaluation.catalog import BY_NAME, KID_FORM, METRICS
 from colorization.evaluation.rows import GREY, Row
 from colorization.evaluation.statistics import FEWEST_PHOTOS, bootstrap
 
 if TYPE_CHECKING:
     from colorization.evaluation.judge import Judge
 
-# What metrics.json has of each row, in this order.
-FIGURES = (
-    *("psnr", "ssim", "lpips", "delta_e2000", "colorfulness", "delta_colorfulness"),
-    *("photo_delta_colorfulness", "mae", "accuracy_2", "accuracy_5", "bleeding", "stains", "stability", "top1"),
-)
-# Of these table.md shows, where there are any.
-COLUMNS = (
-    *("psnr", "ssim", "lpips", "delta_e2000", "colorfulness", "delta_colorfulness"),
-    *("bleeding", "stains", "stability", "top1"),
-)
-LABELS = {
-    "psnr": "PSNR ↑ (dB)",
-    "ssim": "SSIM ↑",
-    "lpips": "LPIPS ↓",
-    "delta_e2000": "ΔE2000 ↓",
-    "colorfulness": "CF",
-    "delta_colorfulness": "ΔCF ↓",
-    "mae": "MAE ↓ (Lab)",
-    "accuracy_2": "ε2 % ↑",
-    "accuracy_5": "ε5 % ↑",
-    "photo_delta_colorfulness": "photo ΔCF ↓",
-    "bleeding": "bleeding (%)",
-    "stains": "stains (%) ↓",
-    "stability": "size ΔE ↓",
-    "top1": "top-1 % ↑",
-}
-DIGITS = (
-    dict.fromkeys(FIGURES, 2)
-    | {"ssim": 4, "lpips": 4}
-    | dict.fromkeys(("colorfulness", "delta_colorfulness", "accuracy_2", "accuracy_5", "bleeding", "stains"), 1)
-    | {"photo_delta_colorfulness": 1, "top1": 1}
-)
-COMPARISONS = (*metrics.HIGHER_IS_BETTER, *metrics.FURTHER, "stability", "top1")  # what is compared pair by pair
+FIGURES = tuple(m.name for m in METRICS)  # what metrics.json has of each row, in this order
+COLUMNS = tuple(m.name for m in METRICS if m.shown)  # of these table.md shows, where there are any
+HEADINGS = {m.name: m.heading for m in METRICS}
+COMPARISONS = tuple(m.name for m in METRICS if m.paired)
 
 
 def protocol(datamodule: PhotoDataModule, photos: int, cfg: DictConfig) -> dict[str, Any]:
@@ -67,19 +39,10 @@ def protocol(datamodule: PhotoDataModule, photos: int, cfg: DictConfig) -> dict[
         "crop": "short side resized to the size, then centre crop; aspect ratio kept",
         "size": datamodule.image_size,
         "space": "RGB in [0, 1], rebuilt from the true L* and the predicted a*b*, channels clipped",
-        "psnr": f"mean of images, at most {metrics.PSNR_LIMIT} dB (8-bit rounding)",
-        "ssim": metrics.SSIM_WINDOW,
-        "lpips": "AlexNet, v0.1",
-        "colorfulness": metrics.COLORFULNESS_FORM,
-        "delta_colorfulness": metrics.DELTA_COLORFULNESS_FORM,
-        "mae": metrics.MAE_FORM,
-        "accuracy": metrics.ACCURACY_FORM,
-        "photo_delta_colorfulness": metrics.PHOTO_DELTA_COLORFULNESS_FORM,
-        "bleeding": metrics.BLEEDING_FORM,
-        "stains": metrics.STAINS_FORM,
-        "stability": f"{metrics.STABILITY_FORM}; {list(cfg.stability)}" if cfg.stability else None,
-        "top1": f"{metrics.TOP1_FORM}; {cfg.judge}" if cfg.judge else None,
-        "kid": f"{metrics.KID_FORM}; {cfg.judge}" if cfg.judge else None,
+        **{m.name: m.form for m in METRICS},
+        "stability": f"{BY_NAME['stability'].form}; {list(cfg.stability)}" if cfg.stability else None,
+        "top1": f"{BY_NAME['top1'].form}; {cfg.judge}" if cfg.judge else None,
+        "kid": f"{KID_FORM}; {cfg.judge}" if cfg.judge else None,
         "predictions": "pictures go the photos' way to the crop; a*b* of 8-bit RGB, with the true L*",
         "near_grey": f"true colorfulness below {color.NEAR_GREY:g}",
         "intervals": f"95 %, percentile bootstrap over photos, {cfg.bootstrap} resamples, seed {cfg.seed}",
@@ -277,7 +240,7 @@ def table(report: dict[str, Any], columns: Sequence[str] = COLUMNS) -> str:
 
 def _one_table(rows: list[dict[str, Any]], columns: Sequence[str]) -> list[str]:
     def cell(row: dict[str, Any], metric: str) -> str:
-        value, digits = row[metric], DIGITS[metric]
+        value, digits = row[metric], BY_NAME[metric].digits
         if value["mean"] is None:
             return "–"
         text = f"{value['mean']:.{digits}f}"
@@ -285,7 +248,7 @@ def _one_table(rows: list[dict[str, Any]], columns: Sequence[str]) -> list[str]:
 
     of_sets = {"fid": "FID ↓", "kid": "KID x 1000 ↓"}  # of all photos together
     of_sets = {k: v for k, v in of_sets.items() if any(row.get(k) and row[k]["mean"] is not None for row in rows)}
-    head = ["model", *(LABELS[m] for m in columns), "PSNR median", *of_sets.values()]
+    head = ["model", *(HEADINGS[m] for m in columns), "PSNR median", *of_sets.values()]
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for row in rows:
         median = row["psnr"].get("median")

@@ -18,14 +18,9 @@ from colorization.api.storage.database import Job, JobItem
 from colorization.api.storage.jobs import Context, new_id
 from colorization.api.storage.uploads import Upload
 from colorization.core.errors import InputError
+from colorization.evaluation.catalog import HIGHER_IS_BETTER
 
 ENSEMBLE = "ensemble"
-HIGHER_IS_BETTER = {
-    "psnr": True,
-    "ssim": True,
-    "lpips": False,
-    "delta_e2000": False,
-}  # as colorization.evaluation.metrics has it
 
 
 class Comparisons:
