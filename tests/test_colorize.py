@@ -15,7 +15,7 @@ from skimage.color import rgb2lab
 
 from colorization import Colorizer
 from colorization.colorize.cli import colorize
-from colorization.colorize.colorizer import Settings, find_weights, working_size
+from colorization.colorize.colorizer import Settings, find_weights
 from colorization.core.errors import InputError
 from colorization.data.datamodules import sample_photo
 from colorization.models import checkpoint, descriptions
@@ -151,8 +151,8 @@ def test_the_working_size_defaults_to_that_of_training(tmp_path, grey) -> None:
     small = np.asarray(grey.resize((75, 50)))
     assert colorizer.predict(small).ab.shape == (2, 50, 75)  # not enlarged
     assert colorizer.predict(small[:40, :30]).ab.shape == (2, 40, 32)  # but to what a network takes
-    assert working_size(50, 380, None) == (50, 380)
-    assert working_size(50, 3800, None) == (32, 384)
+    assert colorizer.working_size(50, 380, None) == (50, 380)
+    assert colorizer.working_size(50, 3800, None) == (32, 384)
 
 
 def test_find_weights_looks_at_the_argument_then_the_variable_then_what_ships(weights, monkeypatch, tmp_path) -> None:

@@ -30,13 +30,13 @@ from colorization.core import devices, hydra_main, overrides
 from colorization.core.errors import InputError
 from colorization.core.runs import Run
 from colorization.data.datamodules import SampleDataModule
-from colorization.models import checkpoint
+from colorization.models import checkpoint, descriptions
 from colorization.networks import building
 from colorization.summarize import collect, epochs
 from colorization.summarize import main as summarize
 from colorization.training import callbacks, resume
 
-CONFIGS = Path(hydra_main.__file__).parents[2] / "configs"
+CONFIGS = Path(hydra_main.__file__).parents[3] / "configs"
 MEASURED = {"images_per_second", "peak_memory_mb"}  # of a run, not of what it computes
 SMALL = [
     "datamodule=sample",
@@ -645,3 +645,10 @@ def test_a_run_with_activation_checkpointing_and_fused_steps_goes_on(stage, comm
         assert state["param_groups"][0]["fused"] is True
     assert command("run_id=r", "ckpt_path=last", "trainer.max_epochs=2") == 0
     assert Colorizer.load(run.path).description["stage"] == stage
+
+
+def test_weights_say_which_revision_of_the_code_they_are_of() -> None:
+    asked = ["git", "-C", str(CONFIGS.parent), "rev-parse", "HEAD"]
+    done = subprocess.run(asked, capture_output=True, text=True)
+    described = descriptions.describe("unet", {}, {}, None, {}, descriptions.AB, loss="l1", title="U-Net")
+    assert described["git"]["revision"] == (done.stdout.strip() if done.returncode == 0 else None)

@@ -60,14 +60,14 @@ def trial_id(sweep: str, number: int) -> str:
     return f"{sweep}-{number:03d}"
 
 
-def git_state(folder: Path) -> dict[str, Any]:
-    """``{"revision": <hash or None>, "dirty": <bool or None>}`` of the checkout that holds ``folder``."""
+def git_state() -> dict[str, Any]:
+    """``{"revision": <hash or None>, "dirty": <bool or None>}`` of the checkout that this file lies in."""
 
     def git(*arguments: str) -> str | None:
         try:
             # A status that is killed with the run would leave its lock in the checkout.
             command = ["git", "--no-optional-locks", *arguments]
-            done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=10)
+            done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10)
         except (OSError, subprocess.TimeoutExpired):
             return None
         return done.stdout.strip() if done.returncode == 0 else None
@@ -100,7 +100,7 @@ def environment() -> dict[str, Any]:
         "cpu_count": os.cpu_count(),
         "gpu": device,
         "packages": versions,
-        "git": git_state(Path(__file__).parent),
+        "git": git_state(),
         "command": sys.argv,
     }
 

@@ -48,7 +48,7 @@ def protocol(datamodule: PhotoDataModule, photos: int, cfg: DictConfig) -> dict[
         "intervals": f"95 %, percentile bootstrap over photos, {cfg.bootstrap} resamples, seed {cfg.seed}",
         "uncertainty": "standard deviation in ab of answers, Lab units, against ΔE2000 of pixels; means over photos",
         "version": __version__,
-        "git": runs.git_state(Path(runs.__file__).parent),
+        "git": runs.git_state(),
         "time": runs.utc_now(),
     }
 

@@ -57,7 +57,7 @@ def describe(
         "training_data": dict(training_data or {}),
         "metrics": dict(metrics or {}),
         "version": __version__,
-        "git": git_state(Path(__file__).parent),
+        "git": git_state(),
         "created": utc_now(),
         **more,
     }
