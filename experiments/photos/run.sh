@@ -1,12 +1,15 @@
 #!/bin/sh
-# Classes of ab on an ImageNet encoder beside a U-Net, trained on 48,705 photographs at 128x128; see README.md.
+# Classes of ab on an ImageNet encoder beside the baseline, the U-Net and the GAN, trained on 48,705 photographs at 128x128;
+# see README.md.
 #   experiments/photos/run.sh DATA        (DATA holds train, val and test, each with a folder for every source)
 # shellcheck disable=SC2086
 set -eu
 . "$(dirname "$0")/../common.sh"
 
 photos="paths.data_dir=$data"
+train photos-baseline experiment=photos/baseline $photos
 train photos-unet experiment=photos/unet $photos
+train photos-gan experiment=photos/gan init_weights=photos-unet $photos
 train photos-classes experiment=photos/classes $photos
 train photos-classes-more experiment=photos/classes-more init_weights=photos-classes $photos
 
@@ -18,9 +21,11 @@ evaluate validation "{classes: '$shipped'}" datamodule=folder datamodule.name=va
   datamodule.image_size=128 strips=0 lpips=false vividness="[0,0.2,0.4,0.6,0.8,1]"
 
 unet=$out/shipped/unet.safetensors
-$python -m colorization.export weights=photos-unet format=float16 output="$unet" paths.output_dir="$out"
+for stage in baseline unet gan; do
+  $python -m colorization.export weights=photos-$stage format=float16 output="$out/shipped/$stage.safetensors" paths.output_dir="$out"
+done
 rows="unet: '$unet', classes: '$shipped'"
-evaluate test "{$rows}" datamodule=photos $photos strips=0 lpips=false
+evaluate test "{baseline: '$out/shipped/baseline.safetensors', gan: '$out/shipped/gan.safetensors', $rows}" datamodule=photos $photos strips=0 lpips=false
 # Data of another origin, if it is there, and what a classifier that is not the encoder sees in them.
 [ ! -d "$data/imagenet-sample" ] || evaluate imagenet-sample "{$rows}" datamodule=imagenet-sample $photos strips=0 \
   judge=tf_efficientnet_lite2 vividness="[0,0.2]" uncertainty=true
@@ -29,4 +34,4 @@ evaluate test "{$rows}" datamodule=photos $photos strips=0 lpips=false
 [ -n "$tiny" ] || $python "$study/aged.py" "$data/test" "$unet" "$shipped" > "$study/aged.md"
 [ -n "$tiny" ] || $python "$study/sources.py" "$out/eval/photos/test/per_image.csv" > "$study/sources.md"
 [ -n "$tiny" ] || gzip -9nc "$out/eval/photos/test/per_image.csv" > "$study/test/per_image.csv.gz"
-conclude photos-unet photos-classes photos-classes-more
+conclude photos-baseline photos-unet photos-gan photos-classes photos-classes-more

@@ -14,7 +14,7 @@ import numpy as np
 
 from colorization.evaluation.statistics import bootstrap
 
-ROW = "classes"
+ROW, SMALL = "classes", "unet"
 
 
 def main() -> None:
@@ -24,9 +24,7 @@ def main() -> None:
         for line in csv.DictReader(file):
             values = {k: float(line[k]) for k in ("delta_e2000", "colorfulness", "true_colorfulness", "stains")}
             found[line["photo"].split("/")[0]][line["model"]][line["photo"]] = values
-    models = list(next(iter(found.values())))
-    small = models[models.index(ROW) - 1]
-    print(f"| source | photographs | grey | {ROW} | − grey, paired | − {small}, paired | CF (truth) | stains % |")
+    print(f"| source | photographs | grey | {ROW} | − grey, paired | − {SMALL}, paired | CF (truth) | stains % |")
     print("|---|---|---|---|---|---|---|---|")
     for source, rows in sorted(found.items(), key=lambda item: -len(item[1][ROW])):
 
@@ -39,7 +37,7 @@ def main() -> None:
             return f"{d.mean():.2f}" + (f" [{interval[0]:.2f}, {interval[1]:.2f}]" if interval else "")
 
         cells = [f"`{source}`", str(len(rows[ROW])), f"{mean('grey', 'delta_e2000'):.2f}"]
-        cells += [f"{mean(ROW, 'delta_e2000'):.2f}", paired("grey"), paired(small)]
+        cells += [f"{mean(ROW, 'delta_e2000'):.2f}", paired("grey"), paired(SMALL)]
         cells += [
             f"{mean(ROW, 'colorfulness'):.1f} ({mean(ROW, 'true_colorfulness'):.1f})",
             f"{mean(ROW, 'stains'):.1f}",
