@@ -11,7 +11,7 @@ import skimage
 from PIL import Image
 from safetensors import safe_open
 from safetensors.numpy import save_file
-from colorization.core.runs import resolve_weights
+from colorization.models.weights import resolve_weights
 
 folder = pathlib.Path(sys.argv[1])
 photos = folder / "data" / "photos"
