@@ -15,6 +15,7 @@ from typing import Any
 import psutil
 import pytest
 import requests
+import schemathesis
 from conftest import wait_for
 from PIL import Image
 
@@ -45,7 +46,8 @@ def outputs(tmp_path: Path, trained_run: Path, photo_folder: Path) -> Path:
 def test_evaluate_and_compare_give_the_figures_of_the_command(
     make_app: Callable[..., Any], outputs: Path, tmp_path: Path, run_main: Callable[..., int]
 ) -> None:
-    client = make_app().test_client()
+    app = make_app()
+    client = app.test_client()
     asked = {"data": "photos", "weights": ["trained", "shipped-unet"], "ensemble": "mean", "uncertainty": False}
     answer = client.post("/api/metrics/evaluate", json=asked)
     assert answer.status_code == 202
@@ -119,6 +121,14 @@ def test_evaluate_and_compare_give_the_figures_of_the_command(
     assert "lpips" not in compared["result"]["best"]
     assert client.get(compared["result"]["photo"]["url"]).data == photo
     assert not (outputs / "server" / "jobs" / compared["id"]).exists()
+
+    # All of it is as the API's description says.
+    described = schemathesis.openapi.from_dict(app.spec)
+    finished = [("/api/jobs/{job_id}", url) for url in (job["url"], compared["url"])]
+    finished += [("/api/metrics/evaluations/{evaluation_id}", found["url"])]
+    finished += [("/api/metrics/evaluations/{evaluation_id}/images", found["images"])]
+    for path, url in finished:
+        described[path]["GET"].validate_response(client.get(url))
 
     # The command's own evaluations are listed, and all can be removed.
     shutil.move(tmp_path / "by-hand", outputs / "eval" / "by-hand")

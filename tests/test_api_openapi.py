@@ -8,6 +8,7 @@ import json
 import re
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -16,7 +17,7 @@ from typing import Any
 import pytest
 import requests
 import schemathesis
-from conftest import wait_for
+from conftest import PATIENCE, wait_for
 from PIL import Image
 
 from colorization.api.http.problems import CONTENT_TYPE
@@ -65,12 +66,22 @@ def test_the_command_prints_it(tmp_path: Path, make_app: Callable[..., Any]) -> 
     assert not list(tmp_path.glob("outputs/*.db"))
 
 
+def cancel_jobs(url: str, over: threading.Event) -> None:
+    """Cancel every job of the server, again and again."""
+    with requests.Session() as session:
+        session.headers["Authorization"] = f"Bearer {TOKEN}"
+        while not over.wait(0.2):
+            for state in ("queued", "running"):
+                for job in session.get(f"{url}/api/jobs", params={"state": state}, timeout=PATIENCE).json()["jobs"]:
+                    session.delete(f"{url}{job['url']}", timeout=PATIENCE)
+
+
 @pytest.mark.slow
 def test_a_server_answers_as_it_says(
     server: Any, tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
     """All checks of schemathesis, which are its default, on a server with a token (it also tries without, and with a
-    wrong one). No data and a closed queue: nothing heavy starts."""
+    wrong one). No data and a closed queue of trainings; what else it starts is cancelled: nothing heavy runs for long."""
     many, phases = "100000 per minute", "examples,coverage,fuzzing,stateful"
     server.start("trainings=0", "data_roots=[]", f"rate={many}", f"guesses={many}", f"token={TOKEN}")
     command = [str(Path(sys.executable).with_name("schemathesis"))]
@@ -79,7 +90,12 @@ def test_a_server_answers_as_it_says(
     command += ["--generation-deterministic", "--no-color", "--continue-on-failure", "--workers", "1"]
     command += ["--request-timeout", "100", "--max-response-time", "100"]  # a machine may be busy
     command += ["--header", f"Authorization: Bearer {TOKEN}"]
+    over = threading.Event()
+    canceller = threading.Thread(target=cancel_jobs, args=(server.url, over), daemon=True)
+    canceller.start()
     run = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=500)
+    over.set()
+    canceller.join(PATIENCE)
     assert run.returncode == 0, run.stdout[-20_000:] + run.stderr[-2_000:]
     operations = re.search(r"Tested: (\d+)", run.stdout)
     cases = re.search(r"Test cases:\s+(.+)", run.stdout)
