@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 import requests
-from conftest import free_port, wait_for
+from conftest import PATIENCE, free_port, wait_for
 
 SLURM = """\
 ClusterName=test
@@ -101,7 +101,7 @@ class Ray:
     def _ready(self) -> bool:
         assert self.process.poll() is None, (self.folder / "log").read_text()
         try:
-            return requests.get(f"{self.dashboard}/api/jobs/", timeout=5).ok
+            return requests.get(f"{self.dashboard}/api/jobs/", timeout=PATIENCE).ok
         except requests.RequestException:
             return False
 

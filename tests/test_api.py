@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import requests
+from conftest import PATIENCE
 
 
 def test_errors_are_problem_documents(make_app: Callable[..., Any]) -> None:
@@ -20,10 +21,10 @@ def test_errors_are_problem_documents(make_app: Callable[..., Any]) -> None:
 
 def test_a_server_starts_refuses_a_taken_port_and_ends(server: Any) -> None:
     server.start()
-    assert requests.get(f"{server.url}/api/health", timeout=5).json()["status"] == "ok"
+    assert requests.get(f"{server.url}/api/health", timeout=PATIENCE).json()["status"] == "ok"
     port = server.url.rpartition(":")[2]
     command = [sys.executable, "-m", "colorization.api.server", "serve", "--port", port]
-    second = subprocess.run(command, capture_output=True, text=True, cwd=server.folder, timeout=60)
+    second = subprocess.run(command, capture_output=True, text=True, cwd=server.folder, timeout=PATIENCE)
     assert second.returncode == 2 and second.stderr.count("\n") == 1, second.stderr
     named = int(second.stderr.split("; --port ")[1].split()[0])
     with socket.socket() as free:

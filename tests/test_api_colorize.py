@@ -23,7 +23,7 @@ import psutil
 import pytest
 import requests
 import tifffile
-from conftest import wait_for
+from conftest import PATIENCE, wait_for
 from flask.testing import FlaskClient
 from PIL import Image
 from sqlalchemy import update
@@ -591,7 +591,7 @@ def test_fifty_clients_at_once(server: Any, flood: Any, photo_bytes: Any) -> Non
 
     flood(server.url, 4, 1)  # what is loaded once is loaded
     files = [("files", (f"{i}.jpg", photo_bytes(64))) for i in range(200)]
-    job = requests.post(f"{server.url}/api/colorize/batch", files=files, timeout=60).json()
+    job = requests.post(f"{server.url}/api/colorize/batch", files=files, timeout=PATIENCE).json()
     threads = [threading.Thread(target=watch), threading.Thread(target=listen, args=(server.url + job["stream"],))]
     for thread in threads:
         thread.start()

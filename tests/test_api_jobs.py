@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import requests
-from conftest import wait_for
+from conftest import PATIENCE, wait_for
 from flask.testing import FlaskClient
 from PIL import Image
 
@@ -45,7 +45,7 @@ def held(monkeypatch: pytest.MonkeyPatch) -> threading.Semaphore:
 
     def file(self: Colorize, upload: Any, options: Any, job_id: str | None = None) -> Any:
         if job_id is not None:
-            assert permits.acquire(timeout=60)
+            assert permits.acquire(timeout=PATIENCE)
         return real(self, upload, options, job_id)
 
     monkeypatch.setattr(Colorize, "file", file)
@@ -285,10 +285,10 @@ def test_a_killed_server_goes_on_with_what_was_not_done(server: Any, photo_bytes
     count = 40
     files = [("files", (f"{i}.png", photo_bytes(128, "PNG"))) for i in range(count)]
     files.insert(5, ("files", ("text.jpg", b"text")))
-    job = requests.post(f"{server.url}/api/colorize/batch", files=files, timeout=60).json()
+    job = requests.post(f"{server.url}/api/colorize/batch", files=files, timeout=PATIENCE).json()
 
     def found() -> dict[str, Any]:
-        return requests.get(f"{server.url}{job['url']}?per_page=1000", timeout=60).json()
+        return requests.get(f"{server.url}{job['url']}?per_page=1000", timeout=PATIENCE).json()
 
     results: dict[int, Any] = {}
     for kill in (4, 12):
@@ -300,7 +300,7 @@ def test_a_killed_server_goes_on_with_what_was_not_done(server: Any, photo_bytes
             if item["state"] == "done":
                 assert results.setdefault(item["number"], item) == item
         server.start()
-    stream = requests.get(server.url + job["stream"], timeout=120)
+    stream = requests.get(server.url + job["stream"], timeout=PATIENCE)
     told = [data["number"] for _, type, data in events(stream.text) if type == "item"]
     assert sorted(told) == list(range(count + 1))
     after = found()
@@ -310,7 +310,7 @@ def test_a_killed_server_goes_on_with_what_was_not_done(server: Any, photo_bytes
     ]
     for number, item in results.items():
         assert after["items"][number] == item  # done before the kill, not done again
-    archive = requests.get(server.url + after["result"]["archive"], timeout=60).content
+    archive = requests.get(server.url + after["result"]["archive"], timeout=PATIENCE).content
     with zipfile.ZipFile(io.BytesIO(archive)) as file:
         assert sorted(file.namelist()) == sorted(f"{i}-colorized.png" for i in range(count))
     state = server.folder / "outputs" / "server"

@@ -16,7 +16,7 @@ import psutil
 import pytest
 import requests
 import schemathesis
-from conftest import wait_for
+from conftest import PATIENCE, wait_for
 from PIL import Image
 
 from colorization import eval as evaluation
@@ -211,14 +211,14 @@ def test_an_evaluation_survives_a_killed_server_and_can_be_cancelled(
     server.start()
 
     def job(url: str) -> Any:
-        return requests.get(server.url + url, timeout=30).json()
+        return requests.get(server.url + url, timeout=PATIENCE).json()
 
     # Uploads. Server and process killed together: it is started again. The server alone: the same process goes on.
     photos = sorted((tmp_path / "data" / "photos").glob("*.jpg"))[:2]
     names = ["../../Garten am See.jpg", "b.png"]  # the second lies about its type
     files = [("files", (name, photo.read_bytes())) for photo, name in zip(photos, names, strict=True)]
     form = {"weights": "trained", "image_size": "32"}
-    first = requests.post(f"{server.url}/api/metrics/evaluate/uploads", form, files=files, timeout=30).json()
+    first = requests.post(f"{server.url}/api/metrics/evaluate/uploads", form, files=files, timeout=PATIENCE).json()
     folder = outputs / "eval" / first["id"]
     process = wait_for(lambda: process_of(folder))
     server.kill()
@@ -237,15 +237,17 @@ def test_an_evaluation_survives_a_killed_server_and_can_be_cancelled(
     assert {i["photo"] for i in images} == {"0000-Garten_am_See.jpg", "0001-b.jpg"}
     assert job("/api/metrics/evaluations")["total"] == 1
     assert not (outputs / "server" / "jobs" / first["id"]).exists()
-    stream = requests.get(server.url + first["stream"], timeout=30).text
+    stream = requests.get(server.url + first["stream"], timeout=PATIENCE).text
     assert "event: progress" in stream and '"state": "finished"' in stream.rsplit("event:", 1)[1]
 
     # Cancelled: its process ends by itself. One that is killed says so.
     asked = {"data": "photos", "weights": ["trained"], "image_size": 1024, "uncertainty": True}
-    second, third = (requests.post(f"{server.url}/api/metrics/evaluate", json=asked, timeout=30).json() for _ in "ab")
+    second, third = (
+        requests.post(f"{server.url}/api/metrics/evaluate", json=asked, timeout=PATIENCE).json() for _ in "ab"
+    )
     folders = [outputs / "eval" / j["id"] for j in (second, third)]
     running = [wait_for(lambda f=f: process_of(f)) for f in folders]  # type: ignore[misc]
-    assert requests.delete(server.url + second["url"], timeout=30).ok
+    assert requests.delete(server.url + second["url"], timeout=PATIENCE).ok
     os.kill(running[1].pid, signal.SIGKILL)
     states = [wait_for(lambda u=j["url"]: (x := job(u))["state"] in FINAL and x) for j in (second, third)]  # type: ignore[misc]
     assert states[0]["state"] == "cancelled"

@@ -61,7 +61,7 @@ def test_it_is_valid_and_says_what_errors_are(make_app: Callable[..., Any]) -> N
 
 def test_the_command_prints_it(tmp_path: Path, make_app: Callable[..., Any]) -> None:
     command = [sys.executable, "-m", "colorization.api.openapi"]
-    printed = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=60, check=True).stdout
+    printed = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=PATIENCE, check=True).stdout
     assert json.loads(printed) == json.loads(json.dumps(make_app().spec))
     assert not list(tmp_path.glob("outputs/*.db"))
 
@@ -81,7 +81,7 @@ def test_a_server_answers_as_it_says(
     server: Any, tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
     """All checks of schemathesis, which are its default, on a server with a token (it also tries without, and with a
-    wrong one). No data and a closed queue of trainings; what else it starts is cancelled: nothing heavy runs for long."""
+    wrong one). No data, a closed queue of trainings, and jobs that are soon cancelled: nothing heavy runs for long."""
     many, phases = "100000 per minute", "examples,coverage,fuzzing,stateful"
     server.start("trainings=0", "data_roots=[]", f"rate={many}", f"guesses={many}", f"token={TOKEN}")
     command = [str(Path(sys.executable).with_name("schemathesis"))]
@@ -101,7 +101,7 @@ def test_a_server_answers_as_it_says(
     cases = re.search(r"Test cases:\s+(.+)", run.stdout)
     assert operations and cases
     record_property("schemathesis", f"{operations[1]} operations, {phases}: {cases[1]}")
-    assert requests.get(f"{server.url}/api/health", timeout=5).ok
+    assert requests.get(f"{server.url}/api/health", timeout=PATIENCE).ok
     assert "Traceback" not in (server.folder / "server.log").read_text()
 
 

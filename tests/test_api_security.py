@@ -310,7 +310,7 @@ def test_a_server_for_others_prints_a_token_and_ends_soon_with_streams_open(serv
         for _ in range(100):  # more than the system takes for clients that read nothing
             session.add(JobEvent(job_id="a" * 32, type="item", data={"name": "x" * 200_000}))
     streams = [
-        requests.get(f"{server.url}/api/jobs/{'a' * 32}/stream", headers=allowed, stream=True, timeout=30)
+        requests.get(f"{server.url}/api/jobs/{'a' * 32}/stream", headers=allowed, stream=True, timeout=PATIENCE)
         for _ in range(3)
     ]
     lines = [stream.iter_lines() for stream in streams]
@@ -376,7 +376,7 @@ def hold_halves(server: Any, port: int, kind: str) -> None:
 def test_huge_headers_and_two_hosts(server: Any) -> None:
     server.start()
     for headers in ({"X-Huge": "a" * 100_000}, {f"X-{i}": "a" for i in range(500)}):
-        answer = requests.get(f"{server.url}/api/health", headers=headers, timeout=10)
+        answer = requests.get(f"{server.url}/api/health", headers=headers, timeout=PATIENCE)
         assert 400 <= answer.status_code < 500 and "Traceback" not in answer.text
     port = int(server.url.rpartition(":")[2])
     for request in (

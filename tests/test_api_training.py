@@ -18,7 +18,7 @@ import clusters
 import psutil
 import pytest
 import requests
-from conftest import wait_for
+from conftest import PATIENCE, wait_for
 from filelock import FileLock
 
 from colorization.api.http.redact import without_paths
@@ -302,7 +302,7 @@ def events_of(url: str, last: str | None = None, until: int | None = None) -> li
     """(id, type, data) of a stream to its end, or of its first ``until`` events."""
     found: list[tuple[str, str, Any]] = []
     headers = {} if last is None else {"Last-Event-ID": last}
-    with requests.get(url, headers=headers, stream=True, timeout=60) as answer:
+    with requests.get(url, headers=headers, stream=True, timeout=PATIENCE) as answer:
         assert answer.status_code == 200 and answer.headers["Content-Type"].startswith("text/event-stream")
         one: dict[str, str] = {}
         for line in answer.iter_lines(chunk_size=1, decode_unicode=True):
@@ -336,23 +336,23 @@ def test_a_run_is_started_watched_stopped_and_gone_on_with(
     runner, arguments, environment = where
     server.start(*arguments, **environment)
     api = f"{server.url}/api"
-    answer = requests.post(f"{api}/training/start", json=LONG, timeout=120)
+    answer = requests.post(f"{api}/training/start", json=LONG, timeout=PATIENCE)
     assert answer.status_code == 201, answer.text
     id = answer.json()["id"]
-    waiting = requests.post(f"{api}/training/start", json={**SMALL, "epochs": 1}, timeout=60).json()["id"]
+    waiting = requests.post(f"{api}/training/start", json={**SMALL, "epochs": 1}, timeout=PATIENCE).json()["id"]
     first = events_of(f"{api}/training/stream/{id}", until=40)
     run = run_of(tmp_path, id)
-    assert requests.get(f"{api}/training/status/{waiting}", timeout=30).json()["position"] == 1
-    assert requests.delete(f"{api}/history/{id}?files=true", timeout=30).status_code == 409
-    assert requests.post(f"{api}/training/start", json={"resume": id}, timeout=60).status_code == 409
+    assert requests.get(f"{api}/training/status/{waiting}", timeout=PATIENCE).json()["position"] == 1
+    assert requests.delete(f"{api}/history/{id}?files=true", timeout=PATIENCE).status_code == 409
+    assert requests.post(f"{api}/training/start", json={"resume": id}, timeout=PATIENCE).status_code == 409
     wait_for(lambda: run.status().get("epoch", 0) >= 2)
-    now = requests.get(f"{api}/training/status/{id}", timeout=30).json()
+    now = requests.get(f"{api}/training/status/{id}", timeout=PATIENCE).json()
     assert now["state"] == "running" and now["metrics"]["train/loss"] > 0 and now["eta_seconds"] > 0
     pid = run.status()["pid"]
     if runner == "local":
         assert os.getsid(pid) == pid  # nothing that ends the server's group ends it
 
-    answer = requests.post(f"{api}/training/stop/{id}", json={}, timeout=30)
+    answer = requests.post(f"{api}/training/stop/{id}", json={}, timeout=PATIENCE)
     assert answer.status_code == 202 and answer.json()["stopping"]
     rest = events_of(f"{api}/training/stream/{id}", last=first[-1][0])
     status = run.status()
@@ -367,12 +367,12 @@ def test_a_run_is_started_watched_stopped_and_gone_on_with(
     assert [d["text"] for _, type, d in told if type == "log"] == without_paths(lines, tmp_path / "outputs")
     pictures = sorted(f.name for f in (run.path / "samples").iterdir())
     assert [d["name"] for _, type, d in told if type == "sample"] == pictures
-    again = requests.get(f"{api}/training/stream/{id}", headers={"Last-Event-ID": rest[-1][0]}, timeout=30)
+    again = requests.get(f"{api}/training/stream/{id}", headers={"Last-Event-ID": rest[-1][0]}, timeout=PATIENCE)
     assert again.status_code == 204 and not again.content
     assert events_of(f"{api}/training/stream/{id}", last="no-such-place")[-1] == rest[-1]
 
     for wrong in ({"epochs": 1}, {"lr": 0.1}, {"overrides": ["seed=1"]}):
-        answer = requests.post(f"{api}/training/start", json={"resume": id, **wrong}, timeout=60)
+        answer = requests.post(f"{api}/training/start", json={"resume": id, **wrong}, timeout=PATIENCE)
         assert answer.status_code == 422 and list(answer.json()["errors"]) == list(wrong)
     wait_for(lambda: run_of(tmp_path, waiting).status()["state"] == "running")  # its turn came
 
@@ -385,7 +385,7 @@ def test_after_a_kill_of_the_server_every_run_has_its_true_state(
     runner, arguments, environment = where
     server.start("trainings=2", *arguments, **environment)
     ids = [
-        requests.post(f"{server.url}/api/training/start", json=asked, timeout=120).json()["id"]
+        requests.post(f"{server.url}/api/training/start", json=asked, timeout=PATIENCE).json()["id"]
         for asked in (LONG, LONG)
     ]
     first, second = (run_of(tmp_path, id) for id in ids)
@@ -399,7 +399,7 @@ def test_after_a_kill_of_the_server_every_run_has_its_true_state(
     server.start("trainings=2", *arguments, **environment)
 
     def status(id: str) -> dict[str, Any]:
-        return requests.get(f"{server.url}/api/training/status/{id}", timeout=30).json()
+        return requests.get(f"{server.url}/api/training/status/{id}", timeout=PATIENCE).json()
 
     dead = wait_for(lambda: (now := status(ids[0])) and now["state"] == "failed" and now)
     by_signal = "killed by signal 9"
@@ -409,10 +409,10 @@ def test_after_a_kill_of_the_server_every_run_has_its_true_state(
     assert second.status()["pid"] in pids  # adopted, not started a second time
     assert len(training_processes(tmp_path)) == 1
 
-    requests.post(f"{server.url}/api/training/stop/{ids[1]}", json={"force": True}, timeout=30)
+    requests.post(f"{server.url}/api/training/stop/{ids[1]}", json={"force": True}, timeout=PATIENCE)
     wait_for(lambda: status(ids[1])["state"] == "stopped")
     wait_for(lambda: not training_processes(tmp_path))
-    again = requests.post(f"{server.url}/api/training/start", json={"resume": ids[0]}, timeout=60)
+    again = requests.post(f"{server.url}/api/training/start", json={"resume": ids[0]}, timeout=PATIENCE)
     assert again.status_code == 201, again.text
     step = dead["step"]
     wait_for(lambda: (first.status().get("step") or 0) > step and first.status()["state"] == "running")
@@ -428,10 +428,10 @@ def test_a_lost_cluster_shows_as_such(server: Any, tmp_path: Path, no_orphans: N
         server.start("trainings=2", "runner=ray", f"ray_address={cluster.dashboard}")
 
         def start() -> str:
-            return requests.post(f"{server.url}/api/training/start", json=LONG, timeout=120).json()["id"]
+            return requests.post(f"{server.url}/api/training/start", json=LONG, timeout=PATIENCE).json()["id"]
 
         def status(id: str) -> dict[str, Any]:
-            return requests.get(f"{server.url}/api/training/status/{id}", timeout=30).json()
+            return requests.get(f"{server.url}/api/training/status/{id}", timeout=PATIENCE).json()
 
         first = start()
         wait_for(run_of(tmp_path, first).last_checkpoint.is_file)

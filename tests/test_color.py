@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from conftest import PATIENCE
 from skimage.color import deltaE_ciede2000, lab2rgb, rgb2lab
 
 from colorization.core import color
@@ -319,7 +320,7 @@ def test_split_scales_to_the_networks_and_join_undoes_it(library: str) -> None:
 def test_import_brings_no_torch(module: str) -> None:
     """In a fresh interpreter."""
     code = f"import sys, {module}; sys.exit(int(any(m.split('.')[0] == 'torch' for m in sys.modules)))"
-    assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
+    assert subprocess.run([sys.executable, "-c", code], timeout=PATIENCE).returncode == 0
 
 
 # Recoloring a photo
