@@ -122,7 +122,7 @@ def test_it_learns_stops_and_goes_on_as_a_run_and_fusion_takes_its_file(
 
     # No colorizer, and nobody takes it for one.
     assert run_main(evaluation.main, f"weights={file}", "datamodule=sample", "datamodule.image_size=32") == 2
-    assert "a classifier, which gives no colours" in capsys.readouterr().err
+    assert "a classifier, not a colorizer" in capsys.readouterr().err
     assert run_main(train.main, *overrides(archive, "datamodule=sample", "run_id=x")) == 2
 
     # Fusion runs on it and says so, in its weights and in the table.
@@ -169,7 +169,7 @@ def test_a_classifier_is_no_colorizer(version: str, classifier: Path, tmp_path: 
     if version != "this":
         del description["answers"]
     checkpoint.save_weights(tmp_path / "c.safetensors", network, description)
-    with pytest.raises(InputError, match="a classifier, which gives no colours"):
+    with pytest.raises(InputError, match="a classifier, not a colorizer"):
         checkpoint.load_weights(tmp_path / "c.safetensors")
 
 

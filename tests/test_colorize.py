@@ -171,7 +171,9 @@ def test_what_ships_fits_in_what_is_allowed() -> None:
     assert sum(f.stat().st_size for f in files[0].parent.iterdir() if f.is_file()) < 40_000_000
 
 
-@pytest.mark.parametrize(("stage", "photos"), [("baseline", 48_705), ("unet", 48_705), ("gan", 810), ("classes", 48_705)])
+@pytest.mark.parametrize(
+    ("stage", "photos"), [("baseline", 48_705), ("unet", 48_705), ("gan", 810), ("classes", 48_705)]
+)
 def test_what_ships_colorizes_and_is_small(stage: str, photos: int) -> None:
     assert find_weights(f"shipped-{stage}").stat().st_size < 10_000_000
     colorizer = Colorizer.load(f"shipped-{stage}")
@@ -293,7 +295,7 @@ def test_what_is_there_already_is_replaced_only_if_asked(more, weights, photos, 
     there.write_bytes(b"of another origin")
     arguments = [str(photos[0]), "-o", "b.png", "--weights", str(weights), *more]
     assert colorize(arguments) == colorize([*arguments, "--dry-run"]) == 2
-    assert f"{there.name} is there already; --overwrite replaces it" in capsys.readouterr().err
+    assert f"{there.name} already exists; --overwrite replaces it" in capsys.readouterr().err
     assert there.read_bytes() == b"of another origin"
     assert colorize([*arguments, "--overwrite"]) == 0
     with Image.open(there) as image:

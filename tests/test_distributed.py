@@ -136,7 +136,7 @@ def test_a_stopped_run_goes_on_with_another_number_of_processes(environment: dic
     wait_for(lambda: parts.status().get("step", 0) >= 3, process=process)
     os.kill(process.pid, signal.SIGTERM)
     said = finish(process, code=143)
-    assert said.count("go on with: run_id=parts ckpt_path=last") == 1
+    assert said.count("resume with: run_id=parts ckpt_path=last") == 1
     status = parts.status()
     assert status["state"] == "stopped" and 3 <= status["step"] < 120 and parts.weights_file.is_file()
     assert len(torch.load(parts.last_checkpoint, weights_only=True)["rng"]) == 2

@@ -286,10 +286,10 @@ def test_what_this_program_did_not_write_is_kept(run, scans, tmp_path, capsys) -
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "a.jpg").write_bytes(b"of another origin")
     assert run("scans", "-o", "out") == 1
-    assert "failed: scans/a.jpg: out/a.jpg is there already" in capsys.readouterr().err
+    assert "failed: scans/a.jpg: out/a.jpg already exists" in capsys.readouterr().err
     (tmp_path / "out" / "b.png").write_bytes(b"retouched")
     assert run("scans", "-o", "out") == 1
-    assert len([s for s in capsys.readouterr().err.splitlines() if "is there already" in s]) == 2
+    assert len([s for s in capsys.readouterr().err.splitlines() if "already exists" in s]) == 2
     kept = results(tmp_path / "out")
     assert kept["a.jpg"] == b"of another origin" and kept["b.png"] == b"retouched"
     assert run("scans", "-o", "out", "--overwrite") == 0
@@ -337,7 +337,7 @@ def test_a_torn_line_is_dealt_with_and_a_damaged_one_told(run, scans, tmp_path, 
     before = whole.count(b"\n")
     assert run("scans", "-o", "out") == 1  # a result without its line: kept, and told
     said = capsys.readouterr().err
-    assert said.count("is there already") == 1
+    assert said.count("already exists") == 1
     rows = [json.loads(line) for line in manifest.read_bytes().splitlines()]
     assert len(rows) == before + 1  # a line less, a run's first line and a failure more
     cut = whole.splitlines(keepends=True)
@@ -433,7 +433,8 @@ def test_a_signal_finishes_the_photos_in_hand(number, code, scans, tmp_path) -> 
     assert process.returncode == code, error
     done = [row["target"] for row in lines(out)]
     assert 0 < len(done) < 12 and sorted(results(out)) == sorted(done)
-    assert f"{12 - len(done)} photos are left: the same command goes on" in said and signal.Signals(number).name in said
+    assert f"{12 - len(done)} photos are left: run the same command to resume" in said
+    assert signal.Signals(number).name in said
     assert "Traceback" not in error
     process = start(scans, out, pause=0)
     assert f"done {12 - len(done)} ({len(done)} more" in process.communicate()[0]
@@ -461,7 +462,7 @@ def test_no_room_for_the_manifest_stops_the_run_which_goes_on_later(scans, tmp_p
     process = start(scans, out, pause=0, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (8192, 8192)))
     said, error = process.communicate()
     assert process.returncode == 1, error
-    assert "stopped: " in said and "the same command goes on" in said
+    assert "stopped: " in said and "run the same command to resume" in said
     assert (out / folder.MANIFEST).read_bytes().endswith(b"\n")
     before = len(results(out))
     assert 0 < before < 12

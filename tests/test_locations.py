@@ -71,7 +71,7 @@ def test_what_changes_is_seen(run: Run, url: str, scans: Path, tmp_path: Path, c
     assert run(*both) == 1
     said = capsys.readouterr()
     assert "done 2 (8 more were finished before), skipped 0, failed 1" in said.out
-    assert "b.png is there already, and not as this program left it; --overwrite replaces it" in said.err
+    assert "b.png already exists, and not as this program left it; --overwrite replaces it" in said.err
     now = results(tmp_path / "out")
     assert now.pop("b.png") == b"painted by hand" and now["c.webp"] == made["c.webp"]
     assert {name for name in now if now[name] != made[name]} == {"a.jpg"}
@@ -232,7 +232,7 @@ def test_a_server_that_goes_away_ends_the_run_in_a_sentence(
         process = subprocess.Popen(command, env=environment, stdout=-1, stderr=-1, text=True)
         wait_for(lambda: len(list((tmp_path / "out" / folder.WORK / "manifest").glob("*"))) >= 3)
     said, error = process.communicate(timeout=120)
-    assert process.returncode == 1 and "stopped: " in said and "the same command goes on with them" in said
+    assert process.returncode == 1 and "stopped: " in said and "run the same command to resume" in said
     assert "Traceback" not in error
 
 

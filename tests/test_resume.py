@@ -409,7 +409,7 @@ def test_a_damaged_checkpoint_is_recognised_and_the_one_before_it_used(harm, com
     harm(run.last_checkpoint)
     assert command("run_id=r", "ckpt_path=last", "trainer.max_epochs=2") == 0
     assert_same(run, run_of(tmp_path, "whole"))
-    (said,) = [x for x in (run.path / "train.log").read_text().splitlines() if "going on from" in x]
+    (said,) = [x for x in (run.path / "train.log").read_text().splitlines() if "resuming from" in x]
     assert "r/checkpoints/last.ckpt" in said
     assert "r/checkpoints/previous.ckpt" in said
     assert all(checkpoint.read_checkpoint(f) for f in (run.last_checkpoint, run.previous_checkpoint))

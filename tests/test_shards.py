@@ -252,7 +252,7 @@ def test_another_order_begins_the_epoch_anew(shards: Path, tmp_path: Path, caplo
     other.load_state_dict(first.state_dict())
     whole = epoch(module(shards, tmp_path, lanes=4))
     assert all(torch.equal(a["index"], b["index"]) for a, b in zip(whole, other, strict=True))
-    assert "have another order than before: epoch 1 begins anew" in caplog.text
+    assert "are in another order than before: epoch 1 starts over" in caplog.text
 
 
 # Kills itself when the photos of the third shard are written, and not yet what is known of them.

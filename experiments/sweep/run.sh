@@ -1,7 +1,7 @@
 #!/bin/sh
 # Five knobs of the U-Net on CIFAR-10, 24 trials of four half epochs; see README.md beside this file.
 #   experiments/sweep/run.sh DATA [override ...]        (DATA holds cifar10-jpeg.tar.xz)
-# Interrupted, the same command goes on with the trial in hand.
+# Interrupted, the same command resumes the current trial.
 set -eu
 data=$1; shift
 out=${OUT:-outputs}

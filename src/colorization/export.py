@@ -84,10 +84,10 @@ def command(cfg: DictConfig) -> None:
     if target.suffix != ENDINGS[cfg.format]:
         raise InputError(f"output={target}: should end in {ENDINGS[cfg.format]}")
     if cfg.chroma != 1 and cfg.format != "float16":
-        raise InputError(f"chroma={cfg.chroma}: goes with format=float16; what is made of those weights has it, too")
+        raise InputError(f"chroma={cfg.chroma}: needs format=float16; what is exported from those weights has it, too")
     given = [key for key in ("size", "vividness", "temperature") if cfg[key] is not None]
     if given and cfg.format != "float16":
-        raise InputError(f"{given[0]}={cfg[given[0]]}: goes with format=float16")
+        raise InputError(f"{given[0]}={cfg[given[0]]}: needs format=float16")
     if cfg.size is not None and (not isinstance(cfg.size, int) or cfg.size < 32):
         raise InputError(f"size={cfg.size}: should be a whole number, 32 or more")
     if not cfg.chroma > 0:

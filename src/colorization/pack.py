@@ -66,7 +66,7 @@ def write_shards(datamodule: PhotoDataModule, to: str, shard_mb: float) -> None:
     except Timeout as error:
         raise InputError(f"to={to}: another process is packing into this folder") from error
     except OSError as error:
-        full = "; what is there is kept, the same command goes on" if error.errno in DISK_FULL else ""
+        full = "; what is written is kept; run the same command to resume" if error.errno in DISK_FULL else ""
         raise InputError(f"to={to}: cannot be written ({error.strerror or error}){full}") from error
 
 

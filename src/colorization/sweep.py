@@ -109,7 +109,7 @@ def sweep(cfg: DictConfig) -> optuna.Study:
                 study.tell(trial.number, value)
             report(study, folder)
     if all(t.state != TrialState.COMPLETE for t in study.trials):
-        raise InputError(f"name={cfg.name}: no trial of this sweep has come to an end; see {folder / 'sweep.log'}")
+        raise InputError(f"name={cfg.name}: no trial of this sweep has finished; see {folder / 'sweep.log'}")
     best = study.best_trial
     log.info("best: trial %s, %.5g with %s", run_id(study.study_name, best.number), study.best_value, best.params)
     return study
@@ -121,7 +121,7 @@ def _alone(folder: Path) -> Iterator[None]:
     try:
         lock.acquire()
     except Timeout as error:
-        raise InputError(f"name={folder.name}: another process is at this sweep; wait or stop it") from error
+        raise InputError(f"name={folder.name}: another process is running this sweep; wait or stop it") from error
     with lock:
         yield
 

@@ -92,7 +92,7 @@ def train(cfg: DictConfig, overrides: list[str] | None = None) -> dict[str, floa
                 return {}
             if record.begun:
                 run.update_status(state="stopped", eta_seconds=None, weights=export_weights(run))
-            log.info("%s; go on with: run_id=%s ckpt_path=last", request, run.id)
+            log.info("%s; resume with: run_id=%s ckpt_path=last", request, run.id)
             raise
         except BaseException as error:
             explained = explain(error, cfg, run)
@@ -382,14 +382,14 @@ def explain(error: BaseException, cfg: DictConfig, run: runs.Run) -> BaseExcepti
     if distributed.is_loss_of_others(error):
         saved = f"{run.last_checkpoint} is whole" if run.last_checkpoint.is_file() else "there was no checkpoint yet"
         return InputError(
-            f"another process of this run has ended or cannot be reached; {saved}; go on, also with fewer processes, "
-            f"with run_id={run.id} ckpt_path=last"
+            f"another process of this run has ended or cannot be reached; {saved}; resume, with fewer "
+            f"processes if need be: run_id={run.id} ckpt_path=last"
         )
     if isinstance(error, OSError) and error.errno in runs.DISK_FULL:
         saved = f"{run.last_checkpoint} is whole" if run.last_checkpoint.is_file() else "there was no checkpoint yet"
         return InputError(
             f"{error.filename or run.path} could not be written ({error.strerror}) and the run has stopped; {saved}; "
-            f"make room and go on with run_id={run.id} ckpt_path=last"
+            f"free some space and resume with run_id={run.id} ckpt_path=last"
         )
     return error
 

@@ -95,7 +95,7 @@ class RunSweeper(BasicSweeper):
             log.error("%s (%s): %s%s", row["run"], own, row["state"], f": {row['error']}" if row["error"] else "")
         log.info("sweep=%s: %d of %d trials have finished", self.config.sweep, len(rows) - len(unfinished), len(rows))
         if unfinished:
-            log.info("the same command with sweep=%s goes on with the others", self.config.sweep)
+            log.info("run the same command with sweep=%s to resume the others", self.config.sweep)
 
 
 class RayLauncher(Launcher):

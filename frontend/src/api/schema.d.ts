@@ -658,7 +658,7 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * Start a training run, or go on with one.
+         * Start a training run, or resume one.
          * @description What is asked is checked first: composed with the config tree, the photographs found, the network built. The run
          *     waits in a queue until its turn comes, trains in a process of its own, and outlives the server.
          */
@@ -697,7 +697,7 @@ export interface paths {
         put?: never;
         /**
          * Stop a run: it leaves the queue, or finishes its batch, saves a checkpoint and ends.
-         * @description It can be gone on with: `resume` of `/api/training/start`.
+         * @description It can be resumed: `resume` of `/api/training/start`.
          */
         post: operations["post_training_stop"];
         delete?: never;
@@ -1342,7 +1342,7 @@ export interface components {
             parent: string | null;
             /** @description Share of the epochs done, 0 to 1. */
             progress: number | null;
-            /** @description Has ended, with a checkpoint to go on from. */
+            /** @description Has ended, with a checkpoint to resume from. */
             resumable: boolean;
             /** @enum {string} */
             state: "queued" | "running" | "finished" | "failed" | "stopped";
@@ -1427,7 +1427,7 @@ export interface components {
              *     ]
              */
             overrides?: string[];
-            /** @description Id of an ended run to go on with, as it was configured; only `epochs` may be given. */
+            /** @description Id of an ended run to resume, as it was configured; only `epochs` may be given. */
             resume?: string;
             seed?: number;
         };
@@ -1459,7 +1459,7 @@ export interface components {
             position: number | null;
             /** @description Share of the epochs done, 0 to 1. */
             progress: number | null;
-            /** @description Has ended, with a checkpoint to go on from. */
+            /** @description Has ended, with a checkpoint to resume from. */
             resumable: boolean;
             /** @enum {string} */
             state: "queued" | "running" | "finished" | "failed" | "stopped";

@@ -29,11 +29,11 @@ Colorize photographs at their full resolution: any size, nothing but colour adde
 """
 _EPILOG = """\
 A folder of results holds a manifest (manifest.jsonl: one line a photo, with hashes, settings, seconds and errors).
-The same command again goes on where it was stopped, or killed: nothing finished is done again, new and changed
-photos are done, failed ones tried again. Originals and files that are not in the manifest are never replaced.
+If it is stopped or killed, run the same command to resume: finished photos are skipped, new and changed ones are
+done, failed ones are tried again. Originals and files that are not in the manifest are never replaced.
 
 Exit code: 0 nothing failed; 1 some photos failed, or the disk is full; 2 nothing could start;
-130 or 143 stopped by Ctrl-C or SIGTERM, after the photos in hand (a second one does not wait for them).
+130 or 143 stopped by Ctrl-C or SIGTERM, after the photos that were begun (a second one does not wait for them).
 """
 
 
@@ -64,33 +64,33 @@ def _parser() -> argparse.ArgumentParser:
         "-r",
         "--recursive",
         action="store_true",
-        help="also those in folders below; never hidden files, nor those that systems make, nor linked folders",
+        help="search subfolders, too; hidden files, files of the system and linked folders are always skipped",
     )
     group.add_argument(
         "--filter",
         action="append",
         default=[],
         metavar="GLOB",
-        help="only names like this, e.g. '1950*' or, with a slash, paths: '*/prints/*'; several: any of them",
+        help="only matching names, e.g. '1950*' or, with a slash, paths: '*/prints/*'; may be repeated",
     )
     group.add_argument(
         "--exclude",
         action="append",
         default=[],
         metavar="GLOB",
-        help="not photos and folders like this, e.g. 'thumbs' or '*-small.jpg'; several: none of them",
+        help="skip matching photos and folders, e.g. 'thumbs' or '*-small.jpg'; may be repeated",
     )
     group.add_argument(
-        "--any-ending", action="store_true", help="also pictures whose names have another ending than photos, or none"
+        "--any-ending", action="store_true", help="also take pictures whose names have an unusual ending, or none"
     )
     group.add_argument("--limit", type=int, metavar="N", help="only the first N")
     group.add_argument(
         "--skip-colored",
         action="store_true",
-        help="leave photos alone that are in colour: colorfulness beyond their toning of "
-        f"{OWN_COLORS:.0f} or more, which sepia and other toned prints do not have",
+        help="skip photos that are already in colour (own colorfulness "
+        f"{OWN_COLORS:.0f} or more; toned prints score lower)",
     )
-    group.add_argument("--dry-run", action="store_true", help="only say what would be done")
+    group.add_argument("--dry-run", action="store_true", help="show what would be done, and do nothing")
 
     group = parser.add_argument_group("how they are colorized")
     group.add_argument(
@@ -98,7 +98,7 @@ def _parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="PACKAGE",
-        help="weights may bring networks of this package, whose code then runs; several: any of them",
+        help="let weights run the network code of this package; may be repeated",
     )
     group.add_argument(
         "--weights",
@@ -110,17 +110,17 @@ def _parser() -> argparse.ArgumentParser:
     )
     group.add_argument("--merge", choices=MERGES, default=MERGES[0], help="of several weights; default %(default)s")
     group.add_argument(
-        "--size", type=_size, metavar="N", help="short side of what the network sees, pixels; default: as trained"
+        "--size", type=_size, metavar="N", help="model input size: its short side in pixels; default: as trained"
     )
     group.add_argument(
         "--vividness",
         type=float,
         metavar="X",
-        help="from 0 (the likeliest colours) to 1 (the boldest); default: the weights' own; shipped-classes has it",
+        help="from 0 (the likeliest colours) to 1 (the boldest), for weights that have it; default: their own",
     )
     group.add_argument("--saturation", type=float, default=1.0, metavar="X", help="factor on the colours; default 1")
     group.add_argument("--strength", type=float, default=1.0, metavar="X", help="from 0 (grey) to 1 (default)")
-    group.add_argument("--flips", action="store_true", help="average with the mirrored photo: steadier, twice the time")
+    group.add_argument("--flips", action="store_true", help="average with the mirror image: steadier, twice the time")
 
     group = parser.add_argument_group("how they are written")
     group.add_argument(
@@ -134,25 +134,29 @@ def _parser() -> argparse.ArgumentParser:
         metavar="TEMPLATE",
         help="in a folder, e.g. '{stem}-colour{suffix}'; {name} is the whole name; default '{stem}{suffix}'",
     )
-    group.add_argument("--strip", action="store_true", help="beside each result NAME-strip.jpg: before and after")
+    group.add_argument(
+        "--strip", action="store_true", help="also write NAME-strip.jpg beside each result: before and after"
+    )
     group.add_argument(
         "--uncertainty",
         action="store_true",
-        help="beside each result NAME-uncertainty.png: a heat map of where the colours were guessed",
+        help="also write NAME-uncertainty.png beside each result: a heat map of where the colours are guesses",
     )
     group.add_argument(
-        "--no-disclosure", action="store_true", help="no tag that says the colours are software's, with which weights"
+        "--no-disclosure",
+        action="store_true",
+        help="leave out the tag that says that software made the colours, and with which weights",
     )
     group.add_argument(
         "--overwrite",
         action="store_true",
-        help="replace files that are there already: results of other settings, and files of other origin",
+        help="replace existing files: results of other settings, and files that this command did not write",
     )
 
     group.add_argument(
         "--strict",
         action="store_true",
-        help="fail photos that are damaged or lose a part (further frames, metadata); default: a result and a warning",
+        help="fail photos that are damaged or lose a part (further frames, metadata); default: colorize with a warning",
     )
 
     group = parser.add_argument_group("how it runs")
@@ -164,7 +168,7 @@ def _parser() -> argparse.ArgumentParser:
         "--engine",
         default="local",
         choices=("local", "ray"),
-        help="ray: by the workers of the Ray cluster at $RAY_ADDRESS, which see the same folders; default: local",
+        help="ray: on the workers of the Ray cluster at $RAY_ADDRESS, which must see the same folders; default: local",
     )
     group.add_argument("--workers", type=int, metavar="N", help="photos at a time; default: one a core")
     group.add_argument(
@@ -172,10 +176,13 @@ def _parser() -> argparse.ArgumentParser:
         type=float,
         default=SECONDS,
         metavar="S",
-        help="give up a photo of a folder after so many seconds; default %(default)s; 0: no limits of time and memory",
+        help="seconds after which a photo of a folder fails; default %(default)s; 0: no limit of time or memory",
     )
     group.add_argument(
-        "--report", type=Path, metavar="FILE", help="the summary and what was skipped, failed or has a warning, as text"
+        "--report",
+        type=Path,
+        metavar="FILE",
+        help="write the summary, and every skipped or failed photo and every warning, to this text file",
     )
     return parser
 
@@ -225,7 +232,7 @@ def _colorize_one(options: argparse.Namespace) -> int:
         if result.exists() and photo.exists() and result.samefile(photo):
             raise InputError(f"-o {shown(target)}: would replace {shown(photo)} itself; choose another name")
         if not options.overwrite and result.exists() and not (result.is_file() and not result.stat().st_size):
-            raise InputError(f"-o {shown(target)}: {shown(result)} is there already; --overwrite replaces it")
+            raise InputError(f"-o {shown(target)}: {shown(result)} already exists; --overwrite replaces it")
     colorizer = Colorizer.load(options.weights, options.device, options.backend)
     if options.dry_run:
         print(f"would colorize: {shown(photo)} -> {shown(target)}")

@@ -418,7 +418,7 @@ class Summary:
         if self.note:
             text += f"\n{self.note}"
         if self.stopped:
-            text += f"\n{self.stopped}; {self.left} photos are left: the same command goes on with them"
+            text += f"\n{self.stopped}; {self.left} photos are left: run the same command to resume"
         return text
 
 
@@ -541,8 +541,8 @@ class FolderRun:
         }
         if manifest.run and not overwrite and (other := differences(manifest.run["recipe"], self.recipe)):
             raise InputError(
-                f"-o {output}: its results were made otherwise ({'; '.join(other)}); give the same again, choose "
-                "another -o, or let --overwrite do all of them anew"
+                f"-o {output}: its results were made with other settings ({'; '.join(other)}); give "
+                "the same settings, choose another -o, or reprocess everything with --overwrite"
             )
         self._stop = threading.Event()
         self._versions: dict[Location, Version] = {}
@@ -678,7 +678,7 @@ class FolderRun:
         for recorded in self.manifest.records.get(job.target, {}).get("outputs", ()):
             if recorded["name"] == name and self._is_result(path, recorded):
                 return
-        raise InputError(f"{path} is there already, and not as this program left it; --overwrite replaces it")
+        raise InputError(f"{path} already exists, and not as this program left it; --overwrite replaces it")
 
 
 @contextmanager

@@ -51,7 +51,7 @@ class StopSignals:
         again, self.signum = self.signum is not None, signum
         if again or not self.deferred:
             raise StopRequested(signum)
-        log.info("%s: stopping after the batch in hand (again to stop at once)", signal.Signals(signum).name)
+        log.info("%s: stopping after this batch (again to stop at once)", signal.Signals(signum).name)
 
     def agreed(self) -> int:
         """The signal that has come, to any of the processes that train together; 0 if none has. All must ask."""

@@ -201,7 +201,7 @@ class PhotoDataModule(pl.LightningDataModule):
             self.photos[split] = photos[split].subset(kept)
             self.facts[split] = [facts[i] for i in kept]
             log.info(
-                "%s: %d photos (%d near-grey, %d left out for it, %d unreadable)",
+                "%s: %d photos (%d near-grey, %d of them excluded, %d unreadable)",
                 split, len(kept), len(grey), len(left_out), len(facts) - len(readable),
             )  # fmt: skip
         if self.find_duplicates:

@@ -87,7 +87,7 @@ def fetch(url: str, part: Path) -> None:
             failures, furthest = (0, _size(part)) if _size(part) > furthest else (failures + 1, furthest)
             if failures == ATTEMPTS:
                 raise InputError(
-                    f"--url {url}: the download failed {ATTEMPTS} times ({error}); the same command goes on with it"
+                    f"--url {url}: the download failed {ATTEMPTS} times ({error}); run the same command to resume"
                 ) from error
         time.sleep(PAUSE * max(1, failures))
 
@@ -193,7 +193,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("stopped; the same command goes on from here", file=sys.stderr)
+        print("stopped; run the same command to resume", file=sys.stderr)
         return 130
     print(f"{sum(1 for _ in photos.iterdir())} photographs in {photos}")
     return 0

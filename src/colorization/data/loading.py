@@ -196,9 +196,9 @@ class PhotoLoader(DataLoader[Any]):
     ) -> None:
         world = distributed.world_size()
         if dataset.replace and batch_size % world:
-            raise InputError(f"datamodule.batch_size={batch_size}: cannot be shared out to {world} processes evenly")
+            raise InputError(f"datamodule.batch_size={batch_size}: cannot be divided evenly among {world} processes")
         if dataset.replace and len(dataset) < world:
-            raise InputError(f"{len(dataset)} photos for training are less than the {world} processes")
+            raise InputError(f"{len(dataset)} photos for training are fewer than the {world} processes")
         shards = dataset.photos if isinstance(dataset.photos, ShardedPhotos) else None
         if shards is not None and shards.lanes % world:
             log.warning(
@@ -233,7 +233,7 @@ class PhotoLoader(DataLoader[Any]):
         restored, self._restored = self._restored, None
         self._done = restored["done"] if restored and restored["epoch"] == self.sampler.epoch else 0
         if restored and self._done and restored.get("order") != self._order.get("order"):
-            log.warning("the shards have another order than before: epoch %d begins anew", self.sampler.epoch + 1)
+            log.warning("the shards are in another order than before: epoch %d starts over", self.sampler.epoch + 1)
             self._done = 0
         self.sampler.start = self._done * self.batch_size
         any_left = self._done > 0
@@ -243,7 +243,7 @@ class PhotoLoader(DataLoader[Any]):
                 any_left = True
                 yield batch
         if not any_left and self._done:
-            raise InputError("none of the photos can be read any longer; were they moved while training ran?")
+            raise InputError("none of the photos can be read any more; were they moved during training?")
 
     def _get_iterator(self) -> Any:
         if not hasattr(signal, "pthread_sigmask"):  # Windows, where no process group gets signals

@@ -89,7 +89,7 @@ def load_weights(path: str | Path) -> tuple[nn.Module, dict[str, Any]]:
     """As :func:`load_network`, and ``InputError`` for a network that does not colorize."""
     network, description = load_network(path)
     if not colorizes(description):
-        raise InputError(f"{path}: a classifier, which gives no colours; it is for model.resnet_weights")
+        raise InputError(f"{path}: a classifier, not a colorizer; it is for model.resnet_weights")
     return network, description
 
 

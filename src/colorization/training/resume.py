@@ -137,7 +137,7 @@ def _refusal(key: str, now: Any, was: Any, run: Run) -> str:
     key = key.removesuffix(".name") if key.endswith("model.name") else key
     fits = not key.startswith(("model.network", "model.discriminator")) and key != "model"
     new = f"start a new run with init_weights={run.id}" if fits else "start a new run"
-    return f"{key}={now}: {run.id} goes on with {was}; to change it, {new}"
+    return f"{key}={now}: {run.id} resumes with {was}; to change it, {new}"
 
 
 def _leaves(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -169,7 +169,7 @@ def find_checkpoint(cfg: DictConfig, run: runs.Run) -> tuple[Path | None, str | 
     content = checkpoint.read_checkpoint(path)
     stage = content[descriptions.KEY]["stage"]
     if stage != cfg.model.name:
-        raise InputError(f"ckpt_path={path}: a checkpoint of model={stage} cannot go on as model={cfg.model.name}")
+        raise InputError(f"ckpt_path={path}: a checkpoint of model={stage} cannot be resumed as model={cfg.model.name}")
     epochs = cfg.trainer.max_epochs
     if epochs is not None and 0 <= epochs < content["epoch"]:
         raise InputError(f"trainer.max_epochs={epochs}: {path} has been trained for {content['epoch']} epochs already")
@@ -183,7 +183,7 @@ def find_checkpoint(cfg: DictConfig, run: runs.Run) -> tuple[Path | None, str | 
         for key in [k for k in keys if was.get(k) != now.get(k)]:
             instead = "" if part != "optimizer" else f" with init_weights={run.id if cfg.ckpt_path == 'last' else path}"
             raise InputError(
-                f"model.{part}.{key}={now.get(key)}: the {part} in {path} goes on with {was.get(key)}; to change it, "
+                f"model.{part}.{key}={now.get(key)}: the {part} in {path} resumes with {was.get(key)}; to change it, "
                 f"start a new run{instead}"
             )
     own = path in (run.last_checkpoint, run.previous_checkpoint)
@@ -203,8 +203,10 @@ def whole_checkpoint(run: runs.Run) -> Path | None:
     try:
         checkpoint.read_checkpoint(previous)
     except checkpoint.Unreadable as error:
-        raise InputError(f"ckpt_path=last: {reason}, nor can the one before it be read, {previous.name}") from error
-    log.warning("%s; going on from the one before it, %s", reason, previous)
+        raise InputError(
+            f"ckpt_path=last: {reason}, and the one before it, {previous.name}, cannot be read either"
+        ) from error
+    log.warning("%s; resuming from the one before it, %s", reason, previous)
     return previous
 
 
@@ -237,7 +239,7 @@ def _check_free(run: runs.Run, going_on: bool) -> None:
     untouched = state in (None, "queued") or (state == "failed" and not saves(run))
     if not untouched and not going_on:
         raise InputError(
-            f"run_id={run.id}: this run exists ({state}); add ckpt_path=last to go on with it, or choose another id"
+            f"run_id={run.id}: this run exists ({state}); add ckpt_path=last to resume it, or choose another id"
         )
     for folder in ("checkpoints", "samples"):
         for unfinished in atomic.temporaries(run.path / folder):  # of a process that was killed in a save

@@ -60,7 +60,7 @@ class StartIn(Schema):
     accelerator = String(validate=OneOf(["auto", "cpu", "cuda", "mps"]))
     resume = String(
         validate=Regexp(RUN_ID),
-        metadata={"description": "Id of an ended run to go on with, as it was configured; only `epochs` may be given."},
+        metadata={"description": "Id of an ended run to resume, as it was configured; only `epochs` may be given."},
     )
     overrides = List(
         String(validate=[Length(max=200), Regexp(plan.PATTERN)]),
@@ -95,7 +95,7 @@ class RunOut(Schema):
     eta_seconds = Float(required=True, allow_none=True)
     best = Nested(BestOut, required=True, allow_none=True)
     error = String(required=True, allow_none=True, metadata={"description": "Why it failed."})
-    resumable = Boolean(required=True, metadata={"description": "Has ended, with a checkpoint to go on from."})
+    resumable = Boolean(required=True, metadata={"description": "Has ended, with a checkpoint to resume from."})
     stopping = Boolean(required=True, metadata={"description": "Was asked to stop and has not ended yet."})
     notice = String(
         required=True,
@@ -199,7 +199,7 @@ def page_of(query: dict[str, Any], states: tuple[str, ...]) -> dict[str, Any]:
     }
 )
 def start(json_data: dict[str, Any]) -> dict[str, Any]:
-    """Start a training run, or go on with one.
+    """Start a training run, or resume one.
 
     What is asked is checked first: composed with the config tree, the photographs found, the network built. The run
     waits in a queue until its turn comes, trains in a process of its own, and outlives the server.
@@ -209,7 +209,7 @@ def start(json_data: dict[str, Any]) -> dict[str, Any]:
         return status_of(trainings.get(trainings.submit(plan.plan(json_data, services().settings))))
     id = json_data["resume"]
     if refused := sorted(json_data.keys() - {"resume", "epochs"}):
-        raise invalid(refused[0], "a run goes on as it was configured; only epochs may be given with resume")
+        raise invalid(refused[0], "a run resumes as it was configured; only epochs may be given with resume")
     if not trainings.known(id):
         raise invalid("resume", "there is no such run; GET /api/training/runs lists them")
     row = trainings.get(id)
@@ -249,7 +249,7 @@ def list_runs(query_data: dict[str, Any]) -> dict[str, Any]:
 def stop(run_id: str, json_data: dict[str, Any]) -> dict[str, Any]:
     """Stop a run: it leaves the queue, or finishes its batch, saves a checkpoint and ends.
 
-    It can be gone on with: `resume` of `/api/training/start`.
+    It can be resumed: `resume` of `/api/training/start`.
     """
     services().trainings.stop(run_id, json_data["force"])
     return status_of(services().trainings.get(run_id))

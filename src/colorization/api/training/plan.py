@@ -134,7 +134,7 @@ def plan_resume(run: runs.Run, epochs: int | None, settings: Settings) -> Plan:
 
     file = run.path / "overrides.yaml"
     if not checkpointed(run) or not file.is_file():
-        raise invalid("resume", f"{run.id} has no checkpoint to go on from; start it anew")
+        raise invalid("resume", f"{run.id} has no checkpoint to resume from; start a new run")
     stored = [str(o) for o in OmegaConf.to_container(OmegaConf.load(file))]  # type: ignore[union-attr]
     grown = [] if epochs is None else [f"{FIELDS['epochs']}={epochs}"]
     try:
@@ -143,7 +143,7 @@ def plan_resume(run: runs.Run, epochs: int | None, settings: Settings) -> Plan:
             raise invalid("epochs", f"{run.id} was asked for {before}; it can be given more, not fewer")
         after = before if epochs is None else epochs
         if run.status().get("state") == "finished" and after == before:
-            raise invalid("epochs", f"{run.id} has finished its {before} epochs; give it more to go on")
+            raise invalid("epochs", f"{run.id} has finished its {before} epochs; give it more to resume")
         config = compose("train", resume.merge_overrides(stored, [*grown, f"run_id={quoted(run.id)}"]))
         train.check(config)
     except Problem:

@@ -122,7 +122,7 @@ class Trainings:
                     told = {"error": None, "eta_seconds": None, "max_epochs": plan.max_epochs, "before": before}
                     run.update_status(state="queued", **told)
             except Timeout as error:
-                raise Problem(409, f"{id}: another process has this run in hand") from error
+                raise Problem(409, f"{id}: another process is using this run") from error
         self._wake.set()
 
     def stop(self, id: str, force: bool) -> None:
@@ -169,7 +169,7 @@ class Trainings:
     def _take_back(self, row: Run) -> None:
         """Stop a run that has not begun."""
         if not self._write(row, {"state": "stopped", "error": None, **_before(row)}):
-            raise Problem(409, f"{row.id}: another process has this run in hand")
+            raise Problem(409, f"{row.id}: another process is using this run")
         row.job = None
         self.notices.pop(row.id, None)
 
@@ -191,7 +191,7 @@ class Trainings:
                     with self._holding(id) as run:
                         run.path.rename(doomed)  # at once, so that a crash leaves no half of it
                 except Timeout as error:
-                    raise Problem(409, f"{id}: another process has this run in hand") from error
+                    raise Problem(409, f"{id}: another process is using this run") from error
                 session.delete(row)
                 self._seen.pop(id, None)
         if doomed.is_symlink():
