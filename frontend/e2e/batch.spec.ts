@@ -22,13 +22,13 @@ test('three hundred photos, paused, left, come back to, and fetched', async ({ p
   const progress = page.getByRole('progressbar', { name: 'Colorizing' })
   await expect(progress).toBeVisible()
   await page.getByRole('button', { name: 'Pause' }).click()
-  await expect(page.getByRole('button', { name: 'Go on' })).toBeVisible()
+  await expect(page.getByRole('button', { name: 'Resume' })).toBeVisible()
   await expect(page.getByRole('button', { name: /^Waiting [1-9]/ })).toBeVisible()
 
   await page.getByRole('navigation').getByRole('link', { name: 'Colorize' }).click()
   await page.getByRole('navigation').getByRole('link', { name: 'Batch' }).click()
   await page.reload()
-  await page.getByRole('button', { name: 'Go on' }).click()
+  await page.getByRole('button', { name: 'Resume' }).click()
   // While hundreds go on, the page does what it is told.
   await page.getByRole('button', { name: 'List' }).click()
   await expect(page.getByRole('region', { name: 'Photos' }).getByRole('row').nth(5)).toBeVisible()

@@ -28,7 +28,7 @@ test('many tabs share one stream, hidden ones have none, and all learn what happ
     const page = await context.newPage()
     await page.addInitScript((id) => sessionStorage.setItem('batch', id as string), jobs[tab % jobs.length])
     await page.goto('/batch')
-    await expect(page.getByRole('button', { name: 'Go on' })).toBeVisible()
+    await expect(page.getByRole('button', { name: 'Resume' })).toBeVisible()
     tabs.push(page)
   }
 
@@ -51,7 +51,7 @@ test('many tabs share one stream, hidden ones have none, and all learn what happ
   await show(false)
   await expect.poll(open).toBe(1)
 
-  for (const page of tabs.slice(-jobs.length)) await page.getByRole('button', { name: 'Go on' }).click()
+  for (const page of tabs.slice(-jobs.length)) await page.getByRole('button', { name: 'Resume' }).click()
   for (const page of tabs)
     await expect(page.getByRole('link', { name: 'All as ZIP' })).toBeVisible({ timeout: 120_000 })
 })

@@ -69,7 +69,7 @@ test('a run is started, watched through a crash of the server, stopped and gone 
   await screens(page, 'training-run')
 
   // And it goes on from there.
-  await page.getByRole('button', { name: 'Go on' }).click()
+  await page.getByRole('button', { name: 'Resume' }).click()
   await expect(page.getByText('Running', { exact: true }).first()).toBeVisible({ timeout: 120_000 })
   await page.getByRole('button', { name: 'Stop', exact: true }).click()
   await page.getByRole('alertdialog').getByRole('button').last().click()

@@ -97,7 +97,7 @@ export function bestRows(rows: readonly Row[]): Map<MetricKey, Set<string>> {
 export function verdict(row: Row): string {
   if (row.beats_grey === 'yes') return `${row.name} is closer to the true colours than grey, photo by photo.`
   if (row.beats_grey === 'no') return `${row.name} is further from the true colours than grey, photo by photo.`
-  return `Whether ${row.name} is closer to the true colours than grey, these photos do not tell.`
+  return `The difference between ${row.name} and grey is not significant on these photos.`
 }
 
 export interface Photo {
