@@ -239,7 +239,7 @@ def test_no_interval_is_claimed_on_a_handful(command, tmp_path) -> None:
     for row in report(tmp_path)["rows"]:
         assert row["psnr"]["ci95"] is None
         assert row.get("beats_grey") in (None, "undecided")
-    assert "No intervals" in (tmp_path / "out/table.md").read_text()
+    assert "No confidence intervals" in (tmp_path / "out/table.md").read_text()
     assert statistics.bootstrap(lambda i: i.mean(1), 9, 100, 0) is None
 
 

@@ -106,7 +106,7 @@ test('uploads are evaluated; a file that is no photograph is named and left out'
   await page.getByRole('button', { name: 'Leave this file out' }).click()
   await start.click()
   await expect(page.getByRole('heading', { name: '2 uploaded photos' })).toBeVisible({ timeout: DONE })
-  await expect(page.getByText(/No intervals/)).toBeVisible()
+  await expect(page.getByText(/No confidence intervals/)).toBeVisible()
 
   await page.getByRole('button', { name: 'Delete this evaluation' }).click()
   await page.getByRole('alertdialog').getByRole('button', { name: 'Delete' }).click()

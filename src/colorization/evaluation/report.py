@@ -220,7 +220,7 @@ def table(report: dict[str, Any], columns: Sequence[str] = COLUMNS) -> str:
     if "stability" in columns:
         lines.append("size ΔE: ΔE2000 between the colours at different working sizes.")
     if all(r["delta_e2000"]["ci95"] is None for r in report["rows"]):
-        lines.append(f"No intervals: fewer than {FEWEST_PHOTOS} photos, or crops of so few.")
+        lines.append(f"No confidence intervals: at least {FEWEST_PHOTOS} independent photos are needed.")
     else:
         lines.append("In brackets: 95 % bootstrap intervals.")
         if losers := [r["name"] for r in report["rows"] if r.get("beats_grey") in ("no", "undecided")]:
