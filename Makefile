@@ -9,7 +9,7 @@ CHROMIUM := $(shell command -v chromium)
 WEB := src/colorization/web/index.html
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test test-web test-browser web client lint format train eval serve data tensorboard bench bench-data bench-train bench-infer bench-colorize bench-eval bench-api bench-shards bench-cluster bench-scale bench-memory bench-accelerator scale wheel archive container clean
+.PHONY: help install quickstart test test-web test-browser web client lint docs format train eval serve data tensorboard bench bench-data bench-train bench-infer bench-colorize bench-eval bench-api bench-shards bench-cluster bench-scale bench-memory bench-accelerator scale wheel archive container clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -52,6 +52,9 @@ lint: $(INSTALLED) $(if $(NPM),frontend/node_modules/.installed) ## ruff, its fo
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(if $(NPM),cd frontend && npm run lint)
+
+docs: $(INSTALLED) ## build the documentation into build/docs, strictly: a broken link is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 format: $(INSTALLED) ## put the code into its format
 	$(BIN)/ruff check --fix .

@@ -19,7 +19,8 @@ LINES = re.findall(r"^\| `(curl .+?)` \|", (TOP / "docs" / "serve.md").read_text
 MAY_CONFLICT = re.compile(r"/jobs/\$JOB/(pause|resume|retry)$")
 
 
-DOCUMENTS = [*TOP.glob("*.md"), *TOP.glob("docs/*.md"), *TOP.glob("experiments/**/*.md"), *TOP.glob("weights/*.md")]
+FOLDERS = ("", "benchmarks/", "docs/", "experiments/**/", "frontend/", "weights/")
+DOCUMENTS = [file for folder in FOLDERS for file in TOP.glob(f"{folder}*.md")]
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda file: str(file.relative_to(TOP)))

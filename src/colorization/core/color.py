@@ -451,6 +451,10 @@ def colorfulness(rgb: Array) -> Array:
     """Hasler and Süsstrunk 2003, M3, in its signed form, of each image: 0 is grey, about 15 is hardly coloured,
     40 an average photograph, above 80 extremely colourful.
 
+    With rg = R - G and yb = (R + G) / 2 - B of R, G, B in [0, 255],
+
+        sqrt(var rg + var yb) + 0.3 sqrt((mean rg)² + (mean yb)²).
+
     (The form with absolute opponent values that some later papers use gives smaller figures.)
 
     Args:
@@ -502,6 +506,10 @@ def own_colors(pixels: np.ndarray, side: int = 256, bins: int = 32) -> float:
 
 def delta_e2000(lab1: Array, lab2: Array) -> Array:
     """CIEDE2000 colour difference of each pixel (Sharma, Wu and Dalal 2005; kL = kC = kH = 1).
+
+    With the differences ΔL', ΔC' and ΔH' in lightness, chroma and hue, and SL, SC, SH, RT as that paper defines them,
+
+        sqrt((ΔL'/SL)² + (ΔC'/SC)² + (ΔH'/SH)² + RT (ΔC'/SC) (ΔH'/SH)).
 
     Args:
         lab1, lab2: (..., 3, H, W), of the same shape.

@@ -106,7 +106,7 @@ def environment() -> dict[str, Any]:
 
 
 class Run:
-    """One run folder. Creating the object touches nothing; see :meth:`create`."""
+    """One run folder. Creating the object touches nothing."""
 
     def __init__(self, path: Path) -> None:
         self.path = Path(path)

@@ -37,7 +37,12 @@ _WINDOW = [w / sum(_GAUSSIAN) for w in _GAUSSIAN]
 
 
 def psnr(rgb: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
-    """Peak signal-to-noise ratio of each image in dB, at most ``PSNR_LIMIT``. (B, 3, H, W) in [0, 1] to (B,)."""
+    """Peak signal-to-noise ratio of each image in dB, at most ``PSNR_LIMIT``. (B, 3, H, W) in [0, 1] to (B,).
+
+    With x and y the RGB values of prediction and truth,
+
+        -10 log10 (mean over pixels and channels of (x - y)²).
+    """
     return (-10 * (rgb - truth).square().mean((1, 2, 3)).log10()).clamp(max=PSNR_LIMIT)
 
 
@@ -64,6 +69,10 @@ def _windowed(x: torch.Tensor, window: Sequence[float]) -> torch.Tensor:
 
 def ssim(rgb: torch.Tensor, truth: torch.Tensor, truth_means: torch.Tensor | None = None) -> torch.Tensor:
     """Structural similarity of each image, window and all as :mod:`.catalog` says.
+
+    With mx, my the means, vx, vy the variances and c the covariance of prediction and truth under the window,
+
+        (2 mx my + 0.01²) (2 c + 0.03²) / ((mx² + my² + 0.01²) (vx + vy + 0.03²)).
 
     Args:
         rgb, truth: (B, 3, H, W) in [0, 1].
@@ -191,7 +200,7 @@ def bleeding(lab: torch.Tensor, near_edges: torch.Tensor) -> torch.Tensor:
 
     With s the :func:`step_heights` of a*b* and E the pixels near an edge in the true L*,
 
-        100 * (sum of s outside E) / (sum of s everywhere); 0 where the mean of s is below :data:`EVEN`.
+        100 * (sum of s outside E) / (sum of s everywhere); 0 where the mean of s is below EVEN.
 
     Colours that change where things end have next to 0, a border of colour that runs through an even surface has 100,
     and of a soft border counts what lies outside E. It is a share, so that pale colours do not pass for tidy ones; only
