@@ -2,6 +2,8 @@
 import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 
+import type { Page } from '@playwright/test'
+
 import { expect, screens, test } from './fixtures'
 import { makePhotos } from './photos'
 
@@ -83,6 +85,19 @@ test('a TIFF, which the browser does not know, is shown; a file that is no photo
   await expect(page.getByText('Drop a photo here')).toBeVisible()
 })
 
+/** The first request to `url` is refused for a second, the second is cut off. @returns how many there were. */
+async function troubled(page: Page, url: string): Promise<() => number> {
+  const busy = { status: 503, title: 'Service Unavailable', detail: 'too many photos wait already' }
+  let tries = 0
+  await page.route(url, (route) => {
+    tries += 1
+    if (tries === 1) return route.fulfill({ status: 503, headers: { 'Retry-After': '1' }, json: busy })
+    if (tries === 2) return route.abort('connectionreset')
+    return route.continue()
+  })
+  return () => tries
+}
+
 test('a photo that the server has no room for, or that is cut off, is sent again by itself', async ({
   page,
   server,
@@ -90,17 +105,35 @@ test('a photo that the server has no room for, or that is cut off, is sent again
 }) => {
   test.slow()
   const { photos } = makePhotos(server.folder, 1)
-  const busy = { status: 503, title: 'Service Unavailable', detail: 'too many photos wait already' }
-  let tries = 0
-  await page.route('**/api/colorize', (route) => {
-    tries += 1
-    if (tries === 1) return route.fulfill({ status: 503, headers: { 'Retry-After': '1' }, json: busy })
-    if (tries === 2) return route.abort('connectionreset')
-    return route.continue()
-  })
+  const tries = await troubled(page, '**/api/colorize')
   await page.goto('/colorize')
   await page.locator(input).setInputFiles(photos[0] as string)
   await expect(page.getByRole('link', { name: 'Download' })).toBeVisible()
-  expect(tries).toBe(3)
+  expect(tries()).toBe(3)
   expect(faults.splice(0)).toHaveLength(2) // the browser's own lines about the two
+})
+
+test('so are the sample photo and the preview of a TIFF; waiting can be cancelled', async ({
+  page,
+  server,
+  faults,
+}) => {
+  test.slow()
+  const { tiff } = makePhotos(server.folder, 0)
+  const samples = await troubled(page, '**/api/sample')
+  await page.goto('/colorize?sample')
+  await expect(page.getByText('too many photos wait already; retrying automatically')).toBeVisible()
+  await page.getByRole('button', { name: 'Cancel' }).click()
+  await expect(page.getByRole('progressbar')).toBeHidden()
+  await page.getByRole('button', { name: 'Try the sample photo' }).click() // cut off
+  await expect(page.getByRole('link', { name: 'Download' })).toBeVisible({ timeout: 120_000 })
+  expect(samples()).toBe(3)
+
+  const previews = await troubled(page, '**/api/colorize/preview')
+  await page.locator(input).setInputFiles(tiff)
+  await expect(page.getByText('640 × 427')).toBeVisible()
+  await expect(page.getByRole('slider', { name: 'Divider' })).toBeVisible()
+  expect(previews()).toBe(3)
+  await expect(page.getByRole('alert')).toHaveCount(0)
+  expect(faults.splice(0)).toHaveLength(4)
 })

@@ -35,15 +35,22 @@ export async function local(file: File): Promise<string | null> {
   return URL.createObjectURL(file)
 }
 
-/** An object URL of such a photo as the server shows it. @throws Problem */
-export async function preview(file: File): Promise<string> {
-  const form = new FormData()
-  form.append('file', file)
-  const answer = await fetch('/api/colorize/preview', { method: 'POST', body: form }).catch(() => {
-    throw notice(Problem.away())
-  })
-  if (!answer.ok) throw notice(Problem.from(answer.status, await answer.text(), answer.headers.get('Retry-After')))
-  return URL.createObjectURL(await answer.blob())
+/** A picture that the server sends. @throws Problem; `DOMException` `AbortError` when the signal of `init` cancels. */
+export async function fetched(url: string, init?: RequestInit): Promise<Blob> {
+  try {
+    const answer = await fetch(url, init)
+    if (answer.ok) return await answer.blob()
+    throw notice(Problem.from(answer.status, await answer.text(), answer.headers.get('Retry-After')))
+  } catch (error) {
+    throw error instanceof TypeError ? notice(Problem.away()) : error
+  }
+}
+
+/** Such a photo as the server shows it. @throws as {@link fetched} */
+export function preview(file: File, signal: AbortSignal): Promise<Blob> {
+  const body = new FormData()
+  body.append('file', file)
+  return fetched('/api/colorize/preview', { method: 'POST', body, signal })
 }
 
 /** An object URL of a picture without its colours. */

@@ -2,9 +2,10 @@
 import { computed, effectScope, reactive, ref, shallowRef, watch } from 'vue'
 
 import { api } from '@/api/client'
-import { asProblem, Problem } from '@/api/problem'
+import { asProblem, type Problem } from '@/api/problem'
 import { queryClient } from '@/api/queries'
-import { grey, local, preview, shown } from '@/components/photo/pictures'
+import { fetched, grey, local, preview, shown } from '@/components/photo/pictures'
+import { retrying } from '@/composables/retrying'
 import { useUpload } from '@/composables/useUpload'
 
 import { type Answer, defaults, formOf } from './options'
@@ -18,10 +19,42 @@ function create() {
   /** As it came; and without its colours. Object URLs. */
   const original = shallowRef<string | null>(null)
   const withoutColour = shallowRef<string | null>(null)
-  const problem = shallowRef<Problem | null>(null) // of the sample, which could not be fetched
+  /** What is fetched beside the upload: the sample photo, the original as the server shows it. A sentence; '' is nothing. */
+  const fetching = ref('')
+  const missing = shallowRef<{ title: string; problem: Problem; again: () => unknown } | null>(null) // after a failure
   const before = ref<'grey' | 'truth'>('grey')
   const upload = useUpload<Answer>({ repeatable: true })
   let timer: ReturnType<typeof setTimeout> | undefined
+  let fetcher: AbortController | undefined
+  let known: Promise<string | null> = Promise.resolve(null) // the original, where the browser knows its type
+
+  /** A picture, however often it must be asked for; `null` when that failed, see `missing`, or it was cancelled. */
+  async function fetchPicture(
+    what: { label: string; title: string; again: () => unknown },
+    send: (signal: AbortSignal) => Promise<Blob>,
+  ): Promise<Blob | null> {
+    stopFetching()
+    const { signal } = (fetcher = new AbortController())
+    fetching.value = what.label
+    try {
+      const picture = await retrying(() => send(signal), { signal, waiting: (why) => (fetching.value = why) })
+      if (signal.aborted) return null
+      fetching.value = ''
+      return picture
+    } catch (error) {
+      if (!signal.aborted) {
+        fetching.value = ''
+        missing.value = { title: what.title, problem: asProblem(error), again: what.again }
+      }
+      return null
+    }
+  }
+
+  function stopFetching(): void {
+    fetcher?.abort()
+    fetching.value = ''
+    missing.value = null
+  }
 
   function discard(old: Answer | null): void {
     for (const result of [old?.result, old?.uncertainty, old?.truth]) {
@@ -36,27 +69,32 @@ function create() {
   function forget(): void {
     clearTimeout(timer)
     upload.cancel()
+    stopFetching()
     for (const url of [original.value, withoutColour.value]) if (url) URL.revokeObjectURL(url)
     original.value = withoutColour.value = null
     answer.value = null // the last result of a photo is kept: it is the one that was wanted
     file.value = null
-    problem.value = null
   }
 
   async function choose(chosen: File): Promise<void> {
     forget()
     file.value = chosen
-    const asked = run()
-    const url = await local(chosen)
-    if (file.value !== chosen) return
-    if (url) original.value = url
-    await asked
-    if (file.value !== chosen || !answer.value) return
-    if (!original.value) {
-      const made = await preview(chosen).catch((error: unknown) => void (problem.value = asProblem(error)))
-      if (file.value !== chosen || !made) return
-      original.value = made
-    }
+    known = local(chosen)
+    void run()
+    const url = await known
+    if (file.value === chosen) original.value = url
+    else if (url) URL.revokeObjectURL(url)
+  }
+
+  /** The original of a type that the browser does not know, as the server shows it. */
+  async function showOriginal(): Promise<void> {
+    const asked = file.value
+    if (!asked) return
+    const made = await fetchPicture(
+      { label: 'Loading the original', title: 'The original could not be shown', again: showOriginal },
+      (signal) => preview(asked, signal),
+    )
+    if (made) original.value = URL.createObjectURL(made)
   }
 
   // Made when it is first looked at.
@@ -77,6 +115,7 @@ function create() {
     discard(answer.value)
     answer.value = done
     void queryClient.invalidateQueries({ queryKey: ['results'] })
+    if (!(await known) && !original.value && !fetching.value) await showOriginal()
   }
 
   watch(options, () => {
@@ -86,15 +125,13 @@ function create() {
   })
 
   async function sample(): Promise<void> {
-    problem.value = null
-    try {
-      const answered = await fetch('/api/sample')
-      if (!answered.ok) throw Problem.from(answered.status, await answered.text())
-      options.mode = 'color'
-      await choose(new File([await answered.blob()], 'sample.jpg', { type: 'image/jpeg' }))
-    } catch (error) {
-      problem.value = error instanceof TypeError ? Problem.away() : asProblem(error)
-    }
+    const photo = await fetchPicture(
+      { label: 'Loading the sample photo', title: 'The sample photo did not come', again: sample },
+      (signal) => fetched('/api/sample', { signal }),
+    )
+    if (!photo) return
+    options.mode = 'color'
+    await choose(new File([photo], 'sample.jpg', { type: 'image/jpeg' }))
   }
 
   return {
@@ -104,7 +141,9 @@ function create() {
     original,
     before,
     upload,
-    problem,
+    fetching,
+    stopFetching,
+    missing,
     after: computed(() => (answer.value ? shown(answer.value.result) : null)),
     compared: computed(() =>
       options.mode === 'color' && before.value === 'grey' ? withoutColour.value : original.value,
