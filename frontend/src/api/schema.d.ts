@@ -747,7 +747,7 @@ export interface components {
              * @description average with the answer for the mirror image
              * @default false
              */
-            flips: boolean;
+            flips: boolean | string;
             /**
              * @description of the result
              * @default same
@@ -786,7 +786,7 @@ export interface components {
              * @description also a heat map of where the colours were guessed
              * @default false
              */
-            uncertainty: boolean;
+            uncertainty: boolean | string;
             /**
              * @description from the likeliest colours to the boldest, for weights whose network has it; default theirs
              * @default null
@@ -818,7 +818,7 @@ export interface components {
              * @description average with the answer for the mirror image
              * @default false
              */
-            flips: boolean;
+            flips: boolean | string;
             /**
              * @description of the result
              * @default same
@@ -857,7 +857,7 @@ export interface components {
              * @description also a heat map of where the colours were guessed
              * @default false
              */
-            uncertainty: boolean;
+            uncertainty: boolean | string;
             /**
              * @description from the likeliest colours to the boldest, for weights whose network has it; default theirs
              * @default null
@@ -900,7 +900,7 @@ export interface components {
              * @description average with the answer for the mirror image
              * @default false
              */
-            flips: boolean;
+            flips: boolean | string;
             /**
              * @description of the results
              * @default same
@@ -913,7 +913,7 @@ export interface components {
              * @description also heat maps of where the colours were guessed
              * @default false
              */
-            uncertainty: boolean;
+            uncertainty: boolean | string;
             /** @description ids or stages, repeated or with commas; default the newest finished run of each stage, and what ships */
             weights?: string[];
         };
@@ -1542,7 +1542,7 @@ export interface components {
              * @description also how well uncertainty tells the error; takes about five times as long
              * @default false
              */
-            uncertainty: boolean;
+            uncertainty: boolean | string;
             /** @description ids or stages, repeated or with commas; default the newest finished run of each stage, and what ships */
             weights?: string[];
         };
@@ -1605,7 +1605,7 @@ export interface operations {
         parameters: {
             query?: {
                 /** @description with the SHA-256 of each file, read in full once */
-                sha256?: boolean;
+                sha256?: boolean | string;
             };
             header?: never;
             path?: never;
@@ -1673,7 +1673,7 @@ export interface operations {
         parameters: {
             query?: {
                 /** @description with the SHA-256 of each file, read in full once */
-                sha256?: boolean;
+                sha256?: boolean | string;
             };
             header?: never;
             path: {
@@ -2031,7 +2031,7 @@ export interface operations {
         parameters: {
             query?: {
                 /** @description as an attachment, which browsers save */
-                download?: boolean;
+                download?: boolean | string;
                 /** @description instead a JPEG of its first page, which every browser shows, its longer side so many pixels at most */
                 side?: number | null;
             };
@@ -2422,7 +2422,7 @@ export interface operations {
         parameters: {
             query?: {
                 /** @description The run folder, too, with weights and checkpoints; else it is only left out of lists. */
-                files?: boolean;
+                files?: boolean | string;
             };
             header?: never;
             path: {
@@ -4087,7 +4087,7 @@ export interface operations {
         parameters: {
             query?: {
                 /** @description largest first */
-                descending?: boolean;
+                descending?: boolean | string;
                 /** @description only this row */
                 model?: string;
                 page?: number;

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from apiflask import Schema
-from apiflask.fields import Boolean, Integer
+from apiflask.fields import Boolean, Field, Integer
 from apiflask.validators import Range, Regexp
 
 from colorization.api.colorizing import weights
@@ -41,9 +41,19 @@ class JSONBoolean(Boolean):
 
 
 # As JavaScript, Python, C and HTML forms write them.
-TRUE, FALSE = {"true", "True", "TRUE", "1", "on"}, {"false", "False", "FALSE", "0", "off"}
+TRUE, FALSE = ("true", "True", "TRUE", "1", "on"), ("false", "False", "FALSE", "0", "off")
+_TEXT = Boolean(truthy=set(TRUE), falsy=set(FALSE))
 
 
-def flag(description: str) -> Boolean:
-    """True or false (the default) in a form or query, see :data:`TRUE`."""
-    return Boolean(load_default=False, truthy=TRUE, falsy=FALSE, metadata={"description": description})
+class Flag(Field):
+    """A boolean in a form or query, which are text. No :class:`Boolean`, whose schema would say that 1 is refused."""
+
+    def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> Any:
+        return _TEXT.deserialize(value)
+
+
+def flag(description: str) -> Flag:
+    """True or false (the default), see :data:`TRUE`."""
+    text = {"type": "string", "pattern": f"^({'|'.join(TRUE + FALSE)})$"}
+    metadata = {"description": description, "anyOf": [{"type": "boolean"}, text]}
+    return Flag(load_default=False, metadata=metadata)
