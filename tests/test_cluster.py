@@ -18,7 +18,7 @@ import pytest
 import sftp
 from conftest import free_port, wait_for
 from PIL import Image
-from test_folder import canonical, lines, results, scans, weights  # noqa: F401 (fixtures)
+from test_folder import canonical, lines, names, results, scans, weights  # noqa: F401 (fixtures)
 
 from colorization.colorize import folder
 from colorization.data.datamodules import sample_photo
@@ -45,12 +45,12 @@ def start(tmp_path: Path, scans: Path, weights: Path, ray_cluster: clusters.Ray)
     return begin
 
 
-def workers(cluster: clusters.Ray) -> list[psutil.Process]:
+def workers(cluster: clusters.Ray, kind: str = "_Worker") -> list[psutil.Process]:
     """The processes of its actors."""
     found = []
     for process in psutil.Process(cluster.process.pid).children(recursive=True):
         with suppress(psutil.NoSuchProcess):  # it ended meanwhile
-            if "ray::_Worker" in " ".join(process.cmdline()):
+            if f"ray::{kind}" in " ".join(process.cmdline()):
                 found.append(process)
     return found
 
@@ -102,6 +102,55 @@ def test_killed_workers_and_a_killed_command_lose_nothing(
     assert "skipped 0, failed 2" in said, error
     assert results(tmp_path / "ray") == results(tmp_path / "local")
     assert canonical(tmp_path / "ray") == canonical(tmp_path / "local")
+
+
+# Its class of workers is pickled by value, since it is __main__'s: they hang as this process would.
+HANGING = """
+import re, sys
+import imagecodecs, tifffile
+from colorization.colorize import cli, cluster
+from colorization.files import pictures
+
+class Hanging(cluster._Worker):
+    def __init__(self, *arguments):
+        imagecodecs.jpeg8_decode, imagecodecs.jpeg8_encode, imagecodecs.png_encode  # loaded now: no photo's time
+        whole = pictures.Picture._open
+
+        def hangs(picture):
+            if str(picture._path).endswith("hangs.jpg"):  # in C, and with the interpreter's lock
+                re.match("(a*)*b", "a" * 99)
+            return whole(picture)
+
+        pictures.Picture._open = hangs
+        super().__init__(*arguments)
+
+cluster._Worker = Hanging
+sys.exit(cli.colorize(sys.argv[1:]))
+"""
+
+
+@pytest.mark.slow
+def test_a_photo_that_hangs_is_given_up_and_its_worker_replaced(
+    tmp_path: Path,
+    scans: Path,  # noqa: F811
+    weights: Path,  # noqa: F811
+    ray_cluster: clusters.Ray,
+) -> None:
+    (tmp_path / "hanging.py").write_text(HANGING)
+    everything = names(scans)
+    (scans / "hangs.jpg").write_bytes((scans / "a.jpg").read_bytes())
+    command = [sys.executable, "hanging.py", "scans", "-o", "out", "-r", "--engine", "ray", "--workers", "1"]
+    environment = os.environ | ray_cluster.environment | {"COLORIZATION_WEIGHTS": str(weights)}
+    process = subprocess.run(
+        [*command, "--file-timeout", "4"], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=240
+    )
+    assert process.returncode == 1, process.stderr
+    assert "done 12, skipped 0, failed 1; " in process.stdout
+    assert sorted(results(tmp_path / "out")) == everything
+    failed = {row["target"]: row["error"] for row in lines(tmp_path / "out") if row["state"] == "failed"}
+    assert failed == {"hangs.jpg": "took more than 4 s; --file-timeout allows more"}
+    assert [f.name for f in (tmp_path / "out" / folder.WORK).iterdir()] == ["lock"]
+    wait_for(lambda: not workers(ray_cluster, "Hanging"))  # none still counts
 
 
 def test_no_cluster_is_said_in_a_sentence(tmp_path: Path, scans: Path) -> None:  # noqa: F811
