@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import importlib.util
 import json
 import os
 import signal
+import struct
 import subprocess
 import sys
 from collections.abc import Callable
@@ -182,6 +185,11 @@ def test_the_quickstart_of_each_stage_learns(stage, command, tmp_path, capsys) -
             [*STAGES["baseline"], "+callbacks.rate._target_=pytorch_lightning.callbacks.LearningRateFinder"],
             ["LearningRateFinder"],
         ),
+        (
+            ["callbacks=early_stopping", "trainer.limit_val_batches=0"],
+            ["callbacks=early_stopping", "limit_val_batches"],
+        ),
+        (["hydra/sweeper=optuna"], ["hydra/sweeper/optuna", "python -m colorization.sweep"]),
         (["datamodule._target_=builtins.dict"], ["datamodule._target_=builtins.dict", "PhotoDataModule"]),
         (["datamodule.flip=a(b"], ["datamodule.flip=a(b", "'datamodule.flip='"]),
     ],
@@ -224,6 +232,88 @@ def test_few_batches_are_logged_and_a_profile_is_printed(command, tmp_path, caps
     assert command(*options, "+trainer.profiler=simple", "run_id=r") == 0
     assert [r["step"] for r in runs_in(tmp_path)[0].metrics() if (r["split"], r["name"]) == ("train", "loss")] == [2]
     assert "run_training_batch" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("profiler", ["simple", "advanced", "pytorch"])
+def test_each_profiler_prints_and_keeps_its_report(profiler, command, tmp_path, capsys) -> None:
+    options = [*SMALL, *STAGES["baseline"], "trainer.max_epochs=1", "trainer.limit_train_batches=2", "test=false"]
+    assert command(*options, f"profiler={profiler}", "run_id=r") == 0
+    report = (tmp_path / "outputs/runs/r/fit-profile.txt").read_text()
+    assert "FIT Profiler Report" in report and "run_training_batch" in report
+    assert "FIT Profiler Report" in capsys.readouterr().err
+    assert "FIT Profiler Report" in (tmp_path / "outputs/runs/r/train.log").read_text()
+
+
+def test_early_stopping_counts_on_in_a_resumed_run(command, tmp_path) -> None:
+    """Among several callbacks; its patience of two is used up by the second and the third epoch."""
+    several = "callbacks=[ema,early_stopping,model_summary,rich_progress]"
+    patience = ["callbacks.early_stopping.patience=2", "callbacks.early_stopping.min_delta=1000"]
+    options = [*SMALL, *STAGES["baseline"], "test=false", several, *patience, "run_id=r"]
+    assert command(*options, "trainer.max_epochs=2") == 0
+    (run,) = runs_in(tmp_path)
+    said = (run.path / "train.log").read_text()
+    assert "Total params" in said and "did not improve" not in said and "epoch 2/2 done" in said
+    assert command("run_id=r", "ckpt_path=last", "trainer.max_epochs=9") == 0
+    assert {r["epoch"] for r in run.metrics() if r["split"] == "val"} == {0, 1, 2}
+    assert "Monitored metric val/delta_e2000 did not improve in the last 2" in (run.path / "train.log").read_text()
+    assert run.status()["state"] == "finished" and run.best_checkpoint.is_file() and run.weights_file.is_file()
+    # Without it the run goes on: settings of callbacks that are no longer chosen go with them.
+    assert command("run_id=r", "ckpt_path=last", "trainer.max_epochs=4", "callbacks=ema") == 0
+    assert {r["epoch"] for r in run.metrics() if r["split"] == "val"} == {0, 1, 2, 3}
+
+
+def test_early_stopping_on_no_metric_is_a_sentence(command, capsys) -> None:
+    monitor = "callbacks.early_stopping.monitor=val/nothing"
+    assert command(*SMALL, *STAGES["baseline"], "callbacks=early_stopping", monitor, "run_id=r") == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("error: callbacks.early_stopping.monitor: ")
+    assert "val/nothing" in error and "val/delta_e2000" in error
+
+
+@pytest.mark.parametrize(("callbacks", "bar", "other"), [("default", "it/s", "•"), ("rich_progress", "•", "s/it")])
+def test_a_terminal_has_one_bar(callbacks, bar, other, tmp_path) -> None:
+    """tqdm's or Rich's; without a terminal there are log lines, which all other tests read."""
+    fcntl, termios = pytest.importorskip("fcntl"), pytest.importorskip("termios")
+    ours, theirs = os.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 200, 0, 0))  # else it has no columns
+    command = [sys.executable, "-m", "colorization.train", *SMALL, *STAGES["baseline"], "test=false"]
+    environment = os.environ | {"TERM": "xterm-256color"}
+    process = subprocess.Popen(
+        [*command, f"callbacks={callbacks}"], cwd=tmp_path, env=environment, stdout=theirs, stderr=theirs
+    )
+    os.close(theirs)
+    said = b""
+    with contextlib.suppress(OSError):  # of its end, on Linux
+        while more := os.read(ours, 2**16):
+            said += more
+    os.close(ours)
+    text = said.decode()
+    assert process.wait() == 0, text
+    assert "Epoch" in text and bar in text
+    assert other not in text and "epoch 1/2 done" not in text
+
+
+@pytest.mark.parametrize(("logger", "package"), [("mlflow", "mlflow"), ("comet", "comet-ml")])
+def test_a_logger_without_its_package_says_what_to_install(logger, package, command, capsys) -> None:
+    if importlib.util.find_spec(package.replace("-", "_")):
+        pytest.skip(f"{package} is installed")
+    small = [o for o in SMALL if not o.startswith("logger")]
+    assert command(*small, *STAGES["baseline"], f"logger={logger}") == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith(f"error: logger.{logger}: ") and f"`pip install -U '{package}" in error
+
+
+def test_mlflow_has_the_runs_metrics(command, tmp_path, monkeypatch) -> None:
+    mlflow = pytest.importorskip("mlflow")
+    small = [o for o in SMALL if not o.startswith("logger")]
+    assert command(*small, *STAGES["baseline"], "logger=[csv,mlflow]", "run_id=m", "test=false") == 0
+    client = mlflow.MlflowClient(f"sqlite:///{tmp_path}/outputs/mlflow.db")
+    (run,) = client.search_runs([client.get_experiment_by_name("colorization").experiment_id])
+    assert run.info.run_name == "m" and run.info.status == "FINISHED"
+    (ours,) = runs_in(tmp_path)
+    best = min(r["value"] for r in ours.metrics() if (r["split"], r["name"]) == ("val", "delta_e2000"))
+    values = [m.value for m in client.get_metric_history(run.info.run_id, "val/delta_e2000")]
+    assert len(values) == 2 and min(values) == pytest.approx(best)
 
 
 @pytest.mark.skipif(torch.backends.mps.is_available(), reason="this machine has MPS")

@@ -23,7 +23,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from hydra.utils import get_class
 from omegaconf import DictConfig, ListConfig, OmegaConf
-from pytorch_lightning.callbacks import BatchSizeFinder, LearningRateFinder, TQDMProgressBar
+from pytorch_lightning.callbacks import BatchSizeFinder, Callback, LearningRateFinder, ProgressBar, TQDMProgressBar
 from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
@@ -259,24 +259,25 @@ def build_trainer(
             "trainer.check_val_every_n_epoch=null it counts those of all epochs"
         )
     best = best_of(cfg)
-    progress = TQDMProgressBar(refresh_rate=10) if sys.stdout.isatty() else callbacks.PlainProgress()
     own = [
         callbacks.RunStatus(run, best.monitor if best else None, best.mode if best else "min", begin),
         callbacks.Throughput(),
         callbacks.SampleGrid(run.path / "samples", cfg.samples if stage.answers == descriptions.AB else 0),
         callbacks.FiniteCheck(run),
         checkpointing.LastCheckpoint(run.last_checkpoint, stop, cfg.checkpoint_minutes, cfg.checkpoint_steps),
-        *([progress] if settings["enable_progress_bar"] else []),
     ]
     groups = {key: cfg.get(key) or {} for key in ("callbacks", "logger")}  # either may be null
     configured = [hydra_main.instantiate(c) for name, c in groups["callbacks"].items() if c and not _skip(name, cfg)]
     loggers = [hydra_main.instantiate(c) for c in groups["logger"].values() if c]
+    if cfg.get("profiler"):
+        settings["profiler"] = hydra_main.instantiate(cfg.profiler)
     if finder := next((c for c in configured if isinstance(c, (LearningRateFinder, BatchSizeFinder))), None):
         raise InputError(
             f"callbacks: Lightning's {type(finder).__name__} does not go with these stages, whose schedule and loader "
             "are their own; try values with -m, e.g. -m model.optimizer.lr=1e-3,3e-4"
         )
-    settings["enable_progress_bar"] = settings["enable_progress_bar"] and isinstance(progress, TQDMProgressBar)
+    if settings["enable_progress_bar"]:
+        configured, settings["enable_progress_bar"] = show_progress(configured, sys.stdout.isatty())
     timeout = timedelta(seconds=settings.pop("timeout"))
     if settings["strategy"] == "ddp" or is_multi_process(cfg):
         settings["strategy"] = DDPStrategy(
@@ -296,6 +297,15 @@ def build_trainer(
         )
     except (MisconfigurationException, ValueError, TypeError) as error:
         raise InputError(f"trainer: Lightning does not take these settings: {error}") from error
+
+
+def show_progress(configured: list[Callback], terminal: bool) -> tuple[list[Callback], bool]:
+    """``configured`` with one callback that shows progress, and whether it is a bar: of a terminal, that which is
+    configured or tqdm's; log lines elsewhere."""
+    bars = [c for c in configured if isinstance(c, ProgressBar)]
+    if not terminal:
+        return [*(c for c in configured if c not in bars), callbacks.PlainProgress()], False
+    return [*configured, *([] if bars else [TQDMProgressBar(refresh_rate=10)])], True
 
 
 def is_multi_process(cfg: DictConfig) -> bool:
@@ -361,6 +371,8 @@ def check(cfg: DictConfig) -> None:
             f"trainer.strategy={cfg.trainer.strategy}: should be auto or ddp (Lightning's FSDP and DeepSpeed do not go "
             "with the GAN stages' manual optimization)"
         )
+    if cfg.trainer.limit_val_batches == 0 and (cfg.get("callbacks") or {}).get("early_stopping"):
+        raise InputError("callbacks=early_stopping: needs validation, which trainer.limit_val_batches=0 leaves out")
     if not isinstance(cfg.seed, int) or cfg.seed < 0:
         raise InputError(f"seed={cfg.seed}: should be a whole number, 0 or more")
     if Path(cfg.run_id).name != cfg.run_id or cfg.run_id in ("", ".", ".."):
@@ -379,6 +391,8 @@ def explain(error: BaseException, cfg: DictConfig, run: runs.Run) -> BaseExcepti
         return InputError(
             f"out of memory with datamodule.batch_size={batch} at datamodule.image_size={size}; try {advice}"
         )
+    if text.startswith("early stopping conditioned on metric"):
+        return InputError(f"callbacks.early_stopping.monitor: {error}")
     if distributed.is_loss_of_others(error):
         saved = f"{run.last_checkpoint} is whole" if run.last_checkpoint.is_file() else "there was no checkpoint yet"
         return InputError(

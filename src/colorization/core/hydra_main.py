@@ -20,8 +20,6 @@ from colorization.core import devices, distributed, machine, overrides, trusted
 from colorization.core.errors import InputError
 from colorization.core.runs import new_run_id, start_time, trial_id
 
-CONFIGS = "pkg://colorization.configs"
-
 
 def _accelerator_kind(accelerator: str) -> str:
     """``trainer.accelerator`` to the entry of the accelerator config that it selects (checked later, by ``train``)."""
@@ -56,8 +54,11 @@ def instantiate(config: DictConfig) -> Any:
     try:
         return hydra.utils.instantiate(config, _recursive_=False, _convert_="all")
     except InstantiationException as error:
-        if isinstance(error.__cause__, InputError):
-            raise error.__cause__ from None
+        cause = error.__cause__
+        if isinstance(cause, InputError):
+            raise cause from None
+        if isinstance(cause, ModuleNotFoundError):  # Lightning's says what to install
+            raise InputError(f"{config._get_full_key(None)}: {' '.join(str(cause).split())}") from error
         raise
 
 
@@ -70,6 +71,8 @@ def sentence(error: BaseException) -> str:
     said = " ".join(line for line in lines if line)
     if "'hydra/launcher/" in said:
         said += ' (all of them: pip install "lab-colorization[scale]")'
+    if "'hydra/sweeper/" in said:
+        said += "; to search settings with Optuna: python -m colorization.sweep"
     return said
 
 
@@ -105,7 +108,7 @@ def run(
 
     try:
         sys.argv[1:] = complete(overrides.readable(sys.argv[1:]))
-        hydra.main(version_base="1.3", config_path=CONFIGS, config_name=config_name)(job)()
+        hydra.main(version_base="1.3", config_path=overrides.CONFIGS, config_name=config_name)(job)()
     except (InputError, HydraException, OmegaConfBaseException) as error:
         if full:
             raise
@@ -130,9 +133,14 @@ def _name(cfg: DictConfig, prefix: str = "") -> None:
 
 
 def _quiet() -> None:
-    """Leave out Lightning's notes on its defaults and its advertisements; its warnings stay."""
+    """Leave out Lightning's notes on its defaults and its advertisements; its warnings stay, in the log as all else."""
     for name in ("pytorch_lightning", "lightning_fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+        logger = logging.getLogger(name)
+        logger.setLevel(logging.WARNING)
+        logger.handlers.clear()  # its own, where it was imported before Hydra set up the log
+        logger.propagate = True
+    for name in ("early_stopping", "model_summary"):  # their callbacks are there only if asked for
+        logging.getLogger(f"pytorch_lightning.callbacks.{name}").setLevel(logging.INFO)
     logging.getLogger("timm").setLevel(logging.ERROR)  # it warns of a classifier's tensors that features do without
     said = ("LeafSpec", "does not have many workers", "in eval mode", "broadcast_buffers", "exists and is not empty")
     warnings.filterwarnings("ignore", message="|".join(f".*{words}.*" for words in said))

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 
 from colorization.core.errors import InputError
 
+CONFIGS = "pkg://colorization.configs"  # the tree that a command line is composed with
+
 # Keys whose values are names and paths: 2024 is one, too. (null and lists stay what they are.)
 _NAMES = re.compile(
     r"(^|\.)(run_id|sweep|init_weights|ckpt_path|weights|predictions|archive|name|output|to|repo|\w+_dir|\w+_weights)$"

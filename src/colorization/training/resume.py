@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 # (:meth:`colorization.data.datamodules.PhotoDataModule.check_same`).
 MAY_CHANGE = (
     *("run_id", "sweep", "trust", "ckpt_path", "init_weights", "test", "samples", "checkpoint_*", "optimized_metric"),
-    *("paths.*", "logger.*", "callbacks.*", "accelerator.*"),
+    *("paths.*", "logger.*", "callbacks.*", "profiler.*", "accelerator.*"),
     *("trainer.max_*", "trainer.min_*", "trainer.val_*", "trainer.check_val_*", "trainer.limit_val_*"),
     *("trainer.limit_test_*", "trainer.num_*", "trainer.log_every_n_steps", "trainer.gradient_clip_*"),
     *("trainer.accelerator", "trainer.devices", "trainer.strategy", "trainer.timeout", "trainer.precision"),
@@ -56,12 +56,15 @@ def may_change(key: str) -> bool:
 def merge_overrides(stored: Sequence[str], given: Sequence[str]) -> list[str]:
     """``stored`` overrides without those whose key is given anew, then ``given``.
 
-    Another choice of loggers (``logger=csv``) takes those below it along: they are settings of the choice before.
+    Another choice of loggers (``logger=csv``) takes those below it along: they are settings of the choice before. So it
+    is with callbacks and the profiler; but ``best`` is in each choice of callbacks.
     """
     keys = {o.key_or_group for o in map(_parse, given)}
 
     def replaced(key: str) -> bool:
-        return key in keys or ("logger" in keys and key.startswith("logger."))
+        group, _, below = key.partition(".")
+        of_choice = group in ("logger", "callbacks", "profiler") and not key.startswith("callbacks.best.")
+        return key in keys or (of_choice and group in keys and below != "")
 
     return [o for o in stored if not replaced(_parse(o).key_or_group)] + list(given)
 
