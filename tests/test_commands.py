@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
 import sys
 from importlib import metadata
@@ -103,3 +105,71 @@ def test_the_doctor_fails_where_nothing_colorizes(
     assert "FAIL backend    onnx: backend=onnx: it is broken" in said.out
     assert "error: something that is needed does not work" in said.err
     assert len([line for line in said.out.splitlines() if line[5:].startswith("backend")]) == len(loading.NAMES)
+
+
+# Completion
+
+BASH = """
+source <(colorization completion bash)
+complete -p colorization colorize >/dev/null || exit 1
+COMP_LINE=$1 COMP_POINT=${#1} COMP_TYPE=9
+_python_argcomplete ${1%% *}
+printf '%s\n' "${COMPREPLY[@]}"
+"""
+ZSH = """
+autoload -Uz compinit && compinit -D
+source <(colorization completion zsh)
+[[ $_comps[colorization] = _python_argcomplete ]] || exit 1
+_describe() { print -l -- $completions }
+words=(${(z)1}) BUFFER=$1 CURSOR=${#1}
+_python_argcomplete
+"""
+FISH = "colorization completion fish | source; complete -C $argv[1]"
+
+
+@pytest.mark.parametrize(
+    ("line", "first", "others"),
+    [
+        ("colorization tr", "train", set()),
+        ("colorization ", "colorize", {"serve", "train", "doctor", "completion"}),
+        ("colorization train model=enc", "encoder_unet", set()),
+        ("colorization train model=unet trainer.max_e", "trainer.max_epochs=", set()),
+        ("colorization train --multir", "--multirun", set()),
+        ("colorization colorize --backend ", "auto", {"onnx"}),
+        ("colorization serve --po", "--port", set()),
+        ("colorization serve port=1 trainings", "trainings=", set()),
+        ("colorization summarize --ou", "--output-dir", set()),
+        ("colorization completion f", "fish", set()),
+        ("colorize --str", "--strength", {"--strip", "--strict"}),
+        ("colorize pho", "photo.jpg", set()),
+    ],
+)
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_a_shell_completes(shell: str, line: str, first: str, others: set[str], tmp_path: Path) -> None:
+    if shutil.which(shell) is None:
+        pytest.skip(f"no {shell} here")
+    script = {
+        "bash": ["bash", "--norc", "-c", BASH, "bash", line],
+        "zsh": ["zsh", "-f", "-c", ZSH, "zsh", line],
+        "fish": ["fish", "--no-config", "-c", FISH, line],
+    }[shell]
+    (tmp_path / "photo.jpg").touch()
+    environment = os.environ | {"PATH": f"{Path(SCRIPT).parent}{os.pathsep}{os.environ['PATH']}", "HOME": str(tmp_path)}
+    done = subprocess.run(script, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stderr
+    # bash replaces what follows the last "=" alone; the others show what an option is for.
+    words = [word.partition("\t")[0].partition(":")[0].strip() for word in done.stdout.splitlines()]
+    said = {word.rpartition("model=")[2] for word in words}
+    assert {first, *others} <= said
+    if not others:
+        assert said == {first}
+
+
+def test_completion_never_imports_torch(tmp_path: Path) -> None:
+    for line in ("colorization train model=u", "colorization summarize --", "colorization serve --p", "colorize --str"):
+        environment = os.environ | {"_ARGCOMPLETE": "1", "COMP_LINE": line, "COMP_POINT": str(len(line))}
+        environment["_ARGCOMPLETE_STDOUT_FILENAME"] = str(tmp_path / "said")
+        command = [sys.executable, "-X", "importtime", str(Path(SCRIPT).with_name(line.split()[0]))]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=100)
+        assert "argcomplete" in done.stderr and "torch._C" not in done.stderr
+        assert (tmp_path / "said").read_text(), line

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 import runpy
 import sys
 
@@ -28,6 +29,7 @@ COMMANDS = {
     "pack": ("colorization.pack", "pack photographs ahead of training, or write shards", "train"),
     "export": ("colorization.export", "export weights, also to ONNX", "train"),
     "push": ("colorization.push", "publish weights on a model hub", "train"),
+    "completion": ("colorization.completion", "print a script that completes these commands in a shell", None),
     "doctor": ("colorization.doctor", "say what is installed, what works and what is missing", None),
 }
 
@@ -42,6 +44,10 @@ def usage() -> str:
 def main() -> None:
     """Run the command that is named first; 2 if there is none of this name."""
     print_all_letters()
+    if "_ARGCOMPLETE" in os.environ:  # the shell asks at a TAB
+        from colorization import completion
+
+        completion.answer()
     name, *rest = sys.argv[1:] or [""]
     if name in ("-h", "--help"):
         print(usage())

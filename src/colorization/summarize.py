@@ -77,17 +77,22 @@ def write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
         writer.writerows(rows)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The command."""
-    print_all_letters()
-    parser = argparse.ArgumentParser("python -m colorization.summarize", description=__doc__)
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Give ``parser`` the arguments of this command."""
     parser.add_argument(
         "runs", nargs="*", help="run ids, run folders, or folders of runs; default: all below --output-dir"
     )
     parser.add_argument("--output-dir", default="outputs", type=Path)
     parser.add_argument("--csv", type=Path, help="also write all columns there")
     parser.add_argument("--epochs", type=Path, help="also write the metrics of every validation there, as CSV")
-    options = parser.parse_args(arguments)
+
+
+def main(given: Sequence[str] | None = None) -> int:
+    """The command."""
+    print_all_letters()
+    parser = argparse.ArgumentParser("python -m colorization.summarize", description=__doc__)
+    arguments(parser)
+    options = parser.parse_args(given)
     try:
         chosen = [r for name in options.runs for r in _resolve(name, options.output_dir)] or find_runs(
             options.output_dir

@@ -13,6 +13,17 @@ from colorization.core.errors import InputError
 from colorization.core.machine import print_all_letters
 
 
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Give ``parser`` the arguments of ``serve``."""
+    parser.add_argument(
+        "--host", help="address to listen on; anything but this machine's own needs a token; default 127.0.0.1"
+    )
+    parser.add_argument("--port", type=int, help="default 5000")
+    parser.add_argument("--dev", action="store_true", default=None, help="for the web app of `npm run dev` (CORS)")
+    parser.add_argument("--debug", action="store_true", default=None, help="log each request")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="any setting of configs/serve.yaml")
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("colorization", description="Automatic colorization of photographs.")
     parser.add_argument("--version", action="version", version=__version__)
@@ -20,13 +31,7 @@ def _parser() -> argparse.ArgumentParser:
     serve = commands.add_parser(
         "serve", help="the REST API and the web app", description="Serve the REST API and the web app."
     )
-    serve.add_argument(
-        "--host", help="address to listen on; anything but this machine's own needs a token; default 127.0.0.1"
-    )
-    serve.add_argument("--port", type=int, help="default 5000")
-    serve.add_argument("--dev", action="store_true", default=None, help="for the web app of `npm run dev` (CORS)")
-    serve.add_argument("--debug", action="store_true", default=None, help="log each request")
-    serve.add_argument("overrides", nargs="*", metavar="key=value", help="any setting of configs/serve.yaml")
+    arguments(serve)
     return parser
 
 
@@ -51,10 +56,10 @@ def check_port(host: str, port: int) -> None:
     raise InputError(f"--port {port}: {problem}; --port {free} is free")
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(given: Sequence[str] | None = None) -> int:
     """``colorization serve``; 2 for a mistake of the person."""
     print_all_letters()
-    options = _parser().parse_args(arguments)
+    options = _parser().parse_args(given)
     from colorization.api import settings as settings_
 
     try:

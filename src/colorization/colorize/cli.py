@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from contextlib import closing
@@ -37,20 +38,14 @@ Exit code: 0 nothing failed; 1 some photos failed, or the disk is full; 2 nothin
 """
 
 
-def _parser() -> argparse.ArgumentParser:
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Give ``parser`` the arguments of this command."""
     from colorization.colorize.bounded import SECONDS
     from colorization.core.color import MERGES, OWN_COLORS
     from colorization.files.photofiles import TYPES
     from colorization.files.writing import Output
     from colorization.models.loading import NAMES
 
-    parser = argparse.ArgumentParser(
-        "colorize",
-        usage="colorize PHOTO|FOLDER... -o OUT [option ...]",
-        description=_DESCRIPTION,
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
     parser.add_argument(
         "photos", nargs="+", metavar="PHOTO", help="photographs, or folders of them; a folder may be a URL (s3://...)"
     )
@@ -184,6 +179,17 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="write the summary, and every skipped or failed photo and every warning, to this text file",
     )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        "colorize",
+        usage="colorize PHOTO|FOLDER... -o OUT [option ...]",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    arguments(parser)
     return parser
 
 
@@ -344,10 +350,15 @@ def _run_folder(options: argparse.Namespace, bounded: Bounded | None) -> int:
     return summary.exit_code
 
 
-def colorize(arguments: Sequence[str] | None = None) -> int:
+def colorize(given: Sequence[str] | None = None) -> int:
     """``colorize PHOTO|FOLDER... -o OUT``; for the exit code see the end of ``--help``."""
     print_all_letters()
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    if "_ARGCOMPLETE" in os.environ:  # the shell asks at a TAB: see colorization.completion
+        import argcomplete
+
+        argcomplete.autocomplete(parser, always_complete_options=False)
+    options = parser.parse_args(given)
     keep_freed_memory()
     try:
         trusted.trust(options.trust)
