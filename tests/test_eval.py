@@ -172,7 +172,7 @@ def test_a_judge_says_what_it_sees_where_the_path_says_what_is_there(command, tm
         found = {x["photo"]: x["top1"] for x in csv.DictReader(file) if x["model"] == "grey"}
     assert found["n03785016/b.png"] == "0.00000" and found["c.png"] == ""
     table = (tmp_path / "out" / "table.md").read_text()
-    assert "top-1 % ↑" in table and "of the truths 50.0 %, of 2 photos" in table and "KID x 1000" in table
+    assert "top-1 ↑ (%)" in table and "of the truths 50.0 %, of 2 photos" in table and "KID x 1000" in table
     assert command(*arguments, "judge=a-net-of-mine") == 2
     assert "judge=a-net-of-mine" in capsys.readouterr().err
 
@@ -369,7 +369,7 @@ def test_pictures_of_the_photos_shape_are_cropped_as_the_photos(command, tmp_pat
     assert all(float(x["delta_e2000"]) < 2 for x in lines[2:])
     assert float(lines[0]["delta_e2000"]) > 5 and row["delta_e2000"]["mean"] < grey["delta_e2000"]["mean"]
     table = (tmp_path / "out" / "table.md").read_text()
-    assert "ε5 %" in table and "PSNR ↑" not in table and "large: 2 of 12 pictures are grey." in table
+    assert "ε5 ↑ (%)" in table and "PSNR ↑" not in table and "large: 2 of 12 pictures are grey." in table
 
 
 def test_pictures_that_do_not_fit_are_refused_in_a_sentence(command, tmp_path, photo_folder, capsys) -> None:

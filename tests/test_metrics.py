@@ -384,7 +384,7 @@ def test_every_figure_has_one_entry_that_says_how_it_is_defined() -> None:
     of_truth = {"true_colorfulness", "true_bleeding"}
     assert {*measured} - of_truth | {"lpips", "stability", "top1"} == set(BY_NAME)
     for entry in BY_NAME.values():
-        assert entry.heading.startswith(("CF", entry.label)) and len(entry.form) > 10
+        assert entry.heading.startswith(entry.label) and len(entry.form) > 10 and len(entry.help) > 10
         assert ("↑" in entry.heading) == (entry.better == "higher") and ("↓" in entry.heading) == (
             entry.better == "lower"
         )

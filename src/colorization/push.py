@@ -15,6 +15,7 @@ from omegaconf import DictConfig
 
 from colorization.core import atomic, hydra_main
 from colorization.core.errors import InputError
+from colorization.evaluation.catalog import METRICS
 from colorization.evaluation.report import HEADINGS, table
 from colorization.models import descriptions, loading
 from colorization.models.hub import TWIN_FILE, WEIGHTS_FILE
@@ -22,7 +23,7 @@ from colorization.models.weights import resolve_weights
 
 log = logging.getLogger(__name__)
 
-_METRICS = ("psnr", "ssim", "lpips", "delta_e2000", "colorfulness", "delta_colorfulness")
+_METRICS = tuple(m.name for m in METRICS if m.trained)
 _IDENTITY = ("stage", "network", "pretrained", "training_data", "version", "git")
 
 

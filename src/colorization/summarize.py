@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import csv
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,9 @@ from omegaconf import OmegaConf
 from colorization.core.errors import InputError
 from colorization.core.machine import print_all_letters
 from colorization.core.runs import Run, find_runs
+from colorization.evaluation.catalog import BY_NAME, MAIN, METRICS
 
-MONITOR = "delta_e2000"
-SHOWN = ("psnr", "ssim", "lpips", MONITOR, "delta_colorfulness")
+SHOWN = tuple(m.name for m in METRICS if m.trained and m.better)
 
 
 def collect(run: Run) -> dict[str, Any]:
@@ -31,7 +31,7 @@ def collect(run: Run) -> dict[str, Any]:
     file = run.path / "overrides.yaml"
     overrides = OmegaConf.to_container(OmegaConf.load(file)) if file.is_file() else []
     row |= {k.lstrip("+"): v for k, _, v in (str(o).partition("=") for o in overrides or [])}
-    row |= run.best_validation((status.get("best") or {}).get("name", f"val/{MONITOR}"))
+    row |= run.best_validation((status.get("best") or {}).get("name", f"val/{MAIN}"))
     return row | {
         f"test/{r['name']}": r["value"] for r in run.metrics() if r["split"] == "test" and r["value"] is not None
     }
@@ -61,12 +61,16 @@ def markdown(rows: Sequence[dict[str, Any]]) -> str:
     """The rows, best validation ΔE2000 first."""
     head = columns(rows)
 
-    def cell(value: Any) -> str:
-        return "" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
+    def cell(row: Mapping[str, Any], column: str) -> str:
+        value = row.get(column)
+        if not isinstance(value, float):
+            return "" if value is None else str(value)
+        metric = BY_NAME.get(column.rpartition("/")[2])
+        return f"{value:.{metric.digits}f}" if metric else f"{value:.4g}"
 
-    ordered = sorted(rows, key=lambda r: r.get(f"val/{MONITOR}", float("inf")))
+    ordered = sorted(rows, key=lambda r: r.get(f"val/{MAIN}", float("inf")))
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-    return "\n".join(lines + ["| " + " | ".join(cell(r.get(c)) for c in head) + " |" for r in ordered])
+    return "\n".join(lines + ["| " + " | ".join(cell(r, c) for c in head) + " |" for r in ordered])
 
 
 def write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:

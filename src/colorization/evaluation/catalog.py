@@ -1,148 +1,217 @@
-"""What is measured: one entry for each figure. Tables, cards, comparisons and protocols read it here. Imports no torch.
+"""What is measured: one entry for each figure, read by tables, cards, protocols and (``GET /api/schema``) the web app.
 
-How each is computed stands in :mod:`colorization.evaluation.metrics`; what is measured of a photo or of a row is named
-there by the entry's name.
+Imports no torch. A metric of a photo is one entry, whose ``formula`` names the function that computes it.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 PSNR_LIMIT = 58.92  # dB: errors below the rounding of 8-bit pixels (variance 1/12 of a step) do not count
 LIGHT_EDGE = 10.0  # L*: a step from which on an edge in lightness may carry one in colour
 STAINED, UNSTAINED = 25.0, 8.0  # chroma, Lab units
+MAIN = "delta_e2000"  # by which rows, runs and photos are put into order
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Metric:
     """A figure of an evaluation.
 
     Attributes:
         name: in ``metrics.json``, ``per_image.csv`` and the code.
-        label: for people, e.g. on an axis.
-        heading: of its column: the label, an arrow towards what is better, the unit.
-        digits: behind the point.
+        label: for people, short: of a column or a card.
+        title: the same where there is room, e.g. above a curve; empty: the label.
+        unit: after the figure; empty: none.
+        digits: behind the point, wherever the figure is shown.
         better: ``higher`` or ``lower``; ``None`` where neither is (a colorfulness beyond the truth's is no virtue).
+        help: what it says, for people who do not know it.
         form: how it is defined, with its source.
-        shown: whether the table has its column unless asked otherwise.
+        formula: the function that computes it for each photo; its parameters are named as in
+            :class:`colorization.evaluation.metrics.Compared`. ``None``: it is no matter of single photos, or a
+            collector of :mod:`colorization.evaluation.scoring` measures it.
+        arguments: further ones of the formula.
+        axis: what is bad and what is good, as the centre and the edge of a radar; ``None``: it is on none.
+        shown: whether tables have its column unless asked otherwise.
         paired: whether rows are compared by it, photo by photo.
-        trained: whether training measures it, too.
+        trained: whether training measures it, too, and the colorizer on a photo in colour.
     """
 
     name: str
     label: str
-    heading: str
+    title: str = ""
+    unit: str = ""
     digits: int
     better: Literal["higher", "lower"] | None
+    help: str
     form: str
+    formula: str | None = None
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    axis: tuple[float, float] | None = None
     shown: bool = True
     paired: bool = True
     trained: bool = False
 
+    @property
+    def heading(self) -> str:
+        """Of its column in a table: the label, an arrow towards what is better, the unit."""
+        arrow = {"higher": " ↑", "lower": " ↓", None: ""}[self.better]
+        return self.label + arrow + (f" ({self.unit})" if self.unit else "")
 
+
+_FORMULAS = "colorization.evaluation.metrics"
 _ACCURACY = (
     "% of the pixels right in all channels: |dL*| <= t, |da*| <= 2.2 t, |db*| <= 2.2 t, each rounded to whole units "
     "first (Nazeri et al. 2018, as their code has it)"
 )
 METRICS = (
     Metric(
-        "psnr",
-        "PSNR",
-        "PSNR ↑ (dB)",
-        2,
-        "higher",
-        f"mean of images, at most {PSNR_LIMIT} dB (8-bit rounding)",
+        name="psnr",
+        label="PSNR",
+        unit="dB",
+        digits=2,
+        better="higher",
+        help="on RGB rebuilt from the true lightness; near-grey photos dominate its mean",
+        form=f"mean of images, at most {PSNR_LIMIT} dB (8-bit rounding)",
+        formula=f"{_FORMULAS}.psnr",
+        axis=(15, 35),
         trained=True,
     ),
     Metric(
-        "ssim",
-        "SSIM",
-        "SSIM ↑",
-        4,
-        "higher",
-        "Gaussian 11x11, sigma 1.5, windows inside the picture only (Wang et al. 2004)",
-        trained=True,
-    ),
-    Metric("lpips", "LPIPS", "LPIPS ↓", 4, "lower", "AlexNet, v0.1 (Zhang et al. 2018)", trained=True),
-    Metric(
-        "delta_e2000",
-        "ΔE2000",
-        "ΔE2000 ↓",
-        2,
-        "lower",
-        "CIEDE2000 (Sharma et al. 2005) of the displayed colours, mean over the pixels",
+        name="ssim",
+        label="SSIM",
+        digits=4,
+        better="higher",
+        help="structural similarity; 1 is exact",
+        form="Gaussian 11x11, sigma 1.5, windows inside the picture only (Wang et al. 2004)",
+        formula=f"{_FORMULAS}.ssim",
+        axis=(0.6, 1),
         trained=True,
     ),
     Metric(
-        "colorfulness", "colorfulness", "CF", 1, None, "Hasler-Suesstrunk 2003 M3, signed", paired=False, trained=True
+        name="lpips",
+        label="LPIPS",
+        digits=4,
+        better="lower",
+        help="distance as AlexNet sees it; 0 is exact",
+        form="AlexNet, v0.1 (Zhang et al. 2018)",
+        formula=f"{_FORMULAS}.lpips",
+        axis=(0.5, 0),
+        trained=True,
     ),
     Metric(
-        "delta_colorfulness",
-        "ΔCF",
-        "ΔCF ↓",
-        1,
-        "lower",
-        "|mean colorfulness of predictions - mean colorfulness of truths|",
+        name="delta_e2000",
+        label="ΔE2000",
+        digits=2,
+        better="lower",
+        help="mean perceptual colour difference; 1 is just noticeable",
+        form="CIEDE2000 (Sharma et al. 2005) of the displayed colours, mean over the pixels",
+        formula=f"{_FORMULAS}.delta_e2000",
+        axis=(25, 0),
+        trained=True,
+    ),
+    Metric(
+        name="colorfulness",
+        label="CF",
+        title="Colorfulness",
+        digits=1,
+        better=None,
+        help="colorfulness of Hasler and Süsstrunk, to be compared with that of the truth",
+        form="Hasler-Suesstrunk 2003 M3, signed",
+        formula="colorization.core.color.colorfulness",
         paired=False,
         trained=True,
     ),
     Metric(
-        "photo_delta_colorfulness",
-        "photo ΔCF",
-        "photo ΔCF ↓",
-        1,
-        "lower",
-        "mean over photos of |colorfulness of the prediction - colorfulness of the truth|",
+        name="delta_colorfulness",
+        label="ΔCF",
+        title="Distance in colorfulness",
+        digits=1,
+        better="lower",
+        help="distance of the mean colorfulness to that of the truth; large for timid colours",
+        form="|mean colorfulness of predictions - mean colorfulness of truths|",
+        paired=False,
+        trained=True,
+    ),
+    Metric(
+        name="photo_delta_colorfulness",
+        label="photo ΔCF",
+        digits=1,
+        better="lower",
+        help="distance in colorfulness, photo by photo",
+        form="mean over photos of |colorfulness of the prediction - colorfulness of the truth|",
+        formula=f"{_FORMULAS}.photo_delta_colorfulness",
         shown=False,
     ),
     Metric(
-        "mae",
-        "MAE",
-        "MAE ↓ (Lab)",
-        2,
-        "lower",
-        "mean |difference| over pixels and the three channels L*, a*, b*, Lab units, of the displayed colours",
+        name="mae",
+        label="MAE",
+        unit="Lab",
+        digits=2,
+        better="lower",
+        help="mean absolute error of the pixels in Lab",
+        form="mean |difference| over pixels and the three channels L*, a*, b*, Lab units, of the displayed colours",
+        formula=f"{_FORMULAS}.mae",
         shown=False,
     ),
-    Metric("accuracy_2", "ε2", "ε2 % ↑", 1, "higher", f"{_ACCURACY}, t = 2", shown=False),
-    Metric("accuracy_5", "ε5", "ε5 % ↑", 1, "higher", f"{_ACCURACY}, t = 5", shown=False),
-    Metric(
-        "bleeding",
-        "bleeding",
-        "bleeding (%)",
-        1,
-        None,
-        f"% of the change in a*b* that is further than sigma from every edge in the true L* (steps of {LIGHT_EDGE:g} "
-        "or more), gradients under a Gaussian of sigma = short side / 128, at least 1 pixel; of colours rounded to "
-        "8-bit RGB",
+    *(
+        Metric(
+            name=f"accuracy_{t}",
+            label=f"ε{t}",
+            unit="%",
+            digits=1,
+            better="higher",
+            help=f"share of the pixels that are right within {t} %",
+            form=f"{_ACCURACY}, t = {t}",
+            formula=f"{_FORMULAS}.accuracy",
+            arguments={"threshold": t},
+            shown=False,
+        )
+        for t in (2, 5)
     ),
     Metric(
-        "stains",
-        "stains",
-        "stains (%) ↓",
-        1,
-        "lower",
-        "% of photos with a stain: a square of an eighth of the short side whose mean a*b* have a chroma above "
+        name="bleeding",
+        label="bleeding",
+        unit="%",
+        digits=1,
+        better=None,
+        help="share of the change in colour that is beside no edge in lightness",
+        form="% of the change in a*b* that is further than sigma from every edge in the true L* (steps of "
+        f"{LIGHT_EDGE:g} or more), gradients under a Gaussian of sigma = short side / 128, at least 1 pixel; of "
+        "colours rounded to 8-bit RGB",
+        formula=f"{_FORMULAS}.bleeding",
+    ),
+    Metric(
+        name="stains",
+        label="stains",
+        unit="%",
+        digits=1,
+        better="lower",
+        help="share of photos with a patch of strong colour where the truth is as good as grey",
+        form="% of photos with a stain: a square of an eighth of the short side whose mean a*b* have a chroma above "
         f"{STAINED:g} where the mean chroma of the truth is below {UNSTAINED:g}; squares half a side apart",
+        formula=f"{_FORMULAS}.stains",
     ),
     Metric(
-        "stability",
-        "size ΔE",
-        "size ΔE ↓",
-        2,
-        "lower",
-        "mean dE2000 of pixels between what is predicted at each two working sizes, after reduction to the size of the "
-        "crop",
+        name="stability",
+        label="size ΔE",
+        digits=2,
+        better="lower",
+        help="ΔE2000 between the colours at different working sizes",
+        form="mean dE2000 of pixels between what is predicted at each two working sizes, after reduction to the size "
+        "of the crop",
     ),
     Metric(
-        "top1",
-        "top-1",
-        "top-1 % ↑",
-        1,
-        "higher",
-        "share of the photos whose path names a synset of ImageNet (n01440764, ...) that the classifier puts there "
-        "first, as Zhang et al. 2016 test the meaning of colours; each photo enlarged to the classifier's own size",
+        name="top1",
+        label="top-1",
+        unit="%",
+        digits=1,
+        better="higher",
+        help="share of the photos in which a classifier sees first what they show",
+        form="share of the photos whose path names a synset of ImageNet (n01440764, ...) that the classifier puts "
+        "there first, as Zhang et al. 2016 test the meaning of colours; each photo enlarged to the classifier's own "
+        "size",
     ),
 )
 BY_NAME = {metric.name: metric for metric in METRICS}

@@ -6,6 +6,8 @@ A functional core (per-image values) and, for the validation and test loops, one
 from __future__ import annotations
 
 import functools
+import importlib
+import inspect
 import itertools
 import logging
 import math
@@ -14,6 +16,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import Any
 from urllib.error import URLError
 
 import numpy as np
@@ -24,7 +27,7 @@ from torch import nn
 
 from colorization.core import color, distributed
 from colorization.core.errors import InputError
-from colorization.evaluation.catalog import HIGHER_IS_BETTER, LIGHT_EDGE, PSNR_LIMIT, STAINED, UNSTAINED
+from colorization.evaluation.catalog import LIGHT_EDGE, METRICS, PSNR_LIMIT, STAINED, UNSTAINED, Metric
 
 log = logging.getLogger(__name__)
 
@@ -195,7 +198,7 @@ def near_light_edges(true_lab: torch.Tensor) -> torch.Tensor:
     return edges[:, 0] > 0
 
 
-def bleeding(lab: torch.Tensor, near_edges: torch.Tensor) -> torch.Tensor:
+def bleeding(rounded_lab: torch.Tensor, near_edges: torch.Tensor) -> torch.Tensor:
     """Colour bleeding of each image in %: chroma edges against L edges.
 
     With s the :func:`step_heights` of a*b* and E the pixels near an edge in the true L*,
@@ -208,13 +211,13 @@ def bleeding(lab: torch.Tensor, near_edges: torch.Tensor) -> torch.Tensor:
     figure (24 % on ImageNet photographs at 256 pixels, 30 % with its colours 16 pixels wide, 35 % with them 32 wide).
 
     Args:
-        lab: (B, 3, H, W), Lab units.
+        rounded_lab: (B, 3, H, W), Lab units, of 8-bit colours: rounding counts among pale ones.
         near_edges: :func:`near_light_edges` of the truth.
 
     Returns:
         (B,) float32.
     """
-    steps = step_heights(lab[:, 1:])
+    steps = step_heights(rounded_lab[:, 1:])
     share = (steps * ~near_edges).sum((1, 2)) / steps.sum((1, 2)).clamp(min=1e-6)
     return 100 * share * (steps.mean((1, 2)) >= EVEN)
 
@@ -269,6 +272,77 @@ def size_stability(
     return torch.stack(result)
 
 
+def delta_e2000(lab: torch.Tensor, true_lab: torch.Tensor) -> torch.Tensor:
+    """Mean CIEDE2000 over the pixels of each image. (B, 3, H, W) Lab to (B,)."""
+    return color.delta_e2000(lab, true_lab).mean((-2, -1))
+
+
+def photo_delta_colorfulness(rgb: torch.Tensor, true_colorfulness: torch.Tensor) -> torch.Tensor:
+    """How far the colorfulness of each image is from its truth's. (B, 3, H, W) in [0, 1] to (B,)."""
+    return (color.colorfulness(rgb) - true_colorfulness).abs()
+
+
+class Truth:
+    """True photos, and what several formulas need of them, each computed once.
+
+    Attributes:
+        true_lab: (B, 3, H, W) Lab.
+        truth: the same in RGB, in [0, 1].
+    """
+
+    def __init__(self, true_lab: torch.Tensor) -> None:
+        self.true_lab, self.truth = true_lab, color.lab_to_rgb(true_lab)
+
+    @functools.cached_property
+    def truth_means(self) -> torch.Tensor:
+        """As :func:`ssim` takes them."""
+        return window_means(self.truth - 0.5)
+
+    @functools.cached_property
+    def true_colorfulness(self) -> torch.Tensor:
+        """(B,)."""
+        return color.colorfulness(self.truth)
+
+    @functools.cached_property
+    def near_edges(self) -> torch.Tensor:
+        """As :func:`bleeding` takes them."""
+        return near_light_edges(self.true_lab)
+
+
+class Compared:
+    """Predictions beside their truths: what a formula of :mod:`.catalog` may ask for, by the names of its parameters.
+
+    Attributes:
+        rgb: the prediction as it is displayed, (B, 3, H, W) in [0, 1]; ``lab``: the same in Lab; all of :class:`Truth`.
+    """
+
+    def __init__(self, prediction: torch.Tensor, truth: Truth) -> None:
+        self.rgb, self.lab = color.as_shown(prediction)
+        self._truth = truth
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._truth, name)
+
+    @functools.cached_property
+    def rounded_lab(self) -> torch.Tensor:
+        """Lab of the 8-bit colours that a picture file has."""
+        return color.rgb_to_lab((self.rgb * 255).round().to(torch.uint8))
+
+    def measure(self, metric: Metric) -> torch.Tensor | None:
+        """The figure of each photo, (B,); ``None`` where it cannot be had."""
+        function, names = _formula(str(metric.formula))
+        asked = {name: getattr(self, name) for name in names if name not in metric.arguments}
+        return function(**asked, **metric.arguments)
+
+
+@functools.cache
+def _formula(place: str) -> tuple[Callable[..., torch.Tensor | None], tuple[str, ...]]:
+    """The function of that name, and the names of its parameters."""
+    module, _, name = place.rpartition(".")
+    function = getattr(importlib.import_module(module), name)
+    return function, tuple(inspect.signature(function).parameters)
+
+
 def image_metrics(
     predictions: Sequence[torch.Tensor], true_lab: torch.Tensor, further: bool = False
 ) -> list[dict[str, torch.Tensor]]:
@@ -277,12 +351,12 @@ def image_metrics(
     Args:
         predictions: each (B, 3, H, W) Lab with the true L*.
         true_lab: truths, (B, 3, H, W) Lab.
-        further: also ``mae``, ``accuracy_2``, ``accuracy_5``, ``bleeding``, ``true_bleeding`` (of the truth),
-            ``stains`` and ``photo_delta_colorfulness``.
+        further: also those that training does not measure.
 
     Returns:
-        For each prediction (B,) float32 under ``psnr``, ``ssim``, ``lpips`` (absent without its weights),
-        ``delta_e2000`` (mean over the pixels), ``colorfulness`` (of the prediction) and ``true_colorfulness``.
+        For each prediction (B,) float32 under the name of each metric of :mod:`.catalog` that has a formula (``lpips``
+        is absent without its weights), and of the truths ``true_colorfulness``, with ``further`` also
+        ``true_bleeding``.
     """
     # One photo at a time fits a CPU's cache, a batch does not.
     size = 1 if true_lab.device.type == "cpu" else len(true_lab)
@@ -315,31 +389,16 @@ def score(
 def _image_metrics(
     predictions: list[torch.Tensor], true_lab: torch.Tensor, further: bool
 ) -> list[dict[str, torch.Tensor]]:
-    truth = color.lab_to_rgb(true_lab)
-    truth_means, true_colorfulness = window_means(truth - 0.5), color.colorfulness(truth)
+    truth = Truth(true_lab)
+    measured = [m for m in METRICS if m.formula and (m.trained or further)]
+    of_truth = {"true_colorfulness": truth.true_colorfulness}
     if further:
-        near_edges = near_light_edges(true_lab)
-        true_bleeding = bleeding(true_lab, near_edges)
+        of_truth["true_bleeding"] = bleeding(true_lab, truth.near_edges)
     result = []
     for prediction in predictions:
-        rgb, lab = color.as_shown(prediction)
-        values = {
-            "psnr": psnr(rgb, truth),
-            "ssim": ssim(rgb, truth, truth_means),
-            "lpips": lpips(rgb, truth),
-            "delta_e2000": color.delta_e2000(lab, true_lab).mean((-2, -1)),
-            "colorfulness": color.colorfulness(rgb),
-            "true_colorfulness": true_colorfulness,
-        }
-        if further:
-            values["mae"] = mae(lab, true_lab)
-            values["stains"] = stains(lab, true_lab)
-            values["photo_delta_colorfulness"] = (values["colorfulness"] - true_colorfulness).abs()
-            values |= {f"accuracy_{t}": accuracy(lab, true_lab, t) for t in (2, 5)}
-            # Rounding counts among pale colours, and a picture file has it, too.
-            codes = (rgb * 255).round().to(torch.uint8)
-            values |= {"bleeding": bleeding(color.rgb_to_lab(codes), near_edges), "true_bleeding": true_bleeding}
-        result.append({k: v for k, v in values.items() if v is not None})
+        compared = Compared(prediction, truth)
+        values = {metric.name: compared.measure(metric) for metric in measured}
+        result.append({k: v for k, v in values.items() if v is not None} | of_truth)
     return result
 
 
@@ -352,12 +411,12 @@ def means(values: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 class ColorizationMetrics(torchmetrics.Metric):
     """Means of :func:`image_metrics` over a loop, of the L1 loss, and ΔCF (``delta_colorfulness`` of :mod:`.catalog`).
 
-    ``compute`` returns ``{"l1" (of normalised ab), "psnr", "ssim", "lpips" (where it can be had), "delta_e2000",
-    "colorfulness", "true_colorfulness", "delta_colorfulness"}`` of scalars, over the photos of all processes.
+    ``compute`` returns scalars, over the photos of all processes: ``l1`` (of normalised ab), the metrics of training
+    (``lpips`` where it can be had), ``true_colorfulness`` and ``delta_colorfulness``.
     """
 
     full_state_update = False
-    _NAMES = ("l1", *HIGHER_IS_BETTER, "colorfulness", "true_colorfulness")
+    _NAMES = ("l1", *(m.name for m in METRICS if m.trained and m.formula), "true_colorfulness")
 
     def __init__(self) -> None:
         super().__init__(sync_on_compute=False)  # torchmetrics waits for ever for a process that had no photo

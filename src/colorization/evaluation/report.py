@@ -203,22 +203,14 @@ def table(report: dict[str, Any], columns: Sequence[str] = COLUMNS) -> str:
         lines += ["", f"Without the near-grey photos (colorfulness < {color.NEAR_GREY:g}), n = {coloured[0]['n']}:", ""]
         lines += _one_table(coloured, columns)
     lines += ["", "CF: colorfulness; ΔCF: distance of the mean CF to the truths'."]
-    if "bleeding" in columns:
-        lines.append(
-            "bleeding: share of the change in colour that is beside no edge in lightness; of the truths "
-            f"{report['true_bleeding']:.1f} %."
-        )
-    if "stains" in columns:
-        lines.append("stains: share of photos with a patch of strong colour where the truth is as good as grey.")
+    of_truths = {"bleeding": f"; of the truths {report['true_bleeding']:.1f} %"}
     if "top1" in columns:
-        lines.append(
-            f"top-1: photos in which {report['judge']} sees first what they show; of the truths "
-            f"{report['true_top1']:.1f} %, of {report['judged']} photos."
-        )
+        share, photos = report["true_top1"], report["judged"]
+        of_truths["top1"] = f" ({report['judge']}); of the truths {share:.1f} %, of {photos} photos"
+    further = [BY_NAME[c] for c in columns if not BY_NAME[c].trained]
+    lines += [f"{m.label}: {m.help}{of_truths.get(m.name, '')}." for m in further]
     if any(row.get("kid") for row in report["rows"]):
         lines.append("KID: distance to the truths in the features of that classifier, not of Inception.")
-    if "stability" in columns:
-        lines.append("size ΔE: ΔE2000 between the colours at different working sizes.")
     if all(r["delta_e2000"]["ci95"] is None for r in report["rows"]):
         lines.append(f"No confidence intervals: at least {FEWEST_PHOTOS} independent photos are needed.")
     else:
