@@ -595,6 +595,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/schema": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** What is measured, and what can be set: labels, units, digits, ranges, defaults, help. */
+        get: operations["get_schema_schema"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/session": {
         parameters: {
             query?: never;
@@ -736,7 +753,7 @@ export interface components {
     schemas: {
         BatchIn: {
             /**
-             * @description how several are merged
+             * @description How several weights are merged.
              * @default mean
              * @enum {string}
              */
@@ -744,18 +761,18 @@ export interface components {
             /** @description the photos */
             files: string[];
             /**
-             * @description average with the answer for the mirror image
+             * @description Average with mirror image. Steadier, twice the time.
              * @default false
              */
             flips: boolean | string;
             /**
-             * @description of the result
+             * @description File format.
              * @default same
              * @enum {string}
              */
-            format: "same" | "jpeg" | "png" | "webp" | "tiff";
+            format: "same" | "jpeg" | "png" | "tiff" | "webp";
             /**
-             * @description color: the photo's own colours are the truth, and the answer has metrics
+             * @description What kind of photo it is.
              * @default grey
              * @enum {string}
              */
@@ -763,32 +780,32 @@ export interface components {
             /** @description one more of them */
             model?: string;
             /**
-             * @description of JPEG and WebP
+             * @description Quality. Of JPEG and WebP.
              * @default 95
              */
             quality: number;
             /**
-             * @description factor on the chroma
+             * @description Saturation. Factor on the chroma.
              * @default 1
              */
             saturation: number;
             /**
-             * @description short side of what the network sees, pixels; default as it was trained
+             * @description Model input size. Short side of what the network sees, pixels. The result always has all the photo's pixels.
              * @default null
              */
             size: number | null;
             /**
-             * @description 0 grey, 1 the full colours
+             * @description Strength. 0 % leaves it grey.
              * @default 1
              */
             strength: number;
             /**
-             * @description also a heat map of where the colours were guessed
+             * @description Uncertainty. Shows where the model was guessing: bright is unsure.
              * @default false
              */
             uncertainty: boolean | string;
             /**
-             * @description from the likeliest colours to the boldest, for weights whose network has it; default theirs
+             * @description Vividness. 0 %: the likeliest colours. 100 %: the boldest.
              * @default null
              */
             vividness: number | null;
@@ -802,9 +819,16 @@ export interface components {
         CheckpointsOut: {
             checkpoints: components["schemas"]["WeightsOut"][];
         };
+        ChoiceOut: {
+            help: string;
+            label: string;
+            /** @description Further fields of the form that go with it. */
+            takes: string[];
+            value: string;
+        };
         ColorizeIn: {
             /**
-             * @description how several are merged
+             * @description How several weights are merged.
              * @default mean
              * @enum {string}
              */
@@ -815,18 +839,18 @@ export interface components {
              */
             file: string;
             /**
-             * @description average with the answer for the mirror image
+             * @description Average with mirror image. Steadier, twice the time.
              * @default false
              */
             flips: boolean | string;
             /**
-             * @description of the result
+             * @description File format.
              * @default same
              * @enum {string}
              */
-            format: "same" | "jpeg" | "png" | "webp" | "tiff";
+            format: "same" | "jpeg" | "png" | "tiff" | "webp";
             /**
-             * @description color: the photo's own colours are the truth, and the answer has metrics
+             * @description What kind of photo it is.
              * @default grey
              * @enum {string}
              */
@@ -834,32 +858,32 @@ export interface components {
             /** @description one more of them */
             model?: string;
             /**
-             * @description of JPEG and WebP
+             * @description Quality. Of JPEG and WebP.
              * @default 95
              */
             quality: number;
             /**
-             * @description factor on the chroma
+             * @description Saturation. Factor on the chroma.
              * @default 1
              */
             saturation: number;
             /**
-             * @description short side of what the network sees, pixels; default as it was trained
+             * @description Model input size. Short side of what the network sees, pixels. The result always has all the photo's pixels.
              * @default null
              */
             size: number | null;
             /**
-             * @description 0 grey, 1 the full colours
+             * @description Strength. 0 % leaves it grey.
              * @default 1
              */
             strength: number;
             /**
-             * @description also a heat map of where the colours were guessed
+             * @description Uncertainty. Shows where the model was guessing: bright is unsure.
              * @default false
              */
             uncertainty: boolean | string;
             /**
-             * @description from the likeliest colours to the boldest, for weights whose network has it; default theirs
+             * @description Vividness. 0 %: the likeliest colours. 100 %: the boldest.
              * @default null
              */
             vividness: number | null;
@@ -886,7 +910,7 @@ export interface components {
         };
         CompareIn: {
             /**
-             * @description how all of them are merged for one more column, where they are several
+             * @description All of them merged, as an ensemble.
              * @default mean
              * @enum {string}
              */
@@ -897,20 +921,23 @@ export interface components {
              */
             file: string;
             /**
-             * @description average with the answer for the mirror image
+             * @description Average with mirror image. Steadier, twice the time.
              * @default false
              */
             flips: boolean | string;
             /**
-             * @description of the results
+             * @description File format.
              * @default same
              * @enum {string}
              */
-            format: "same" | "jpeg" | "png" | "webp" | "tiff";
-            /** @description short side of what the networks see, pixels; default as they were trained */
-            size?: number;
+            format: "same" | "jpeg" | "png" | "tiff" | "webp";
             /**
-             * @description also heat maps of where the colours were guessed
+             * @description Model input size. Short side of what the network sees, pixels. The result always has all the photo's pixels.
+             * @default null
+             */
+            size: number | null;
+            /**
+             * @description Uncertainty. Maps of where the colours were guessed; takes longer.
              * @default false
              */
             uncertainty: boolean | string;
@@ -970,18 +997,18 @@ export interface components {
              */
             data: string;
             /**
-             * @description one more row: all weights merged so
+             * @description All models merged, as one more row.
              * @default null
              * @enum {string|null}
              */
             ensemble: "mean" | "median" | null;
             /**
-             * @description side of the crops, pixels
+             * @description Side of the crops, pixels. Smaller is faster; figures of different sizes cannot be compared.
              * @default 256
              */
             image_size: number;
             /**
-             * @description also how well uncertainty tells the error; takes about five times as long
+             * @description Uncertainty too. How well it tells the error; takes about five times as long.
              * @default false
              */
             uncertainty: boolean;
@@ -1049,23 +1076,53 @@ export interface components {
             folders: components["schemas"]["FolderOut"][];
             path: string;
         };
+        FormsOut: {
+            /** @description Of `POST /api/colorize`. */
+            colorize: components["schemas"]["SettingOut"][];
+            /** @description Of `POST /api/metrics/compare`. */
+            comparison: components["schemas"]["SettingOut"][];
+            /** @description Of `POST /api/metrics/evaluate`. */
+            evaluation: components["schemas"]["SettingOut"][];
+            /** @description Of `POST /api/training/start`. */
+            training: components["schemas"]["SettingOut"][];
+        };
         HealthOut: {
             /** @example ok */
             status: string;
             version: string;
         };
         ImageOut: {
-            colorfulness: number;
+            /** @description ε2, %: share of the pixels that are right within 2 % */
+            accuracy_2?: number;
+            /** @description ε5, %: share of the pixels that are right within 5 % */
+            accuracy_5?: number;
+            /** @description bleeding, %: share of the change in colour that is beside no edge in lightness */
+            bleeding?: number;
+            /** @description Colorfulness: colorfulness of Hasler and Süsstrunk, to be compared with that of the truth */
+            colorfulness?: number;
+            /** @description ΔE2000: mean perceptual colour difference; 1 is just noticeable */
             delta_e2000: number;
-            /** @description absent where its weights are missing */
+            /** @description LPIPS: distance as AlexNet sees it; 0 is exact */
             lpips?: number;
+            /** @description MAE, Lab: mean absolute error of the pixels in Lab */
+            mae?: number;
             /** @description name of the row */
             model: string;
             photo: string;
-            psnr: number;
-            ssim: number;
+            /** @description photo ΔCF: distance in colorfulness, photo by photo */
+            photo_delta_colorfulness?: number;
+            /** @description PSNR, dB: on RGB rebuilt from the true lightness; near-grey photos dominate its mean */
+            psnr?: number;
+            /** @description SSIM: structural similarity; 1 is exact */
+            ssim?: number;
+            /** @description size ΔE: ΔE2000 between the colours at different working sizes */
+            stability?: number;
+            /** @description stains, %: share of photos with a patch of strong colour where the truth is as good as grey */
+            stains?: number;
             /** @description url of `[grey | prediction | truth]`, where the evaluation has kept it */
             strip: string | null;
+            /** @description top-1, %: share of the photos in which a classifier sees first what they show */
+            top1?: number;
             true_colorfulness: number;
         };
         ImagesOut: {
@@ -1225,6 +1282,21 @@ export interface components {
             /** @example /api/colorize/result/0123456789abcdef0123456789abcdef */
             url: string;
         };
+        LoggedOut: {
+            /** @enum {string|null} */
+            better: "higher" | "lower" | null;
+            digits: number;
+            /** @description Its curve is shown at once. */
+            first: boolean;
+            /**
+             * @description After the split in a tag.
+             * @example loss
+             */
+            name: string;
+            title: string;
+            /** @description Empty: none. */
+            unit: string;
+        };
         LogsOut: {
             epochs: components["schemas"]["EpochOut"][];
             id: string;
@@ -1243,6 +1315,46 @@ export interface components {
             /** @description resident, of this process */
             server_bytes: number;
             total_bytes: number;
+        };
+        MetricOut: {
+            /** @description What is bad and what is good, on an axis; null: it has none. */
+            axis: number[] | null;
+            /**
+             * @description null: neither is.
+             * @enum {string|null}
+             */
+            better: "higher" | "lower" | null;
+            /** @description Behind the point. */
+            digits: number;
+            /** @description How it is defined, with its source. */
+            form: string;
+            /** @description What it says. */
+            help: string;
+            /**
+             * @description Short.
+             * @example ΔE2000
+             */
+            label: string;
+            /**
+             * @description In other answers.
+             * @example delta_e2000
+             */
+            name: string;
+            /** @description Each photo has a figure of its own. */
+            of_photos: boolean;
+            /** @description Rows are compared by it, photo by photo. */
+            paired: boolean;
+            /** @description Has a column in tables. */
+            shown: boolean;
+            /** @description The same where there is room. */
+            title: string;
+            /** @description Training measures it, too. */
+            trained: boolean;
+            /**
+             * @description Empty: none.
+             * @example dB
+             */
+            unit: string;
         };
         ModelOut: {
             /** @description what a training starts with where nothing else is asked */
@@ -1370,17 +1482,30 @@ export interface components {
             id: string;
             samples: components["schemas"]["SampleOut"][];
         };
+        SchemaOut: {
+            forms: components["schemas"]["FormsOut"];
+            logged: components["schemas"]["LoggedOut"][];
+            /** @description The metric by which rows are put into order. */
+            main: string;
+            metrics: components["schemas"]["MetricOut"][];
+            /** @description Those that colorize where none are asked for. */
+            weights: string;
+        };
         ScoresOut: {
-            colorfulness: number;
-            delta_e2000: number;
+            /** @description Colorfulness: colorfulness of Hasler and Süsstrunk, to be compared with that of the truth */
+            colorfulness: number | null;
+            /** @description ΔE2000: mean perceptual colour difference; 1 is just noticeable */
+            delta_e2000: number | null;
+            /** @description LPIPS: distance as AlexNet sees it; 0 is exact */
             lpips: number | null;
             /** @description why lpips is null */
             lpips_missing: string | null;
-            /** @description dB */
-            psnr: number;
+            /** @description PSNR, dB: on RGB rebuilt from the true lightness; near-grey photos dominate its mean */
+            psnr: number | null;
             /** @description side of the centre crop that was measured */
             size: number;
-            ssim: number;
+            /** @description SSIM: structural similarity; 1 is exact */
+            ssim: number | null;
             true_colorfulness: number;
         };
         SessionIn: {
@@ -1393,9 +1518,62 @@ export interface components {
             /** @description whether the request may use all of /api */
             valid: boolean;
         };
+        SettingOut: {
+            /** @description What the value has to be above. */
+            above: number | null;
+            choices: components["schemas"]["ChoiceOut"][];
+            /**
+             * @description Key of the config tree.
+             * @example trainer.max_epochs
+             */
+            config: string;
+            /** @description Where nothing is asked; null: that of the weights, see `defaults` or `of_network`. */
+            default: unknown;
+            /** @description By the name of a model or of a kind of data; one that is not there has no such setting. */
+            defaults: {
+                [key: string]: unknown;
+            };
+            /** @description For those who ask for more settings. */
+            further: boolean;
+            help: string;
+            /** @description Largest value. */
+            high: number | null;
+            /**
+             * @description The field of the request.
+             * @example epochs
+             */
+            key: string;
+            /**
+             * @description A share is a number that people see in percent.
+             * @enum {string}
+             */
+            kind: "integer" | "number" | "share" | "choice" | "flag";
+            label: string;
+            /** @description Smallest value. */
+            low: number | null;
+            /** @description What leaving it out is called; empty: it always has a value. */
+            none: string;
+            /** @description Argument of the weights' network that has the default; other weights have no such setting. */
+            of_network: string;
+            /** @description Values that a form offers; empty: all. */
+            offered: number[];
+            /**
+             * @description What `defaults` go by.
+             * @enum {string|null}
+             */
+            per: "model" | "datamodule" | null;
+            /** @description Of buttons and sliders. */
+            step: number | null;
+            /** @description Largest value that a slider offers. */
+            usual: number | null;
+        };
         StartIn: {
-            /** @enum {string} */
+            /**
+             * @description Device.
+             * @enum {string}
+             */
             accelerator?: "auto" | "cpu" | "cuda" | "mps";
+            /** @description Batch size. */
             batch_size?: number;
             /**
              * @description For `folder` and `coco`: a folder of photographs below a data root of the server, relative to it. Default: the first root.
@@ -1403,17 +1581,23 @@ export interface components {
              */
             data?: string;
             /**
-             * @description Kind of data; `folder` is your own photographs, `sample` a few that always are there.
+             * @description Photos. Kind of data.
              * @enum {string}
              */
-            datamodule?: "cifar10" | "coco" | "folder" | "imagenet-sample" | "photos" | "sample" | "shards";
+            datamodule?: "folder" | "sample" | "coco" | "cifar10" | "imagenet-sample" | "photos" | "shards";
+            /** @description Epochs. */
             epochs?: number;
-            /** @description Side of the crops, pixels. */
+            /** @description Image size. Side of the crops, pixels. */
             image_size?: number;
-            /** @description Of the L1 term, in `gan` and `fusion`. */
+            /** @description L1 weight. Of the L1 term beside the adversarial one. */
             l1_weight?: number;
             /** @description Learning rate. */
             lr?: number;
+            /**
+             * @description Schedule. Of the learning rate.
+             * @enum {string}
+             */
+            lr_schedule?: "linear_decay" | "constant" | "cosine";
             /**
              * @description A name of `GET /api/models`.
              * @example unet
@@ -1429,7 +1613,10 @@ export interface components {
             overrides?: string[];
             /** @description Id of an ended run to resume, as it was configured; only `epochs` may be given. */
             resume?: string;
+            /** @description Seed. */
             seed?: number;
+            /** @description Network width. Channels of its first level. */
+            width?: number;
         };
         StatusOut: {
             best: (Record<string, never> | null) | components["schemas"]["BestOut"];
@@ -1526,7 +1713,7 @@ export interface components {
         };
         UploadsIn: {
             /**
-             * @description one more row: all weights merged so
+             * @description All models merged, as one more row.
              * @default none
              * @enum {string}
              */
@@ -1534,12 +1721,12 @@ export interface components {
             /** @description photos in colour, the truth */
             files: string[];
             /**
-             * @description side of the crops, pixels
+             * @description Side of the crops, pixels. Smaller is faster; figures of different sizes cannot be compared.
              * @default 256
              */
             image_size: number;
             /**
-             * @description also how well uncertainty tells the error; takes about five times as long
+             * @description Uncertainty too. How well it tells the error; takes about five times as long.
              * @default false
              */
             uncertainty: boolean | string;
@@ -4092,7 +4279,7 @@ export interface operations {
                 model?: string;
                 page?: number;
                 per_page?: number;
-                sort?: "photo" | "model" | "psnr" | "ssim" | "lpips" | "delta_e2000" | "colorfulness" | "true_colorfulness";
+                sort?: "photo" | "model" | "psnr" | "ssim" | "lpips" | "delta_e2000" | "colorfulness" | "photo_delta_colorfulness" | "mae" | "accuracy_2" | "accuracy_5" | "bleeding" | "stains" | "stability" | "top1" | "true_colorfulness";
             };
             header?: never;
             path: {
@@ -4295,6 +4482,62 @@ export interface operations {
                 };
                 content: {
                     "image/jpeg": string;
+                };
+            };
+            /** @description The request cannot be read. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The request comes from the page of another site. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The Host header names another server. */
+            421: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too many requests; Retry-After has the seconds. */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    get_schema_schema: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["SchemaOut"];
                 };
             };
             /** @description The request cannot be read. */

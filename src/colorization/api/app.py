@@ -15,12 +15,26 @@ from flask import Response, request
 from colorization import __version__
 from colorization.api import services
 from colorization.api.http import description, problems, security
-from colorization.api.routes import colorize, docs, history, jobs, metrics, models, session, system, training, web
+from colorization.api.routes import (
+    colorize,
+    docs,
+    history,
+    jobs,
+    metrics,
+    models,
+    schema,
+    session,
+    system,
+    training,
+    web,
+)
 from colorization.api.settings import MEGA, Settings
 
 log = logging.getLogger(__name__)
 
-BLUEPRINTS = tuple(m.blueprint for m in (training, colorize, metrics, models, history, jobs, system, session, docs))
+BLUEPRINTS = tuple(
+    m.blueprint for m in (training, colorize, metrics, models, schema, history, jobs, system, session, docs)
+)
 
 parser.unknown = None  # what a schema does not know is refused in queries, too, as each schema says
 

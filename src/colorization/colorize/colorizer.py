@@ -28,6 +28,8 @@ from colorization.models.weights import DEFAULT_WEIGHTS, resolve_weights
 IS_RESULT = "is a result already: its tag says that software colorized it"
 WEIGHTS_VARIABLE = "COLORIZATION_WEIGHTS"
 SMALLEST_SIDE = 32  # of what a network takes
+# What the numbers of :class:`Settings` may be.
+RANGES = {"saturation": (0, 10), "strength": (0, 1), "vividness": (0, 1)}
 
 
 @dataclass(frozen=True)
@@ -58,12 +60,10 @@ class Settings:
     def __post_init__(self) -> None:
         if self.size is not None and self.size < SMALLEST_SIDE:
             raise InputError(f"size={self.size}: should be {SMALLEST_SIDE} pixels or more")
-        if not 0 <= self.saturation <= 10:
-            raise InputError(f"saturation={self.saturation}: should be a number from 0 to 10")
-        if not 0 <= self.strength <= 1:
-            raise InputError(f"strength={self.strength}: should be a number from 0 to 1")
-        if self.vividness is not None and not 0 <= self.vividness <= 1:
-            raise InputError(f"vividness={self.vividness}: should be a number from 0 to 1")
+        for name, (low, high) in RANGES.items():
+            value = getattr(self, name)
+            if value is not None and not low <= value <= high:
+                raise InputError(f"{name}={value}: should be a number from {low} to {high}")
         if self.merge not in color.MERGES:
             raise InputError(f"merge={self.merge}: should be {' or '.join(color.MERGES)}")
 

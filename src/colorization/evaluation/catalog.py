@@ -214,6 +214,41 @@ METRICS = (
         "size",
     ),
 )
+
+
+@dataclass(frozen=True)
+class Logged:
+    """What a training logs besides the metrics.
+
+    Attributes:
+        name: in ``metrics.csv`` of a run, after its split.
+        title: for people; ``unit``, ``digits``, ``better``: as of a :class:`Metric`.
+        first: whether its curve is shown at once.
+    """
+
+    name: str
+    title: str
+    digits: int
+    better: Literal["higher", "lower"] | None = None
+    unit: str = ""
+    first: bool = False
+
+
+LOGGED = (
+    Logged("loss", "Loss", 3, "lower", first=True),
+    Logged("d_loss", "Discriminator loss", 3, first=True),
+    Logged("lr", "Learning rate", 6, first=True),
+    Logged("l1", "L1", 4, "lower"),
+    Logged("error", "Wrong answers", 3, "lower"),
+    Logged("delta_e2000_cf", "ΔE2000 + ΔCF", 2, "lower"),
+    Logged("g_adversarial", "Generator, adversarial part", 3),
+    Logged("d_real", "Discriminator on real photos", 3),
+    Logged("d_fake", "Discriminator on predictions", 3),
+    Logged("d_lr", "Learning rate of the discriminator", 6),
+    Logged("true_colorfulness", "Colorfulness of the photos", 1),
+    Logged("images_per_second", "Photos a second", 1),
+    Logged("peak_memory_mb", "Memory", 0, unit="MB"),
+)
 BY_NAME = {metric.name: metric for metric in METRICS}
 # Of pixels against pixels: what is better can be said of a single photo, and training measures it.
 HIGHER_IS_BETTER = {m.name: m.better == "higher" for m in METRICS if m.trained and m.paired}

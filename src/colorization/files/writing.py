@@ -24,6 +24,7 @@ from colorization.files.pixels import Page, on_white, srgb_profile
 Buffer = bytes | memoryview
 
 _LARGEST_SIDE = {"jpeg": 65500, "png": 1_000_000, "webp": 16383}  # of the formats' encoders, pixels
+QUALITIES = (1, 100)  # of JPEG and WebP, from and to
 
 
 @dataclass(frozen=True)
@@ -44,8 +45,9 @@ class Output:
     def __post_init__(self) -> None:
         if self.type != "same" and self.type not in TYPES:
             raise InputError(f"type={self.type}: should be same, {', '.join(TYPES)}")
-        if not 1 <= self.quality <= 100:
-            raise InputError(f"quality={self.quality}: should be a number from 1 to 100")
+        low, high = QUALITIES
+        if not low <= self.quality <= high:
+            raise InputError(f"quality={self.quality}: should be a number from {low} to {high}")
 
 
 def target_suffix(source: str | os.PathLike[str], type: str = "same") -> str:

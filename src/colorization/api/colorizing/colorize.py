@@ -7,16 +7,14 @@ import shutil
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from functools import cache
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
-import yaml
 from werkzeug.datastructures import FileStorage
 
+from colorization.api import forms
 from colorization.api.colorizing import weights
 from colorization.api.colorizing.colorizers import Colorizers
 from colorization.api.colorizing.previews import preview
@@ -199,8 +197,8 @@ def _colorize(
     colorizer: Colorizer, upload: Upload, target: Path, heat: Path, options: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Write what is asked for, and tell what is known of it."""
-    colours = Colours(*(options[k] for k in ("size", "saturation", "strength", "flips", "ensemble", "vividness")))
-    output = Output(options["format"], options["quality"])
+    colours = Colours(**forms.given_to(Colours, forms.COLORIZE, options))
+    output = Output(**forms.given_to(Output, forms.COLORIZE, options))
     uncertainty = heat if options["uncertainty"] else None
     try:
         facts = colorizer.colorize_file(upload.path, target, colours, output, uncertainty=uncertainty)
@@ -213,13 +211,6 @@ def _colorize(
         raise uploads.problem(error, upload) from error  # the type cannot hold this picture
     used = [{"stage": b.description["stage"], "sha256": b.digest} for b in colorizer.backends]
     return {**facts, "weights": used, "metrics": scores}
-
-
-@cache
-def evaluation_size() -> int:
-    """The side of the crop that photos are evaluated at where nothing else is said, pixels."""
-    file = resources.files("colorization.configs") / "datamodule" / "_common.yaml"
-    return int(yaml.safe_load(file.read_text(encoding="utf-8"))["image_size"])
 
 
 def _metrics() -> Callable[[Colorizer, Path, Colours], dict[str, Any]]:
@@ -244,7 +235,7 @@ def _scores(colorizer: Colorizer, file: Path, colours: Colours) -> dict[str, Any
     from colorization.data.augment import Augment
     from colorization.evaluation import metrics
 
-    size = evaluation_size()
+    size = forms.defaults(forms.EVALUATION)["image_size"]
     with about(file, told_elsewhere):  # it was colorized
         photo = pictures.read_rgb(file)
     rgb = Augment(size, train=False).batch([photo], [0])["rgb"]

@@ -9,6 +9,7 @@ from typing import Any
 
 from werkzeug.datastructures import FileStorage
 
+from colorization.api import forms
 from colorization.api.colorizing import weights
 from colorization.api.colorizing.colorize import Colorize
 from colorization.api.http.problems import Problem
@@ -37,7 +38,7 @@ class Comparisons:
         Args:
             given: the photo.
             ids: of weights.
-            options: ``ensemble`` (``mean``, ``median`` or ``none``), ``size``, ``flips``, ``uncertainty``, ``format``.
+            options: those of :data:`colorization.api.forms.COMPARISON`.
 
         Raises:
             Problem: 413, 415 or 422 for the photo, 422 for the ids.
@@ -51,7 +52,7 @@ class Comparisons:
         except Problem:
             shutil.rmtree(folder, ignore_errors=True)
             raise
-        columns = [*ids, ENSEMBLE] if options["ensemble"] != "none" and len(ids) > 1 else ids
+        columns = [*ids, ENSEMBLE] if options["ensemble"] != forms.NONE and len(ids) > 1 else ids
         request = {**options, "weights": list(ids), "name": stored.name}
         return self.colorize.jobs.submit("compare", request, [(c, stored.path.name) for c in columns], job_id)
 
@@ -88,14 +89,11 @@ class Comparisons:
         copy = source.with_name(f"{new_id()}{source.suffix}")  # becomes a result
         shutil.copyfile(source, copy)
         options = {
-            **{k: asked[k] for k in ("size", "flips", "uncertainty", "format")},
-            "saturation": 1.0,
-            "strength": 1.0,
-            "vividness": None,
-            "quality": 95,
+            **forms.defaults(forms.COLORIZE),
+            **{s.key: asked[s.key] for s in forms.COMPARISON},
             "mode": "color",
             "weights": asked["weights"] if item.name == ENSEMBLE else [item.name],
-            "ensemble": asked["ensemble"] if item.name == ENSEMBLE else "mean",
+            "ensemble": asked["ensemble"] if item.name == ENSEMBLE else forms.defaults(forms.COLORIZE)["ensemble"],
         }
         try:
             answer = self.colorize.file(Upload(asked["name"], copy), options, context.id)

@@ -22,6 +22,7 @@ import psutil
 from sqlalchemy import func, select
 from werkzeug.datastructures import FileStorage
 
+from colorization.api import forms
 from colorization.api.colorizing import weights
 from colorization.api.http.problems import Problem
 from colorization.api.http.redact import without_paths
@@ -85,7 +86,7 @@ class Evaluations:
         """The job ``evaluate``.
 
         The request has ``weights`` (ids), ``data`` (a name below the roots; ``None``: the job's uploads),
-        ``image_size``, ``ensemble`` and ``uncertainty``.
+        and those of :data:`colorization.api.forms.EVALUATION`.
 
         Returns:
             ``url`` of the evaluation, and its report.
@@ -125,10 +126,8 @@ class Evaluations:
             raise InputError(str(problem.message)) from problem
         command = [
             *(sys.executable, "-m", "colorization.eval", "datamodule=folder", *photos, "datamodule.data_dir=null"),
-            f"datamodule.image_size={asked['image_size']}",
+            *forms.overrides(forms.EVALUATION, asked),
             f"weights=[{','.join(quoted(str(f)) for f in files)}]",
-            f"ensemble={asked['ensemble'] or 'null'}",
-            f"uncertainty={str(asked['uncertainty']).lower()}",
             f"strips={STRIPS}",
             f"paths.output_dir={quoted(str(self.output_dir))}",
             _argument(folder),

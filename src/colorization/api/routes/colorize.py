@@ -6,26 +6,28 @@ from typing import Any
 
 from apiflask import APIBlueprint, Schema
 from apiflask.fields import File, Float, Integer, List, Nested, String
-from apiflask.validators import Length, OneOf, Range
+from apiflask.validators import Length, Range
 from flask import Response, request, send_file
 from marshmallow import post_load
 
+from colorization.api import forms
 from colorization.api.colorizing import previews
 from colorization.api.http.problems import Problem
-from colorization.api.routes.fields import BINARY, WEIGHTS_ID, WEIGHTS_IDS, PageIn, flag
+from colorization.api.routes.fields import BINARY, WEIGHTS_ID, WEIGHTS_IDS, PageIn, described, flag, with_fields
 from colorization.api.routes.jobs import JobOut, answer
 from colorization.api.services import services
 from colorization.api.storage import uploads
 from colorization.api.storage.uploads import MEDIA_TYPES, Upload
-from colorization.core.color import MERGES
-from colorization.files.photofiles import TYPES
+from colorization.evaluation.catalog import METRICS
 from colorization.models.weights import DEFAULT_WEIGHTS
 
 blueprint = APIBlueprint("colorize", __name__, tag="Colorize")
 
+SCORES = tuple(m for m in METRICS if m.trained and m.formula)  # of one photo
 IMAGES = dict.fromkeys(sorted(set(MEDIA_TYPES.values())), BINARY)
 
 
+@forms.with_settings(forms.COLORIZE, multipart=True)
 class OptionsIn(Schema):
     """How a photo is colorized."""
 
@@ -37,30 +39,6 @@ class OptionsIn(Schema):
         },
     )
     model = String(validate=WEIGHTS_ID, metadata={"description": "one more of them"})
-    ensemble = String(load_default="mean", validate=OneOf(MERGES), metadata={"description": "how several are merged"})
-    size = Integer(
-        load_default=None,
-        validate=Range(32, 512),
-        metadata={"description": "short side of what the network sees, pixels; default as it was trained"},
-    )
-    vividness = Float(
-        load_default=None,
-        validate=Range(0, 1),
-        metadata={
-            "description": "from the likeliest colours to the boldest, for weights whose network has it; default theirs"
-        },
-    )
-    saturation = Float(load_default=1.0, validate=Range(0, 10), metadata={"description": "factor on the chroma"})
-    strength = Float(load_default=1.0, validate=Range(0, 1), metadata={"description": "0 grey, 1 the full colours"})
-    flips = flag("average with the answer for the mirror image")
-    format = String(load_default="same", validate=OneOf(("same", *TYPES)), metadata={"description": "of the result"})
-    quality = Integer(load_default=95, validate=Range(1, 100), metadata={"description": "of JPEG and WebP"})
-    uncertainty = flag("also a heat map of where the colours were guessed")
-    mode = String(
-        load_default="grey",
-        validate=OneOf(("grey", "color")),
-        metadata={"description": "color: the photo's own colours are the truth, and the answer has metrics"},
-    )
 
     @post_load
     def split(self, data: dict[str, Any], **_: Any) -> dict[str, Any]:
@@ -104,17 +82,13 @@ class UsedWeightsOut(Schema):
     sha256 = String(required=True)
 
 
+@with_fields({m.name: Float(required=True, allow_none=True, metadata=described(m)) for m in SCORES})
 class ScoresOut(Schema):
     """How the true colours were met, as `python -m colorization.eval` measures it on this photo."""
 
     size = Integer(required=True, metadata={"description": "side of the centre crop that was measured"})
-    psnr = Float(required=True, metadata={"description": "dB"})
-    ssim = Float(required=True)
-    lpips = Float(required=True, allow_none=True)
-    lpips_missing = String(required=True, allow_none=True, metadata={"description": "why lpips is null"})
-    delta_e2000 = Float(required=True)
-    colorfulness = Float(required=True)
     true_colorfulness = Float(required=True)
+    lpips_missing = String(required=True, allow_none=True, metadata={"description": "why lpips is null"})
 
 
 class ColorizeOut(Schema):

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 from apiflask import Schema
-from apiflask.fields import Boolean, Field, Integer
+from apiflask.fields import Boolean, Integer
 from apiflask.validators import Range, Regexp
+from marshmallow.fields import Field
 
 from colorization.api.colorizing import weights
 from colorization.api.http import sse
+from colorization.evaluation.catalog import Metric
 
 WEIGHTS_ID = Regexp(weights.ID, error="should be an id of GET /api/checkpoints, or a stage")
 WEIGHTS_IDS = Regexp(
@@ -22,6 +25,20 @@ EVENTS: Any = {
     "description": "Server-sent events; see the description of the route.",
     "content": {"text/event-stream": {"schema": sse.SCHEMA}},
 }
+
+
+S = TypeVar("S", bound=Schema)
+
+
+def with_fields(fields: Mapping[str, Field[Any]]) -> Callable[[type[S]], type[S]]:
+    """The schema with these fields, too, which are made from a list that others read as well."""
+
+    def add(cls: type[S]) -> type[S]:
+        made: Any = type(cls)
+        own: type[S] = made(cls.__name__, (cls,), {**fields, "__doc__": cls.__doc__, "__module__": cls.__module__})
+        return own
+
+    return add
 
 
 class PageIn(Schema):
@@ -43,6 +60,11 @@ class JSONBoolean(Boolean):
 # As JavaScript, Python, C and HTML forms write them.
 TRUE, FALSE = ("true", "True", "TRUE", "1", "on"), ("false", "False", "FALSE", "0", "off")
 _TEXT = Boolean(truthy=set(TRUE), falsy=set(FALSE))
+
+
+def described(metric: Metric) -> dict[str, str]:
+    """What ``openapi.json`` says of a field with such a figure."""
+    return {"description": f"{metric.title or metric.label}{metric.unit and ', ' + metric.unit}: {metric.help}"}
 
 
 class Flag(Field):

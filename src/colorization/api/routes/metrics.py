@@ -7,15 +7,16 @@ from typing import Any
 
 from apiflask import APIBlueprint, Schema
 from apiflask.fields import Dict, File, Float, Integer, List, Nested, String
-from apiflask.validators import Length, OneOf, Range, Regexp
+from apiflask.validators import Length, OneOf, Regexp
 from flask import Response, request, send_file, url_for
 from marshmallow import post_load
 
+from colorization.api import forms
 from colorization.api.colorizing import weights
 from colorization.api.http.problems import Problem, invalid
 from colorization.api.measuring import evaluation as evaluations
 from colorization.api.routes.colorize import ERRORS
-from colorization.api.routes.fields import BINARY, WEIGHTS_ID, WEIGHTS_IDS, JSONBoolean, PageIn, flag
+from colorization.api.routes.fields import BINARY, WEIGHTS_ID, WEIGHTS_IDS, PageIn, described, flag, with_fields
 from colorization.api.routes.jobs import JobOut, answer
 from colorization.api.services import services
 from colorization.api.storage import uploads
@@ -24,16 +25,18 @@ from colorization.api.storage.jobs import new_id
 from colorization.api.training import data as photographs
 from colorization.api.training.plan import find_folder
 from colorization.core.color import MERGES
-from colorization.files.photofiles import TYPES
+from colorization.evaluation.catalog import MAIN, METRICS
 
 blueprint = APIBlueprint("metrics", __name__, tag="Metrics")
 
-COLUMNS = ("psnr", "ssim", "lpips", "delta_e2000", "colorfulness", "true_colorfulness")
-
+# Of each photo.
+FIGURES = tuple(m for m in METRICS if m.name != "delta_colorfulness")
+COLUMNS = (*(m.name for m in FIGURES), "true_colorfulness")
 
 DEFAULT = "default the newest finished run of each stage, and what ships"
 
 
+@forms.with_settings(forms.EVALUATION)
 class EvaluationIn(Schema):
     """What to evaluate, on what, how."""
 
@@ -48,19 +51,6 @@ class EvaluationIn(Schema):
         load_default=evaluations.DEFAULT_DATA,
         validate=[Length(max=1000), Regexp(photographs.FOLDER)],
         metadata={"description": "a folder of `GET /api/data`, searched with all below it"},
-    )
-    image_size = Integer(
-        load_default=256, strict=True, validate=Range(32, 2048), metadata={"description": "side of the crops, pixels"}
-    )
-    ensemble = String(
-        load_default=None,
-        allow_none=True,
-        validate=OneOf(MERGES),
-        metadata={"description": "one more row: all weights merged so"},
-    )
-    uncertainty = JSONBoolean(
-        load_default=False,
-        metadata={"description": "also how well uncertainty tells the error; takes about five times as long"},
     )
 
 
@@ -79,37 +69,18 @@ class FormIn(Schema):
         return {**data, "weights": [id for ids in data.get("weights", ()) for id in ids.split(",")]}
 
 
+@forms.with_settings(forms.EVALUATION, multipart=True)
 class UploadsIn(FormIn):
     """What to evaluate, on uploaded photos."""
 
     files = List(File(), required=True, validate=Length(1), metadata={"description": "photos in colour, the truth"})
-    image_size = Integer(
-        load_default=256, validate=Range(32, 2048), metadata={"description": "side of the crops, pixels"}
-    )
-    ensemble = String(
-        load_default="none",
-        validate=OneOf((*MERGES, "none")),
-        metadata={"description": "one more row: all weights merged so"},
-    )
-    uncertainty = flag("also how well uncertainty tells the error; takes about five times as long")
 
 
+@forms.with_settings(forms.COMPARISON, multipart=True)
 class CompareIn(FormIn):
     """A photo in colour, and what is compared on it."""
 
     file = File(required=True, metadata={"description": "a photo in colour, the truth"})
-    ensemble = String(
-        load_default="mean",
-        validate=OneOf((*MERGES, "none")),
-        metadata={"description": "how all of them are merged for one more column, where they are several"},
-    )
-    size = Integer(
-        validate=Range(32, 1024),
-        metadata={"description": "short side of what the networks see, pixels; default as they were trained"},
-    )
-    flips = flag("average with the answer for the mirror image")
-    uncertainty = flag("also heat maps of where the colours were guessed")
-    format = String(load_default="same", validate=OneOf(("same", *TYPES)), metadata={"description": "of the results"})
 
 
 class FileOut(Schema):
@@ -165,16 +136,12 @@ class ImagesIn(PageIn):
     descending = flag("largest first")
 
 
+@with_fields({m.name: Float(required=m.name == MAIN, metadata=described(m)) for m in FIGURES})
 class ImageOut(Schema):
-    """A photo under one row."""
+    """A photo under one row; figures that were not measured are absent."""
 
     photo = String(required=True)
     model = String(required=True, metadata={"description": "name of the row"})
-    psnr = Float(required=True)
-    ssim = Float(required=True)
-    lpips = Float(metadata={"description": "absent where its weights are missing"})
-    delta_e2000 = Float(required=True)
-    colorfulness = Float(required=True)
     true_colorfulness = Float(required=True)
     strip = String(
         required=True,
@@ -236,7 +203,7 @@ def evaluate_uploads(form_and_files_data: dict[str, Any]) -> dict[str, Any]:
     asked, job_id = form_and_files_data, new_id()
     ids = _chosen(asked)
     of.evaluations.store(files, job_id)
-    ensemble = None if asked["ensemble"] == "none" else asked["ensemble"]
+    ensemble = None if asked["ensemble"] == forms.NONE else asked["ensemble"]
     asked |= {"weights": ids, "ensemble": ensemble, "data": None, "uploads": len(files)}
     return answer(of.jobs.submit("evaluate", asked, id=job_id))
 
@@ -253,7 +220,7 @@ def compare(form_and_files_data: dict[str, Any]) -> dict[str, Any]:
     """
     file, asked = form_and_files_data.pop("file"), form_and_files_data
     ids = asked.pop("weights") or weights.defaults(services().evaluations.output_dir)
-    return answer(services().comparisons.submit(file, list(dict.fromkeys(ids)), {"size": None, **asked}))
+    return answer(services().comparisons.submit(file, list(dict.fromkeys(ids)), asked))
 
 
 def _listed(evaluation: Evaluation) -> dict[str, Any]:

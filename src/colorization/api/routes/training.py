@@ -6,10 +6,11 @@ from typing import Any
 
 from apiflask import APIBlueprint, Schema
 from apiflask.fields import Boolean, Dict, Float, Integer, List, Nested, String
-from apiflask.validators import Length, OneOf, Range, Regexp
+from apiflask.validators import Length, OneOf, Regexp
 from flask import Response
 from marshmallow import ValidationError
 
+from colorization.api import forms
 from colorization.api.http.problems import invalid
 from colorization.api.http.redact import without_paths
 from colorization.api.http.sse import last_event_id
@@ -33,16 +34,11 @@ def check_model(name: str) -> None:
         raise ValidationError(f"Must be one of: {', '.join(plan.choices('model'))}.")
 
 
+@forms.with_settings((forms.DATAMODULE, *forms.TRAINING), filled=False)
 class StartIn(Schema):
     """What to train. All fields may be left out; the config tree has the defaults."""
 
     model = String(validate=check_model, metadata={"description": "A name of `GET /api/models`.", "example": "unet"})
-    datamodule = String(
-        validate=OneOf(plan.choices("datamodule")),
-        metadata={
-            "description": "Kind of data; `folder` is your own photographs, `sample` a few that always are there."
-        },
-    )
     data = String(
         validate=Length(1, 1000),
         metadata={
@@ -51,13 +47,6 @@ class StartIn(Schema):
             "example": "coco/val2017",
         },
     )
-    epochs = Integer(strict=True, validate=Range(1, 100_000))
-    batch_size = Integer(strict=True, validate=Range(1, 4096))
-    lr = Float(validate=Range(0, 1, min_inclusive=False), metadata={"description": "Learning rate."})
-    l1_weight = Float(validate=Range(0, 10_000), metadata={"description": "Of the L1 term, in `gan` and `fusion`."})
-    image_size = Integer(strict=True, validate=Range(32, 4096), metadata={"description": "Side of the crops, pixels."})
-    seed = Integer(strict=True, validate=Range(0, 2**32 - 1))
-    accelerator = String(validate=OneOf(["auto", "cpu", "cuda", "mps"]))
     resume = String(
         validate=Regexp(RUN_ID),
         metadata={"description": "Id of an ended run to resume, as it was configured; only `epochs` may be given."},

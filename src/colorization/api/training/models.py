@@ -7,14 +7,15 @@ import hashlib
 import json
 import math
 import threading
+from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from colorization.api.training.composing import compose
-from colorization.api.training.plan import choices
+from colorization.api import forms
+from colorization.api.training.composing import choices, compose
 from colorization.core import atomic
 from colorization.core.errors import InputError
 
@@ -41,13 +42,13 @@ def describe(kind: str, folder: Path) -> list[dict[str, Any]]:
         kind: of device, whose batch size is the default.
         folder: remembers what takes torch, and so seconds, to find out.
     """
-    file = folder / f"models-{_fingerprint()}.json"
-    with _lock:
-        if not file.is_file():
-            atomic.write_json(file, [_stage(name) for name in names()])
-        stages = json.loads(file.read_text(encoding="utf-8"))
+    stages = _kept(folder, "models", kind, lambda: [_stage(name) for name in names()])
+    starts, sizes = defaults(kind, folder)["model"], defaults(kind, folder)["datamodule"]
     for stage in stages:
-        stage["defaults"]["batch_size"] = stage["defaults"]["batch_size"][kind]
+        network = stage.pop("network")
+        own = {key: of_stages.get(stage["name"]) for key, of_stages in starts.items()}
+        own |= {"image_size": sizes["image_size"][forms.DATAMODULE.default], "image_sizes": sizes["image_size"]}
+        stage["defaults"] = {**own, "network": network}
     ensemble = {
         "name": ENSEMBLE,
         "title": "Ensemble",
@@ -62,10 +63,44 @@ def describe(kind: str, folder: Path) -> list[dict[str, Any]]:
     return [*stages, ensemble]
 
 
+def defaults(kind: str, folder: Path) -> dict[str, dict[str, dict[str, Any]]]:
+    """What a training starts with where nothing else is asked, by the composed configuration.
+
+    Args:
+        kind, folder: as for :func:`describe`.
+
+    Returns:
+        ``model`` and ``datamodule`` (:attr:`.forms.Setting.per`) -> key of a setting -> name of one -> its default; one
+        that is not there has no such setting.
+    """
+    return _kept(folder, "defaults", kind, lambda: {per: _defaults(per, kind) for per in ("model", "datamodule")})
+
+
+def _defaults(per: str, kind: str) -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = {s.key: {} for s in forms.TRAINING if s.per == per}
+    for name in names() if per == "model" else choices(per):
+        config = compose("train", [f"{per}={name}"])
+        config.accelerator.kind = kind  # else the device is looked for, with torch
+        for setting in forms.TRAINING:
+            value = OmegaConf.select(config, setting.config) if setting.per == per else None
+            if value is not None:
+                found[setting.key][name] = getattr(value, "_target_", value)  # a schedule can be a class of torch's
+    return found
+
+
+def _kept(folder: Path, name: str, kind: str, find: Callable[[], Any]) -> Any:
+    """What was found out once, of these configs, these networks and this kind of device."""
+    file = folder / f"{name}-{kind}-{_fingerprint()}.json"
+    with _lock:
+        if not file.is_file():
+            atomic.write_json(file, find())
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
 @functools.cache
 def _fingerprint() -> str:
-    """Of all that :func:`_stage` depends on: this file, the configs and the networks."""
-    digest = hashlib.sha256(Path(__file__).read_bytes())
+    """Of all that is kept: this file, the settings, the configs and the networks."""
+    digest = hashlib.sha256(Path(__file__).read_bytes() + Path(forms.__file__).read_bytes())
     for package in ("colorization.configs", "colorization.networks"):
         root = Path(str(resources.files(package)))
         for file in sorted(f for f in root.rglob("*") if f.suffix in (".yaml", ".py")):
@@ -78,7 +113,6 @@ def _stage(name: str) -> dict[str, Any]:
     about = config.model.get("about") or {}
     loss = OmegaConf.to_container(config.loss)
     assert isinstance(loss, dict)
-    schedule = config.model.get("lr_schedule")  # a name, or a class of torch's
     return {
         "name": name,
         "title": about.get("title", name),
@@ -86,24 +120,8 @@ def _stage(name: str) -> dict[str, Any]:
         "idea": about.get("idea"),
         "loss": {k: v for k, v in loss.items() if k != "_target_"},
         **_parameters(config),
-        "defaults": {
-            "epochs": config.trainer.max_epochs,
-            "batch_size": {kind: of_kind.batch_size for kind, of_kind in config.accelerator.by_kind.items()},
-            "lr": float(config.model.optimizer.lr),
-            "l1_weight": loss.get("l1_weight"),
-            "image_size": config.datamodule.image_size,
-            "image_sizes": _image_sizes(),
-            "seed": config.seed,
-            "lr_schedule": getattr(schedule, "_target_", schedule),
-            "network": {k: v for k, v in config.model.network.items() if k != "_target_"},
-        },
+        "network": {k: v for k, v in config.model.network.items() if k != "_target_"},
     }
-
-
-@functools.cache
-def _image_sizes() -> dict[str, int]:
-    """The default of each data module, whatever the stage."""
-    return {data: compose("train", [f"datamodule={data}"]).datamodule.image_size for data in choices("datamodule")}
 
 
 def _parameters(config: DictConfig) -> dict[str, int | None]:

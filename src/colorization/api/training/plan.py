@@ -19,14 +19,14 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from colorization.api import forms
 from colorization.api.http.problems import Problem, invalid
 from colorization.api.http.redact import without_paths
 from colorization.api.settings import Settings
-from colorization.api.training.composing import compose
+from colorization.api.training.composing import choices, compose
 from colorization.core import runs
 from colorization.core.errors import InputError
 from colorization.core.overrides import quoted
@@ -40,14 +40,7 @@ LEAVES = ("seed", "test", "samples", "checkpoint_minutes", "checkpoint_steps")
 # Field of a request -> what it overrides.
 FIELDS = {
     "model": "model",
-    "datamodule": "datamodule",
-    "epochs": "trainer.max_epochs",
-    "batch_size": "datamodule.batch_size",
-    "lr": "model.optimizer.lr",
-    "l1_weight": "loss.l1_weight",
-    "image_size": "datamodule.image_size",
-    "seed": "seed",
-    "accelerator": "trainer.accelerator",
+    **{setting.key: setting.config for setting in (forms.DATAMODULE, *forms.TRAINING)},
     "data": "datamodule.data_dir",
 }
 # Of an override, so that the schema refuses most of what must not be.
@@ -55,17 +48,6 @@ PATTERN = r"^[a-z][A-Za-z0-9_]*(\.[A-Za-z0-9_]+)*=[A-Za-z0-9_./,+\[\] -]*$"
 _CLOSED = re.compile(r"(^_|^name$|^kind$|^resume$|(dir|dirpath|path|file|filename|archive|url|monitor)$)")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 _FOLDERS = ("data_dir", "train_dir", "val_dir", "test_dir")
-
-
-def choices(group: str) -> list[str]:
-    """The entries of a group of the config tree.
-
-    A folder in it is a group of its own, but that of experiments, which are ``folder/experiment``.
-    """
-    folder = Path(str(resources.files("colorization.configs"))) / group
-    pattern = "**/*.yaml" if group == "experiment" else "*.yaml"
-    names = [f.relative_to(folder).with_suffix("").as_posix() for f in folder.glob(pattern)]
-    return sorted(n for n in names if not n.startswith("_"))
 
 
 @dataclass(frozen=True)
