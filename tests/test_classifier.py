@@ -61,7 +61,7 @@ def classifier(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("classifier") / "resnet18.safetensors"
     spec = {"_target_": "colorization.networks.resnet.GreyResNet18", "size": 32, "classes": 3}
     torch.manual_seed(3)
-    description = descriptions.describe("resnet18", spec, {}, {"name": "cifar10"}, answers=descriptions.CLASSES)
+    description = descriptions.describe("resnet18", spec, {}, {"name": "cifar10"}, about={"kind": "classifier"})
     checkpoint.save_weights(path, GreyResNet18(32, 3), description)
     return path
 
@@ -162,23 +162,34 @@ def test_files_that_fusion_cannot_use_are_refused_by_key(classifier: Path, tmp_p
             pretrained.load(FusionUNet(width=4, depth=2), resnet_weights=str(file))
 
 
-@pytest.mark.parametrize("version", ["this", "an earlier one"])
+@pytest.mark.parametrize("version", ["this", "one that said answers", "one that said nothing"])
 def test_a_classifier_is_no_colorizer(version: str, classifier: Path, tmp_path: Path) -> None:
-    """It says so itself; earlier versions did not."""
+    """It says so itself; earlier versions said it otherwise, or not at all."""
     network, description = checkpoint.load_network(classifier)
     if version != "this":
-        del description["answers"]
+        del description["about"]
+    if version == "one that said answers":
+        description["answers"] = "classes"
     checkpoint.save_weights(tmp_path / "c.safetensors", network, description)
     with pytest.raises(InputError, match="a classifier, not a colorizer"):
         checkpoint.load_weights(tmp_path / "c.safetensors")
+    assert descriptions.about(description)["outputs"] == ["classes"]
 
 
 @pytest.mark.parametrize("argument", ["classes", "merge"])
 def test_an_argument_s_name_says_nothing_of_a_network(argument: str) -> None:
     spec = {"_target_": "colorization.networks.mine.Mine", argument: 7}
     for known in (descriptions.describe("mine", spec, {}), {"network": spec}):
-        assert descriptions.answers(known) == descriptions.AB
-        assert descriptions.merge(known) == "mean" and checkpoint.colorizes(known)
+        assert descriptions.kind(known) == descriptions.COLORIZER
+        assert descriptions.merge(known) == "mean"
+
+
+def test_a_kind_that_is_unknown_is_refused(classifier: Path, tmp_path: Path) -> None:
+    network, description = checkpoint.load_network(classifier)
+    description["about"]["kind"] = "upscaler"
+    checkpoint.save_weights(tmp_path / "u.safetensors", network, description)
+    with pytest.raises(InputError, match="of kind upscaler"):
+        checkpoint.load_network(tmp_path / "u.safetensors")
 
 
 @pytest.mark.parametrize("source", ["cifar10-grey", "imagenet", "random"])

@@ -740,5 +740,5 @@ def test_a_run_with_activation_checkpointing_and_fused_steps_goes_on(stage, comm
 def test_weights_say_which_revision_of_the_code_they_are_of() -> None:
     asked = ["git", "-C", str(CONFIGS.parent), "rev-parse", "HEAD"]
     done = subprocess.run(asked, capture_output=True, text=True)
-    described = descriptions.describe("unet", {}, {}, None, {}, descriptions.AB, loss="l1", title="U-Net")
+    described = descriptions.describe("unet", {}, {}, None, {}, {"title": "U-Net"}, loss="l1")
     assert described["git"]["revision"] == (done.stdout.strip() if done.returncode == 0 else None)

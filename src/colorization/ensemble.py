@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import scipy.optimize
 import torch
-from omegaconf import DictConfig, ListConfig
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from torch import nn
 
 from colorization.core import atomic, color, devices, hydra_main
@@ -70,7 +70,8 @@ def ensemble(cfg: DictConfig) -> dict[str, Any]:
         members = [{"weights": files[i].name, "sha256": digests[i], **descriptions[i]} for i in chosen]
         merged = assemble([networks[i] for i in chosen], [m["network"] for m in members], merge).to(device)
         distances += mean_distances([merged], loader, device)
-    checkpoint.save_weights(output, merged, describe(members, merge, size, distances[-1]))
+    about = OmegaConf.to_container(cfg.about)
+    checkpoint.save_weights(output, merged, describe(members, merge, size, distances[-1], about))
 
     shares = dict(zip(chosen, merge, strict=True)) if cfg.merge == "fit" else {}
     print(f"mean ΔE2000 of {len(loader.dataset)} validation photos:")  # type: ignore[arg-type]
@@ -88,10 +89,12 @@ def assemble(networks: Sequence[nn.Module], specs: Sequence[Mapping[str, Any]], 
     return whole.eval()
 
 
-def describe(members: list[dict[str, Any]], merge: str | list[float], size: int, distance: float) -> dict[str, Any]:
+def describe(
+    members: list[dict[str, Any]], merge: str | list[float], size: int, distance: float, about: Any = None
+) -> dict[str, Any]:
     """The document of an ensemble; it holds that of each member with the name and SHA-256 of its file.
 
-    ``size`` is the working size, ``distance`` the mean ΔE2000 on the validation photos.
+    ``size`` is the working size, ``distance`` the mean ΔE2000 on the validation photos, ``about`` that of the config.
     """
     spec = {"_target_": f"{Ensemble.__module__}.Ensemble", "members": [m["network"] for m in members], "merge": merge}
     pretrained = {
@@ -104,7 +107,7 @@ def describe(members: list[dict[str, Any]], merge: str | list[float], size: int,
         pretrained,
         data,
         {"val/delta_e2000": round(distance, 5)},
-        answers=descriptions.MEMBERS,
+        about,
         members=members,
     )
 

@@ -262,7 +262,7 @@ def build_trainer(
     own = [
         callbacks.RunStatus(run, best.monitor if best else None, best.mode if best else "min", begin),
         callbacks.Throughput(),
-        callbacks.SampleGrid(run.path / "samples", cfg.samples if stage.answers == descriptions.AB else 0),
+        callbacks.SampleGrid(run.path / "samples", cfg.samples if stage.kind != descriptions.CLASSIFIER else 0),
         callbacks.FiniteCheck(run),
         checkpointing.LastCheckpoint(run.last_checkpoint, stop, cfg.checkpoint_minutes, cfg.checkpoint_steps),
     ]
@@ -417,7 +417,7 @@ def export_weights(run: runs.Run) -> str | None:
         if source.is_file():
             network, description = checkpoint.load_network(source)
             other = run.path / f"{description['stage']}.safetensors"
-            file = run.weights_file if checkpoint.colorizes(description) else other
+            file = other if descriptions.kind(description) == descriptions.CLASSIFIER else run.weights_file
             checkpoint.save_weights(file, network, description)
             return file.name
     return None

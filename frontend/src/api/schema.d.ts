@@ -772,7 +772,7 @@ export interface components {
              */
             format: "same" | "jpeg" | "png" | "tiff" | "webp";
             /**
-             * @description What kind of photo it is.
+             * @description Kind of photo.
              * @default grey
              * @enum {string}
              */
@@ -850,7 +850,7 @@ export interface components {
              */
             format: "same" | "jpeg" | "png" | "tiff" | "webp";
             /**
-             * @description What kind of photo it is.
+             * @description Kind of photo.
              * @default grey
              * @enum {string}
              */
@@ -1367,6 +1367,15 @@ export interface components {
             frozen_parameters: number;
             idea: string | null;
             /**
+             * @description what its network takes
+             * @example [
+             *       "L"
+             *     ]
+             */
+            inputs: string[];
+            /** @enum {string} */
+            kind: "colorizer" | "classifier" | "ensemble";
+            /**
              * @example {
              *       "name": "gan_l1",
              *       "l1_weight": 100
@@ -1377,6 +1386,13 @@ export interface components {
             } | null;
             /** @example unet */
             name: string;
+            /**
+             * @description what it answers
+             * @example [
+             *       "ab"
+             *     ]
+             */
+            outputs: string[];
             /** @description of the network that colorizes; of all its members */
             parameters: number;
             /** @example U-Net */

@@ -346,7 +346,7 @@ COMPARISON = (
 COLORIZE = (
     Setting(
         key="mode",
-        label="What kind of photo it is",
+        label="Kind of photo",
         kind="choice",
         default="grey",
         choices=(

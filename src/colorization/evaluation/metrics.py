@@ -277,9 +277,9 @@ def delta_e2000(lab: torch.Tensor, true_lab: torch.Tensor) -> torch.Tensor:
     return color.delta_e2000(lab, true_lab).mean((-2, -1))
 
 
-def photo_delta_colorfulness(rgb: torch.Tensor, true_colorfulness: torch.Tensor) -> torch.Tensor:
-    """How far the colorfulness of each image is from its truth's. (B, 3, H, W) in [0, 1] to (B,)."""
-    return (color.colorfulness(rgb) - true_colorfulness).abs()
+def photo_delta_colorfulness(colorfulness: torch.Tensor, true_colorfulness: torch.Tensor) -> torch.Tensor:
+    """How far the colorfulness of each image is from its truth's, (B,)."""
+    return (colorfulness - true_colorfulness).abs()
 
 
 class Truth:
@@ -313,15 +313,16 @@ class Compared:
     """Predictions beside their truths: what a formula of :mod:`.catalog` may ask for, by the names of its parameters.
 
     Attributes:
-        rgb: the prediction as it is displayed, (B, 3, H, W) in [0, 1]; ``lab``: the same in Lab; all of :class:`Truth`.
+        rgb: the prediction as it is displayed, (B, 3, H, W) in [0, 1]; ``lab``: the same in Lab; all of :class:`Truth`;
+            the figures that have been measured already, by their names.
     """
 
     def __init__(self, prediction: torch.Tensor, truth: Truth) -> None:
         self.rgb, self.lab = color.as_shown(prediction)
-        self._truth = truth
+        self._truth, self._measured = truth, dict[str, torch.Tensor | None]()
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._truth, name)
+        return self._measured[name] if name in self._measured else getattr(self._truth, name)
 
     @functools.cached_property
     def rounded_lab(self) -> torch.Tensor:
@@ -332,7 +333,8 @@ class Compared:
         """The figure of each photo, (B,); ``None`` where it cannot be had."""
         function, names = _formula(str(metric.formula))
         asked = {name: getattr(self, name) for name in names if name not in metric.arguments}
-        return function(**asked, **metric.arguments)
+        value = self._measured[metric.name] = function(**asked, **metric.arguments)
+        return value
 
 
 @functools.cache

@@ -141,7 +141,7 @@ def onnx_row(file: Path) -> Row:
     if backends.is_foreign(file):
         return Row(file.stem, on_tensors(backends.ForeignOnnx(file)), {"weights": str(file), "training_data": {}})
     model = backends.OnnxBackend(file)
-    members = descriptions.answers(model.description) == descriptions.MEMBERS
+    members = descriptions.kind(model.description) == descriptions.ENSEMBLE
     answers, merge = on_tensors(model), descriptions.merge(model.description)
     name, facts = row_name(model.description), facts_of(file, model.description)
     row = Row(name, lambda L: color.merge_ab(answers(L), merge), facts)

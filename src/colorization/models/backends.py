@@ -51,7 +51,7 @@ class Backend(Protocol):
 
 def own_vividness(description: Mapping[str, Any]) -> float | None:
     """How bold the colours of these weights are unless asked otherwise; ``None`` if they have no such setting."""
-    return description["network"].get("vividness")
+    return description["network"].get("vividness") if "vividness" in descriptions.about(description)["inputs"] else None
 
 
 def inputs(description: Mapping[str, Any], L: Any, vividness: float | None) -> dict[str, Any]:

@@ -80,15 +80,10 @@ def read_description(path: Path) -> dict[str, Any]:
     return read_checkpoint(path)[KEY] if path.suffix == ".ckpt" else descriptions.read(path)
 
 
-def colorizes(description: Mapping[str, Any]) -> bool:
-    """Whether weights give colours; the ResNet-18 of :mod:`colorization.training.stages.classifier` tells classes."""
-    return descriptions.answers(description) != descriptions.CLASSES
-
-
 def load_weights(path: str | Path) -> tuple[nn.Module, dict[str, Any]]:
     """As :func:`load_network`, and ``InputError`` for a network that does not colorize."""
     network, description = load_network(path)
-    if not colorizes(description):
+    if descriptions.kind(description) == descriptions.CLASSIFIER:
         raise InputError(f"{path}: a classifier, not a colorizer; it is for model.resnet_weights")
     return network, description
 

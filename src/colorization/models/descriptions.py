@@ -20,8 +20,15 @@ from colorization.core.runs import git_state, utc_now
 
 FORMAT_VERSION = 1
 KEY = "colorization"
-# What a network's answer is: normalised ab, or logits of classes; of an exported ensemble the ab of each member.
-AB, CLASSES, MEMBERS = "ab", "classes", "members"
+ABOUT = ("title", "idea", "kind", "inputs", "outputs")  # of a model's YAML, what travels with its weights
+# What a model is, and by it what goes in and what comes out unless it says so itself. ``L`` and ``ab`` are those of
+# :mod:`colorization.networks`, ``classes`` logits, ``members`` the ab of each member.
+COLORIZER, CLASSIFIER, ENSEMBLE = "colorizer", "classifier", "ensemble"
+_KINDS = {
+    COLORIZER: {"inputs": ["L"], "outputs": ["ab"]},
+    CLASSIFIER: {"inputs": ["L"], "outputs": ["classes"]},
+    ENSEMBLE: {"inputs": ["L"], "outputs": ["members"]},
+}
 SOURCE = "colorization_source_sha256"  # in exported models: of the weights file that they were made from
 # A checkpoint is only read by code that means the same by "ab"; see color.split.
 _COLOR = {"space": "CIE L*a*b*, D65, 2 degrees", "l_scale": color.L_SCALE, "ab_scale": color.AB_SCALE}
@@ -33,7 +40,7 @@ def describe(
     pretrained: Mapping[str, str],
     training_data: Mapping[str, Any] | None = None,
     metrics: Mapping[str, float] | None = None,
-    answers: str = AB,
+    about: Mapping[str, Any] | None = None,
     **more: Any,
 ) -> dict[str, Any]:
     """The document that travels with weights.
@@ -44,14 +51,14 @@ def describe(
         pretrained: what pretrained parts are, e.g. ``{"resnet": "imagenet"}``.
         training_data: name, number of photos, hash and mean ab of the training split, image size.
         metrics: validation figures.
-        answers: :data:`AB`, :data:`CLASSES` or :data:`MEMBERS`.
+        about: of the model's YAML.
         more: anything else that is plain JSON.
     """
     return {
         "format_version": FORMAT_VERSION,
         "stage": stage,
         "network": dict(network),
-        "answers": answers,
+        "about": {key: value for key, value in (about or {}).items() if key in ABOUT},
         "pretrained": dict(pretrained),
         "color": _COLOR,
         "training_data": dict(training_data or {}),
@@ -69,21 +76,41 @@ def working_size(description: Mapping[str, Any]) -> int:
     return int(description.get("working_size") or description["training_data"].get("image_size", 256))
 
 
-def answers(description: Mapping[str, Any]) -> str:
-    """What the network's answer is. Earlier versions did not say it, and had one network of each kind."""
-    if (said := description.get("answers")) is not None:
-        return said
+def about(description: Mapping[str, Any]) -> dict[str, Any]:
+    """What the model is: ``title``, ``idea``, ``kind`` (colorizer, classifier or ensemble), ``inputs``, ``outputs``.
+
+    It stands in the ``about`` block of the model's YAML and travels with the weights. What a description does not say,
+    as none of earlier versions does, follows from one rule:
+
+    - the kind is what ``answers``, their word for it, means (``classes``: classifier, ``members``: ensemble); without
+      that it is that of the one network that there was of a kind (our ``Ensemble``, our ``GreyResNet18`` with classes);
+      all else colorizes;
+    - a colorizer takes L and answers ab, and one whose network has a ``vividness`` takes that, too, and has a
+      distribution; a classifier answers with classes, an ensemble with its members' ab;
+    - the title is the stage's name, and there is no idea.
+    """
     network = description["network"]
-    if network["_target_"] == "colorization.networks.ensemble.Ensemble":
-        return MEMBERS
-    classifies = network["_target_"] == "colorization.networks.resnet.GreyResNet18" and network.get("classes")
-    return CLASSES if classifies else AB
+    words = {"classes": CLASSIFIER, "members": ENSEMBLE, "ab": COLORIZER}
+    networks = {"colorization.networks.ensemble.Ensemble": ENSEMBLE}
+    if network.get("classes"):
+        networks["colorization.networks.resnet.GreyResNet18"] = CLASSIFIER
+    said = description.get("about") or {}
+    kind = said.get("kind") or words.get(description.get("answers", "")) or networks.get(network["_target_"], COLORIZER)
+    known: dict[str, Any] = {"title": description.get("stage"), "idea": None, "kind": kind, **_KINDS[kind]}
+    if kind == COLORIZER and network.get("vividness") is not None:
+        known |= {"inputs": ["L", "vividness"], "outputs": ["ab", "distribution"]}
+    return {**known, **said}
+
+
+def kind(description: Mapping[str, Any]) -> str:
+    """:data:`COLORIZER`, :data:`CLASSIFIER` or :data:`ENSEMBLE`, see :func:`about`."""
+    return about(description)["kind"]
 
 
 def merge(description: Mapping[str, Any]) -> str | list[float]:
     """How the answers of an ensemble's members are merged, see :func:`.color.merge_ab`; ``mean`` of any
     other network, whose one answer that leaves as it is."""
-    return description["network"]["merge"] if answers(description) == MEMBERS else "mean"
+    return description["network"]["merge"] if kind(description) == ENSEMBLE else "mean"
 
 
 def parse(text: str | None, path: Path) -> dict[str, Any]:
@@ -105,6 +132,9 @@ def check(description: Any, path: Path) -> dict[str, Any]:
         raise InputError(
             f"{path}: weights of format {description['format_version']}, but this version reads format {FORMAT_VERSION}"
         )
+    said = description.get("about") or {}
+    if said.get("kind", COLORIZER) not in _KINDS:
+        raise InputError(f"{path}: weights of kind {said['kind']}; this version knows {', '.join(_KINDS)}")
     if description["color"] != _COLOR:
         raise InputError(f"{path}: trained with other colour constants ({description['color']}) than this version has")
     return description

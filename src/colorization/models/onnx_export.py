@@ -7,6 +7,7 @@ import json
 import tempfile
 import threading
 import warnings
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 from colorization.core import atomic
-from colorization.models import backends, checkpoint
+from colorization.models import backends, checkpoint, descriptions
 from colorization.models.backends import Unexportable
 from colorization.models.descriptions import KEY, SOURCE
 
@@ -50,7 +51,7 @@ def export(source: Path, target: Path) -> None:
     metadata = {KEY: json.dumps(description), SOURCE: atomic.sha256(source)}
     with tempfile.TemporaryDirectory() as scratch:
         made = Path(scratch) / "model.onnx"
-        made.write_bytes(_onnx(network, metadata, source))
+        made.write_bytes(_onnx(network, descriptions.about(description)["outputs"], metadata, source))
         _check(backends.OnnxBackend(made), network, source)
         if target.suffix == ENDINGS["onnx"]:
             with atomic.atomic_path(target) as temporary:
@@ -89,13 +90,13 @@ class _WithDistribution(nn.Module):
         return ab[None], self.network.log_shares(raw, 0.0)
 
 
-def _onnx(network: nn.Module, metadata: dict[str, str], source: Path) -> bytes:
+def _onnx(network: nn.Module, answers: Sequence[str], metadata: dict[str, str], source: Path) -> bytes:
     axes = {0: "batch", 2: "height", 3: "width"}
     dynamic = {"L": axes, "ab": {i + 1: name for i, name in axes.items() if i != 1}}
     wrapped: nn.Module = _AllAnswers(network)
     given: tuple[torch.Tensor, ...] = (torch.rand(2, 1, 64, 96),)
     inputs, outputs = ["L"], ["ab"]
-    if hasattr(network, "distribution"):
+    if "distribution" in answers:
         wrapped, given = _WithDistribution(network), (*given, torch.tensor(0.5))
         inputs, outputs = [*inputs, "vividness"], [*outputs, "distribution"]
         dynamic["distribution"] = {0: "batch", 2: "rows", 3: "columns"}

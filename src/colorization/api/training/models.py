@@ -7,7 +7,7 @@ import hashlib
 import json
 import math
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from colorization.api import forms
 from colorization.api.training.composing import choices, compose
 from colorization.core import atomic
 from colorization.core.errors import InputError
+from colorization.models import descriptions
 
 ENSEMBLE = "ensemble"
 _lock = threading.Lock()
@@ -42,24 +43,15 @@ def describe(kind: str, folder: Path) -> list[dict[str, Any]]:
         kind: of device, whose batch size is the default.
         folder: remembers what takes torch, and so seconds, to find out.
     """
-    stages = _kept(folder, "models", kind, lambda: [_stage(name) for name in names()])
-    starts, sizes = defaults(kind, folder)["model"], defaults(kind, folder)["datamodule"]
+    *stages, ensemble = _kept(folder, "models", kind, lambda: [*map(_stage, names()), _ensemble()])
+    starts = defaults(kind, folder)
+    sizes = starts["datamodule"]["image_size"]
     for stage in stages:
-        network = stage.pop("network")
-        own = {key: of_stages.get(stage["name"]) for key, of_stages in starts.items()}
-        own |= {"image_size": sizes["image_size"][forms.DATAMODULE.default], "image_sizes": sizes["image_size"]}
-        stage["defaults"] = {**own, "network": network}
-    ensemble = {
-        "name": ENSEMBLE,
-        "title": "Ensemble",
-        "description": "Several weights merged: in each pixel the mean or median of their colours, or fitted weights.",
-        "idea": "Where the members disagree, their errors average out.",
-        "loss": None,
-        "parameters": sum(s["parameters"] for s in stages),
-        "frozen_parameters": sum(s["frozen_parameters"] for s in stages),
-        "discriminator_parameters": None,
-        "defaults": {"merge": "mean", "members": list(names())},
-    }
+        own = {key: of_stages.get(stage["name"]) for key, of_stages in starts["model"].items()}
+        own |= {"image_size": sizes[forms.DATAMODULE.default], "image_sizes": sizes, "network": stage.pop("network")}
+        stage["defaults"] = own
+    for count in ("parameters", "frozen_parameters"):
+        ensemble[count] = sum(stage[count] for stage in stages)
     return [*stages, ensemble]
 
 
@@ -99,8 +91,8 @@ def _kept(folder: Path, name: str, kind: str, find: Callable[[], Any]) -> Any:
 
 @functools.cache
 def _fingerprint() -> str:
-    """Of all that is kept: this file, the settings, the configs and the networks."""
-    digest = hashlib.sha256(Path(__file__).read_bytes() + Path(forms.__file__).read_bytes())
+    """Of all that is kept: this file and those that it asks, the configs and the networks."""
+    digest = hashlib.sha256(b"".join(Path(m).read_bytes() for m in (__file__, forms.__file__, descriptions.__file__)))
     for package in ("colorization.configs", "colorization.networks"):
         root = Path(str(resources.files(package)))
         for file in sorted(f for f in root.rglob("*") if f.suffix in (".yaml", ".py")):
@@ -110,18 +102,33 @@ def _fingerprint() -> str:
 
 def _stage(name: str) -> dict[str, Any]:
     config = compose("train", [f"model={name}"])
-    about = config.model.get("about") or {}
     loss = OmegaConf.to_container(config.loss)
     assert isinstance(loss, dict)
     return {
         "name": name,
-        "title": about.get("title", name),
-        "description": about.get("description", ""),
-        "idea": about.get("idea"),
+        **_about(name, config.model.network, config.model.get("about")),
         "loss": {k: v for k, v in loss.items() if k != "_target_"},
         **_parameters(config),
         "network": {k: v for k, v in config.model.network.items() if k != "_target_"},
     }
+
+
+def _ensemble() -> dict[str, Any]:
+    config = compose("ensemble", [])
+    return {
+        "name": ENSEMBLE,
+        **_about(ENSEMBLE, {"_target_": ENSEMBLE}, config.about),
+        "loss": None,
+        "discriminator_parameters": None,
+        "defaults": {"merge": forms.defaults(forms.COLORIZE)["ensemble"], "members": list(names())},
+    }
+
+
+def _about(name: str, network: Mapping[Any, Any], said: DictConfig | None) -> dict[str, Any]:
+    """What a model says it is, as its weights do; and the sentence that stands in lists."""
+    given = {} if said is None else {str(k): v for k, v in OmegaConf.to_container(said).items()}  # type: ignore[union-attr]
+    about = descriptions.about({"stage": name, "network": network, "about": given})
+    return {**{key: about[key] for key in descriptions.ABOUT}, "description": given.get("description", "")}
 
 
 def _parameters(config: DictConfig) -> dict[str, int | None]:

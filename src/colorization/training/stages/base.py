@@ -68,8 +68,8 @@ class ColorizationStage(pl.LightningModule):
             their parameters' names, of which the longest counts, e.g. ``{"encoder": 0.2, "encoder.conv_stem": 0}``;
             0 freezes them.
         head_epochs: epochs (may be a fraction) at the start in which the parts with a factor of their own rest.
-        about: ``title``, ``description`` and ``idea`` for people, and the ``place`` in lists. The title travels in the
-            weights.
+        about: what the model is, see :func:`.descriptions.about`, which travels in the weights; and for lists of models
+            a ``description`` and their ``place``.
         pretrained: all other keys of the model's config, e.g. ``resnet_weights``, for
             :func:`colorization.models.pretrained.load` when a run starts from nothing.
 
@@ -77,7 +77,6 @@ class ColorizationStage(pl.LightningModule):
     """
 
     takes_any_loss = False  # whether a loss from elsewhere does, called as loss(prediction, truth)
-    answers = descriptions.AB  # what the network's answer is; else there are no samples to show
     loss_type: type[nn.Module]
     fitting_losses: str  # for the message when loss and stage do not go together
     gradient_clip_algorithm: str
@@ -99,7 +98,8 @@ class ColorizationStage(pl.LightningModule):
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
-        self.name, self.title = name, (about or {}).get("title", name)
+        self.name, self.about = name, dict(about or {})
+        self.kind = descriptions.kind({"network": network, "about": self.about})
         self.network = building.build_network(network)
         self.loss = self._build_loss(loss)
         self.optimizer_spec, self.lr_schedule, self.lr_warmup = optimizer, lr_schedule, lr_warmup
@@ -342,9 +342,8 @@ class ColorizationStage(pl.LightningModule):
             self.pretrained,
             data.describe() if data is not None else None,
             {k: v for k, v in figures.items() if k.startswith("val/")},
-            self.answers,
+            self.about,
             loss=self.hparams["loss"].get("name", self.hparams["loss"]["_target_"].rpartition(".")[2]),
-            title=self.title,
         )
 
     def on_save_checkpoint(self, checkpoint_content: dict[str, Any]) -> None:

@@ -19,7 +19,6 @@ class ClassifierStage(RegressionStage):
     The labels are those of the data module: ``class_numbers`` of :class:`colorization.data.cifar10.CIFAR10DataModule`.
     """
 
-    answers = descriptions.CLASSES
     loss_type = ClassLoss  # type: ignore[assignment]
     fitting_losses = "cross_entropy"
 
@@ -28,6 +27,8 @@ class ClassifierStage(RegressionStage):
         return "val/error"
 
     def setup(self, stage: str) -> None:
+        if self.kind != descriptions.CLASSIFIER:
+            raise InputError(f"model.about.kind={self.kind}: model={self.name} learns labels: a classifier")
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         if not hasattr(data, "class_numbers"):
             raise InputError(f"model={self.name}: the photos of {data.name} have no labels; use datamodule=cifar10")
