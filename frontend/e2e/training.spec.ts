@@ -26,7 +26,7 @@ test('a run is started, watched through a crash of the server, stopped and gone 
   await page.getByLabel('Network width').fill('8')
   await page.getByLabel('Further settings').fill(SMALL)
   await expect(page.getByTestId('command')).toHaveText(
-    `python -m colorization.train model=unet datamodule=sample trainer.max_epochs=300 datamodule.batch_size=8 datamodule.image_size=32 model.network.width=8 ${SMALL}`,
+    `python -m colorization.train model=unet datamodule=sample datamodule.image_size=32 trainer.max_epochs=300 datamodule.batch_size=8 model.network.width=8 ${SMALL}`,
   )
   await page.getByRole('button', { name: 'Start training' }).click()
 

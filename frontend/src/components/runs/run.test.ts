@@ -1,6 +1,9 @@
 import { describe, expect, it } from 'vitest'
 
-import { along, curvesOf, marked, namesOf, settings, take, untold } from './run'
+import { setFacts } from '@/api/facts'
+import { FACTS } from '@/api/facts.fixture'
+
+import { along, curvesOf, first, marked, measure, namesOf, settings, take, untold } from './run'
 
 const metric = (step: number, value: number | null, name = 'loss', split = 'train', epoch = 0) => ({
   step,
@@ -96,6 +99,21 @@ it('a curve by epoch is the mean of each, from 1', () => {
 })
 
 it('losses come first, unknown measures last', () => {
+  setFacts(FACTS)
+  expect(measure('peak_memory_mb')).toEqual({ title: 'Memory', digits: 0, unit: 'MB' })
+  expect(measure('loss', true)).toEqual({ title: 'Generator loss', digits: 3 })
+  expect(measure('ssim').digits).toBe(4)
+  expect(['loss', 'psnr', 'delta_colorfulness', 'lr', 'peak_memory_mb', 'mae'].filter(first)).toEqual([
+    'loss',
+    'psnr',
+    'lr',
+  ])
+  expect(namesOf([{ 'train/lr': [], 'val/psnr': [], 'val/delta_e2000': [], 'train/loss': [] }])).toEqual([
+    'loss',
+    'delta_e2000',
+    'psnr',
+    'lr',
+  ])
   expect(namesOf([{ 'train/zebra': [], 'val/psnr': [], 'train/psnr': [] }, { 'train/loss': [] }])).toEqual([
     'loss',
     'psnr',

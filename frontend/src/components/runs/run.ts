@@ -1,5 +1,6 @@
 /** What a run has told: merging its events, naming its measures, comparing its settings. */
 import type { Schemas } from '@/api/client'
+import { logged, metric, metrics } from '@/api/facts'
 
 export type Run = Schemas['RunOut']
 
@@ -93,37 +94,26 @@ export interface Measure {
   unit?: string
 }
 
-const MEASURES: Record<string, Measure> = {
-  loss: { title: 'Loss', digits: 3, better: 'lower' },
-  d_loss: { title: 'Discriminator loss', digits: 3 },
-  delta_e2000: { title: 'ΔE2000', digits: 2, better: 'lower' },
-  psnr: { title: 'PSNR', digits: 2, better: 'higher', unit: 'dB' },
-  ssim: { title: 'SSIM', digits: 3, better: 'higher' },
-  lpips: { title: 'LPIPS', digits: 3, better: 'lower' },
-  colorfulness: { title: 'Colourfulness', digits: 1 },
-  lr: { title: 'Learning rate', digits: 6 },
-  l1: { title: 'L1', digits: 4, better: 'lower' },
-  g_adversarial: { title: 'Generator, adversarial part', digits: 3 },
-  delta_colorfulness: { title: 'Distance in colourfulness', digits: 1, better: 'lower' },
-  d_real: { title: 'Discriminator on real photos', digits: 3 },
-  d_fake: { title: 'Discriminator on predictions', digits: 3 },
-  d_lr: { title: 'Learning rate of the discriminator', digits: 6 },
-  true_colorfulness: { title: 'Colourfulness of the photos', digits: 1 },
-  images_per_second: { title: 'Photos a second', digits: 1 },
-  peak_memory_mb: { title: 'Memory, MB', digits: 0 },
-}
-/** What is shown at once; the rest on demand. */
-export const FIRST = ['loss', 'd_loss', 'delta_e2000', 'psnr', 'ssim', 'lpips', 'colorfulness', 'lr']
-
+/** What a metric, or what else a training logs, is called and how it is written; by the server. */
 export function measure(name: string, adversarial = false): Measure {
-  if (name === 'loss' && adversarial) return { title: 'Generator loss', digits: 3 }
-  return MEASURES[name] ?? { title: name.replaceAll('_', ' '), digits: 3 }
+  if (name === 'loss' && adversarial) return { title: 'Generator loss', digits: measure(name).digits }
+  const known = metric(name) ?? logged.value.find((it) => it.name === name)
+  if (!known) return { title: name.replaceAll('_', ' '), digits: 3 }
+  const { title, digits, better, unit } = known
+  return { title, digits, ...(better ? { better } : {}), ...(unit ? { unit } : {}) }
 }
 
-/** The names of measures in curves, as they are shown one after the other. */
+const isLoss = (name: string) => name.endsWith('loss')
+/** What is shown at once; the rest on demand. */
+export const first = (name: string) =>
+  metrics.value.some((it) => it.name === name && it.trained && it.of_photos) ||
+  logged.value.some((it) => it.name === name && it.first)
+
+/** The names of measures in curves, as they are shown one after the other: losses, metrics, all else. */
 export function namesOf(all: readonly Curves[]): string[] {
   const found = new Set(all.flatMap((curves) => Object.keys(curves).map((tag) => tag.split('/').slice(1).join('/'))))
-  const order = Object.keys(MEASURES)
+  const others = logged.value.map((it) => it.name)
+  const order = [...others.filter(isLoss), ...metrics.value.map((it) => it.name), ...others]
   const place = (name: string) => (order.includes(name) ? order.indexOf(name) : order.length)
   return [...found].sort((a, b) => place(a) - place(b) || a.localeCompare(b))
 }

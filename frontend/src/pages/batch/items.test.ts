@@ -1,6 +1,6 @@
 import { expect, it } from 'vitest'
 
-import { defaults, formOf, weightsOptions } from '../colorize/options'
+import { formOf, weightsOptions } from '../colorize/options'
 import { added, type Item, merged } from './items'
 
 const item = (number: number, state: Item['state'], error: string | null = null): Item => ({
@@ -40,9 +40,9 @@ it('pictures alone are added, each once, as many as the server takes', () => {
 })
 
 it('the form has what was chosen, and leaves to the server what was not', () => {
-  const form = formOf({ ...defaults(), strength: 0.5 })
+  const form = formOf({ strength: 0.5, flips: false, vividness: undefined })
   expect(form.get('strength')).toBe('0.5')
-  expect(form.get('weights')).toBe('shipped-classes')
+  expect([form.get('flips'), form.has('vividness'), form.has('weights')]).toEqual(['false', false, false])
   expect(form.has('size')).toBe(false)
 })
 

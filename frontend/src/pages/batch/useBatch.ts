@@ -5,7 +5,7 @@ import { api, ok, type Schemas } from '@/api/client'
 import { queryClient } from '@/api/queries'
 import { useUpload } from '@/composables/useUpload'
 
-import { defaults, formOf } from '../colorize/options'
+import { formOf, type Options } from '../colorize/options'
 import { added } from './items'
 
 const KEY = 'batch' // the job that was looked at last, in this tab
@@ -14,7 +14,7 @@ const limits = () =>
   queryClient.fetchQuery({ queryKey: ['system'], queryFn: () => ok(api.GET('/api/system')), staleTime: 60_000 })
 
 function create() {
-  const options = reactive(defaults())
+  const options = reactive<Options>({})
   const files = shallowRef<File[]>([])
   const left = ref<string[]>([])
   const upload = useUpload<Schemas['JobOut']>()

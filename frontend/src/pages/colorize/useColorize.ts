@@ -8,12 +8,12 @@ import { fetched, grey, local, preview, shown } from '@/components/photo/picture
 import { retrying } from '@/composables/retrying'
 import { useUpload } from '@/composables/useUpload'
 
-import { type Answer, defaults, formOf } from './options'
+import { type Answer, formOf, type Options } from './options'
 
 const CALM = 400 // ms without a change after which the photo is colorized again
 
 function create() {
-  const options = reactive(defaults())
+  const options = reactive<Options>({})
   const file = shallowRef<File | null>(null)
   const answer = shallowRef<Answer | null>(null)
   /** As it came; and without its colours. Object URLs. */

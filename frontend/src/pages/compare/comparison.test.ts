@@ -1,5 +1,7 @@
 import { describe, expect, test } from 'vitest'
 
+import { FACTS } from '@/api/facts.fixture'
+
 import { type Column, likeness, radar } from './comparison'
 
 const column = (name: string, metrics: Partial<NonNullable<Column['metrics']>>): Column =>
@@ -20,15 +22,16 @@ const column = (name: string, metrics: Partial<NonNullable<Column['metrics']>>):
 
 describe('radar', () => {
   test('0 is the worst of a fixed scale and 1 its best, whatever the others are', () => {
-    const { axes, series } = radar([column('a', {}), column('b', { psnr: 99, delta_e2000: 99 })], (it) => it)
-    expect(axes).toEqual(['ΔE2000', 'PSNR', 'SSIM', 'Colorfulness']) // no LPIPS: none has it
+    const both = [column('a', {}), column('b', { psnr: 99, delta_e2000: 99 })]
+    const { labels, series } = radar(both, (it) => it, FACTS.metrics)
+    expect(labels).toEqual(['PSNR', 'SSIM', 'ΔE2000', 'Colorfulness']) // no LPIPS: none has it
     expect(series[0]?.values.map((it) => Number(it.toFixed(3)))).toEqual([0.5, 0.5, 0.5, 0.5])
-    expect(series[1]?.values.slice(0, 2)).toEqual([0, 1])
-    expect(series[0]?.shown).toEqual(['12.50', '25.00', '0.800', '15.0'])
+    expect([series[1]?.values[0], series[1]?.values[2]]).toEqual([1, 0])
+    expect(series[0]?.shown).toEqual(['25.00', '0.8000', '12.50', '15.0'])
   })
 
   test('columns without metrics are left out', () => {
-    expect(radar([{ ...column('a', {}), metrics: null }], (it) => it).series).toEqual([])
+    expect(radar([{ ...column('a', {}), metrics: null }], (it) => it, FACTS.metrics).series).toEqual([])
   })
 })
 

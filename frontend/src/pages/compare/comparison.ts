@@ -1,5 +1,7 @@
 /** Comparisons as the page reads them: columns, scores, the radar's scales. */
 import type { Schemas } from '@/api/client'
+import type { Metric } from '@/api/facts'
+import { number } from '@/format'
 
 export type Column = Schemas['ColorizeOut'] & { name: string }
 export type File = Schemas['ResultOut']
@@ -13,23 +15,9 @@ export interface Comparison {
   best: Record<string, string>
 }
 
-export interface Score {
-  key: 'psnr' | 'ssim' | 'lpips' | 'delta_e2000' | 'colorfulness'
-  label: string
-  unit?: string
-  digits: number
-  better: 'higher' | 'lower' | null
-  /** What is the centre of the radar and what its edge. Fixed, so that small differences look small. */
-  worst: number
-  best: number
-}
-
-export const SCORES: readonly Score[] = [
-  { key: 'delta_e2000', label: 'ΔE2000', digits: 2, better: 'lower', worst: 25, best: 0 },
-  { key: 'psnr', label: 'PSNR', unit: 'dB', digits: 2, better: 'higher', worst: 15, best: 35 },
-  { key: 'ssim', label: 'SSIM', digits: 3, better: 'higher', worst: 0.6, best: 1 },
-  { key: 'lpips', label: 'LPIPS', digits: 3, better: 'lower', worst: 0.5, best: 0 },
-]
+type Scores = NonNullable<Column['metrics']>
+export const scoreOf = (scores: Scores | null | undefined, name: string) =>
+  (scores as unknown as Record<string, number | null> | null | undefined)?.[name] ?? null
 
 const clamp = (value: number) => Math.min(Math.max(value, 0), 1)
 
@@ -38,25 +26,30 @@ export function likeness(colorfulness: number, truth: number): number {
   return truth > 0 ? clamp(1 - Math.abs(colorfulness - truth) / truth) : 0
 }
 
-/** Axes and series of the radar; metrics that no column has are left out. */
-export function radar(columns: readonly Column[], names: (name: string) => string) {
+/** Axes and series of the radar, on fixed scales; metrics that have none, or that no column has, are left out. */
+export function radar(columns: readonly Column[], names: (name: string) => string, metrics: readonly Metric[]) {
   const scored = columns.filter((it) => it.metrics)
-  const axes = SCORES.filter(({ key }) => scored.length > 0 && scored.every((it) => it.metrics?.[key] != null))
-  const format = (value: number, digits: number) =>
-    value.toLocaleString('en', { minimumFractionDigits: digits, maximumFractionDigits: digits })
+  const axes = metrics.filter(
+    ({ axis, name }) => axis && scored.length > 0 && scored.every((it) => scoreOf(it.metrics, name) !== null),
+  )
+  const colorfulness = metrics.find((it) => it.name === 'colorfulness')
   return {
-    axes: [...axes.map((it) => it.label), 'Colorfulness'],
+    axes,
+    labels: [...axes.map((it) => it.label), colorfulness?.title ?? ''],
     series: scored.map((column) => {
-      const metrics = column.metrics as NonNullable<Column['metrics']>
+      const scores = column.metrics as Scores
       return {
         name: names(column.name),
         values: [
-          ...axes.map(({ key, worst, best }) => clamp(((metrics[key] as number) - worst) / (best - worst))),
-          likeness(metrics.colorfulness, metrics.true_colorfulness),
+          ...axes.map(({ name, axis }) => {
+            const [worst = 0, best = 1] = axis ?? []
+            return clamp(((scoreOf(scores, name) ?? NaN) - worst) / (best - worst))
+          }),
+          likeness(scores.colorfulness ?? 0, scores.true_colorfulness),
         ],
         shown: [
-          ...axes.map(({ key, digits }) => format(metrics[key] as number, digits)),
-          format(metrics.colorfulness, 1),
+          ...axes.map(({ name, digits }) => number(scoreOf(scores, name), digits)),
+          number(scores.colorfulness, colorfulness?.digits),
         ],
       }
     }),

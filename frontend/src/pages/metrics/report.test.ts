@@ -1,5 +1,7 @@
 import { describe, expect, test } from 'vitest'
 
+import { FACTS } from '@/api/facts.fixture'
+
 import {
   againstGrey,
   bestModel,
@@ -7,6 +9,8 @@ import {
   favoured,
   histograms,
   type Image,
+  measured,
+  namesOf,
   photosOf,
   type Row,
   telling,
@@ -41,15 +45,22 @@ describe('rows', () => {
   const rows = [row('grey', 9, 25), row('unet', 10, 24), row('gan', 8, 23)]
 
   test('grey can be the best of all, and is no model', () => {
-    expect(bestRows(rows).get('psnr')).toEqual(new Set(['grey']))
-    expect(bestRows(rows).get('delta_e2000')).toEqual(new Set(['gan']))
-    expect(bestRows(rows).get('lpips')).toEqual(new Set())
-    expect(bestModel(rows)?.name).toBe('gan')
-    expect(bestModel(rows.slice(0, 1))).toBeUndefined()
+    expect(bestRows(rows, FACTS.metrics).get('psnr')).toEqual(new Set(['grey']))
+    expect(bestRows(rows, FACTS.metrics).get('delta_e2000')).toEqual(new Set(['gan']))
+    expect(bestRows(rows, FACTS.metrics).get('lpips')).toEqual(new Set())
+    expect(bestModel(rows, FACTS.main)?.name).toBe('gan')
+    expect(bestModel(rows.slice(0, 1), FACTS.main)).toBeUndefined()
+  })
+
+  test('columns are the metrics that were measured, also those that could not be', () => {
+    const names = measured(FACTS.metrics, rows).map((it) => it.name)
+    expect(names).toEqual(['psnr', 'ssim', 'lpips', 'delta_e2000', 'colorfulness', 'delta_colorfulness'])
+    expect(measured(FACTS.metrics, [{ name: 'grey', n: 1, mae: { mean: 1 } }])).toEqual([]) // which tables do not show
+    expect(namesOf(FACTS.metrics.slice(0, 4), 'lower')).toBe('LPIPS and ΔE2000')
   })
 
   test('equal rows are best together', () => {
-    expect(bestRows(rows).get('ssim')?.size).toBe(3)
+    expect(bestRows(rows, FACTS.metrics).get('ssim')?.size).toBe(3)
   })
 
   test('the verdict claims nothing that was not shown', () => {
@@ -68,18 +79,18 @@ describe('photos', () => {
 
   test('each has its figures under each row', () => {
     expect(photos.map((it) => it.name)).toEqual(['a', 'b', 'c', 'd', 'e'])
-    expect(againstGrey(photos[0]!, 'unet')).toBe(2)
-    expect(againstGrey(photos[0]!, 'gan')).toBeNull()
+    expect(againstGrey(photos[0]!, 'unet', 'delta_e2000')).toBe(2)
+    expect(againstGrey(photos[0]!, 'gan', 'delta_e2000')).toBeNull()
   })
 
   test('the closest, a typical and the furthest, of those with a strip', () => {
-    expect(telling(photos, 'unet').map((it) => `${it.label} ${it.photo.name}`)).toEqual([
+    expect(telling(photos, 'unet', 'delta_e2000').map((it) => `${it.label} ${it.photo.name}`)).toEqual([
       'Closest b',
       'Typical e',
       'Furthest a',
     ])
-    expect(telling(photos.slice(0, 2), 'unet').map((it) => it.photo.name)).toEqual(['b', 'a'])
-    expect(telling(photos, 'grey')).toEqual([])
+    expect(telling(photos.slice(0, 2), 'unet', 'delta_e2000').map((it) => it.photo.name)).toEqual(['b', 'a'])
+    expect(telling(photos, 'grey', 'delta_e2000')).toEqual([])
   })
 })
 
@@ -105,8 +116,8 @@ describe('distributions', () => {
 
 test('a comparison favours nobody while its interval holds zero', () => {
   const it = { a: 'gan', b: 'grey', metric: 'delta_e2000', subset: 'all', mean: -1, ci95: [-2, -0.1] } as const
-  expect(favoured(it)).toBe('gan')
-  expect(favoured({ ...it, metric: 'psnr' })).toBe('grey')
-  expect(favoured({ ...it, ci95: [-2, 0.1] })).toBeNull()
-  expect(favoured({ ...it, ci95: null })).toBeNull()
+  expect(favoured(it, FACTS.metrics)).toBe('gan')
+  expect(favoured({ ...it, metric: 'psnr' }, FACTS.metrics)).toBe('grey')
+  expect(favoured({ ...it, ci95: [-2, 0.1] }, FACTS.metrics)).toBeNull()
+  expect(favoured({ ...it, ci95: null }, FACTS.metrics)).toBeNull()
 })

@@ -1,8 +1,12 @@
 /** Evaluations as the page reads them: metrics, rows, photos, distributions. */
 import type { Schemas } from '@/api/client'
+import type { Metric } from '@/api/facts'
 
 export type Evaluation = Schemas['EvaluationOut']
 export type Image = Schemas['ImageOut']
+/** A figure of a photo; `null` where it was not measured. */
+export const valueOf = (image: Image | undefined, name: string) =>
+  (image as unknown as Record<string, number | undefined> | undefined)?.[name] ?? null
 
 export interface Figure {
   mean: number | null
@@ -12,56 +16,20 @@ export interface Figure {
   reason?: string
 }
 
-export type MetricKey = 'delta_e2000' | 'psnr' | 'ssim' | 'lpips' | 'colorfulness' | 'delta_colorfulness'
+/** Metrics that some row has, as far as tables show them. */
+export const measured = (metrics: readonly Metric[], rows: readonly Row[]) =>
+  metrics.filter((it) => it.shown && rows.some((row) => figureOf(row, it.name)))
 
-export interface Metric {
-  key: MetricKey
-  label: string
-  unit?: string
-  digits: number
-  /** Which way is better; `null`: neither, it is to be compared with the truth's. */
-  better: 'higher' | 'lower' | null
-  text: string
-}
-
-export const METRICS: readonly Metric[] = [
-  {
-    key: 'delta_e2000',
-    label: 'ΔE2000',
-    digits: 2,
-    better: 'lower',
-    text: 'mean perceptual colour difference; 1 is just noticeable',
-  },
-  {
-    key: 'psnr',
-    label: 'PSNR',
-    unit: 'dB',
-    digits: 2,
-    better: 'higher',
-    text: 'on RGB rebuilt from the true lightness; near-grey photos dominate its mean',
-  },
-  { key: 'ssim', label: 'SSIM', digits: 3, better: 'higher', text: 'structural similarity' },
-  { key: 'lpips', label: 'LPIPS', digits: 3, better: 'lower', text: 'distance as AlexNet sees it' },
-  { key: 'colorfulness', label: 'CF', digits: 1, better: null, text: 'colorfulness of Hasler and Süsstrunk' },
-  {
-    key: 'delta_colorfulness',
-    label: 'ΔCF',
-    digits: 1,
-    better: 'lower',
-    text: 'how far the mean colorfulness is from the truth’s: large for timid colours',
-  },
-]
-/** Of the summary cards. */
-export const CARDS = METRICS.filter((it) => it.key !== 'colorfulness')
-/** Of each photo. */
-export const OF_PHOTOS = METRICS.filter((it) => it.key !== 'delta_colorfulness')
-
-export interface Row extends Record<MetricKey, Figure> {
+export interface Row {
   name: string
   n: number
   beats_grey?: 'yes' | 'no' | 'undecided'
   weights?: string
+  /** Its figures, by the names of the metrics. */
+  [metric: string]: unknown
 }
+export const figureOf = (row: Row | undefined, name: string) => row?.[name] as Figure | undefined
+export const meanOf = (row: Row | undefined, name: string) => figureOf(row, name)?.mean ?? null
 
 export const TRIVIAL: Readonly<Record<string, string>> = {
   grey: 'no colour at all',
@@ -76,20 +44,22 @@ export function rowsOf(evaluation: Pick<Evaluation, 'rows'>, coloured = false): 
   })
 }
 
-/** The rows of models, the one with the best ΔE2000 first to be shown. */
-export function bestModel(rows: readonly Row[]): Row | undefined {
+/** Of the models the row that is best in this metric, of which less is better: the first to be shown. */
+export function bestModel(rows: readonly Row[], main: string): Row | undefined {
   const models = rows.filter((it) => !(it.name in TRIVIAL))
-  return [...models].sort((a, b) => (a.delta_e2000.mean ?? Infinity) - (b.delta_e2000.mean ?? Infinity))[0]
+  return models.sort((a, b) => (meanOf(a, main) ?? Infinity) - (meanOf(b, main) ?? Infinity))[0]
 }
 
 /** Metric -> names of the rows that are best in it; the trivial answers take part. */
-export function bestRows(rows: readonly Row[]): Map<MetricKey, Set<string>> {
+export function bestRows(rows: readonly Row[], metrics: readonly Metric[]): Map<string, Set<string>> {
   return new Map(
-    METRICS.filter((it) => it.better).map(({ key, better }) => {
-      const means = rows.map((it) => it[key]?.mean).filter((it) => it != null)
-      const best = better === 'higher' ? Math.max(...means) : Math.min(...means)
-      return [key, new Set(rows.filter((it) => it[key]?.mean === best).map((it) => it.name))]
-    }),
+    metrics
+      .filter((it) => it.better)
+      .map(({ name, better }) => {
+        const means = rows.map((it) => meanOf(it, name)).filter((it) => it !== null)
+        const best = better === 'higher' ? Math.max(...means) : Math.min(...means)
+        return [name, new Set(rows.filter((it) => meanOf(it, name) === best).map((it) => it.name))]
+      }),
   )
 }
 
@@ -118,17 +88,17 @@ export function photosOf(images: readonly Image[]): Photo[] {
   return [...photos.values()]
 }
 
-/** ΔE2000 of a row less that of grey: below 0 it did better than doing nothing. */
-export function againstGrey(photo: Photo, model: string): number | null {
-  const [it, grey] = [photo.of[model], photo.of.grey]
-  return it && grey ? it.delta_e2000 - grey.delta_e2000 : null
+/** A figure of a row less that of grey: of one that should be small, below 0 it did better than doing nothing. */
+export function againstGrey(photo: Photo, model: string, name: string): number | null {
+  const [it, grey] = [valueOf(photo.of[model], name), valueOf(photo.of.grey, name)]
+  return it !== null && grey !== null ? it - grey : null
 }
 
-/** Photos with a strip that show what a model can and cannot: its best, a typical and its worst by ΔE2000. */
-export function telling(photos: readonly Photo[], model: string): { photo: Photo; label: string }[] {
+/** Photos with a strip that show what a model can and cannot: its best, a typical and its worst by a figure. */
+export function telling(photos: readonly Photo[], model: string, name: string): { photo: Photo; label: string }[] {
   const seen = photos
     .filter((it) => it.of[model]?.strip)
-    .sort((a, b) => (a.of[model]?.delta_e2000 ?? 0) - (b.of[model]?.delta_e2000 ?? 0))
+    .sort((a, b) => (valueOf(a.of[model], name) ?? 0) - (valueOf(b.of[model], name) ?? 0))
   const picks = [
     { at: 0, label: 'Closest' },
     { at: Math.floor((seen.length - 1) / 2), label: 'Typical' },
@@ -171,17 +141,23 @@ export function histograms(
 export interface Comparison {
   a: string
   b: string
-  metric: MetricKey
+  metric: string
   subset: 'all' | 'without_near_grey'
   mean: number | null
   ci95: readonly [number, number] | null
 }
 
 /** Which of the two a paired comparison favours; `null` where its interval holds zero, or there is none. */
-export function favoured(it: Comparison): string | null {
-  const better = METRICS.find((metric) => metric.key === it.metric)?.better
+export function favoured(it: Comparison, metrics: readonly Metric[]): string | null {
+  const better = metrics.find(({ name }) => name === it.metric)?.better
   if (!it.ci95 || !better || (it.ci95[0] <= 0 && it.ci95[1] >= 0)) return null
   return it.ci95[0] > 0 === (better === 'higher') ? it.a : it.b
+}
+
+/** `ΔE2000 and LPIPS`, of those of which less, or more, is better. */
+export function namesOf(metrics: readonly Metric[], better: 'lower' | 'higher'): string {
+  const names = metrics.filter((it) => it.better === better).map((it) => it.label)
+  return new Intl.ListFormat('en').format(names)
 }
 
 /** The last part of an evaluation's url. */

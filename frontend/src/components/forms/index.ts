@@ -1,0 +1,2 @@
+/** Controls of forms whose settings the server describes. */
+export { default as SettingField } from './SettingField.vue'
