@@ -4,7 +4,7 @@ export default defineConfig({
   testDir: 'e2e',
   outputDir: 'test-results/playwright',
   fullyParallel: false,
-  workers: 1, // one server
+  workers: 2, // each has a server of its own
   timeout: 120_000,
   retries: 1, // of real processes on a machine that may be busy; what passes so is reported as flaky
   expect: { timeout: 30_000 },
