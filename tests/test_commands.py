@@ -69,7 +69,7 @@ def test_a_hydra_command_takes_its_overrides(tmp_path: Path) -> None:
 
 def test_the_doctor_knows_every_extra() -> None:
     extras = set(metadata.metadata("lab-colorization").get_all("Provides-Extra") or [])
-    assert extras - {"dev", "archive", "notebooks"} == doctor.EXTRAS.keys()
+    assert extras - {"dev", "docs", "archive", "notebooks"} == doctor.EXTRAS.keys()
 
 
 def test_a_command_whose_extra_is_missing_says_so(
