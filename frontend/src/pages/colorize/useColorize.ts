@@ -25,6 +25,7 @@ function create() {
   const before = ref<'grey' | 'truth'>('grey')
   const upload = useUpload<Answer>({ repeatable: true })
   let timer: ReturnType<typeof setTimeout> | undefined
+  let followed = '' // the options of the newest upload
   let fetcher: AbortController | undefined
   let known: Promise<string | null> = Promise.resolve(null) // the original, where the browser knows its type
 
@@ -108,6 +109,7 @@ function create() {
   async function run(): Promise<void> {
     if (!file.value) return
     clearTimeout(timer)
+    followed = JSON.stringify(options)
     const form = formOf(options)
     form.append('file', file.value)
     const done = await upload.start('/api/colorize', form)
@@ -121,6 +123,7 @@ function create() {
   watch(options, () => {
     if (!file.value) return
     clearTimeout(timer)
+    if (JSON.stringify(options) === followed) return // set just before the photo came, or changed back
     timer = setTimeout(() => void run(), CALM)
   })
 
