@@ -128,8 +128,9 @@ def _group(process: psutil.Process) -> int | None:
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """Twice as many as cores, as half of the time a test waits for a process of its own; each takes 2 GB at most."""
-    return max(1, min(2 * (psutil.cpu_count() or 1), psutil.virtual_memory().available // 2_000_000_000))
+    """Twice as many as cores, as half of the time a test waits for a process of its own. Four of them, with
+    these processes, were seen to take 13 GB."""
+    return max(1, min(2 * (psutil.cpu_count() or 1), psutil.virtual_memory().available // 3_200_000_000))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

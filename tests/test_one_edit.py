@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from test_train import NETWORK
 
 import colorization
 from colorization.models.weights import shipped_weights
@@ -30,19 +31,6 @@ METRIC = """
         formula=f"{_FORMULAS}.accuracy",
         arguments={"threshold": 10},
     ),"""
-NETWORK = '''
-import torch
-from torch import nn
-from colorization.core.color import squash_ab
-
-class Pointwise(nn.Module):
-    """Colour from the lightness of the pixel alone."""
-    def __init__(self, width: int = 4) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(nn.Conv2d(1, width, 1), nn.ReLU(), nn.Conv2d(width, 2, 1))
-    def forward(self, L: torch.Tensor) -> torch.Tensor:
-        return squash_ab(self.layers(L))
-'''
 MODEL = """
 defaults:
   - _self_
