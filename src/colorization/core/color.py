@@ -608,6 +608,31 @@ def ab_grid(step: float) -> np.ndarray:
     return points[in_gamut(lab).any(0)].astype(np.float32)
 
 
+PALETTE_STEP = 20.0  # distance of a palette's bins, Lab units
+PALETTE_LENGTH = len(ab_grid(PALETTE_STEP)) + 2
+
+
+def palette(ab: Array, shares: Array) -> Array:
+    """Which colours there are, for a network that takes a palette (:class:`colorization.networks.hinted.HintedUNet`).
+
+    Args:
+        ab: (..., N, 2) float32 a*b*, Lab units.
+        shares: (..., N) float32, how much of the picture each has; their sum is 1.
+
+    Returns:
+        (..., PALETTE_LENGTH) float32: the square root of the share of each bin of :func:`ab_grid`, to which a colour is
+        shared out by its distance (Gaussian, half a step wide), and the mean normalised ab.
+    """
+    xp = _namespace(ab)
+    centres = ab_grid(PALETTE_STEP)
+    if xp is not np:
+        centres = xp.from_numpy(centres).to(ab)
+    squares = ((ab[..., :, None, :] - centres) ** 2).sum(-1)
+    near = xp.exp(-squares / (2 * (PALETTE_STEP / 2) ** 2))
+    bins = (shares[..., None] * near / near.sum(-1)[..., None]).sum(-2)
+    return xp.concatenate((xp.sqrt(bins), (shares[..., None] * ab).sum(-2) / AB_SCALE), -1)
+
+
 MERGES = ("mean", "median")
 
 

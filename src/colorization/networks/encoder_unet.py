@@ -54,9 +54,12 @@ class EncoderUNet(nn.Module):
         self.encoder = adapted(backbone)
         deepest = channels = levels[max(levels)]
         self.up = nn.ModuleList()
+        self.entered: list[tuple[int, int]] = []  # by each level and by the head: at 1/n of the photo's size, channels
         for reduction, width in zip(skips, widths[: len(skips)], strict=True):
             self.up.append(Level(*_conv(channels + levels[reduction], width), *_conv(width, width)))
+            self.entered.append((reduction, channels))
             channels = width
+        self.entered.append((stride, channels))
         self.overview = nn.Linear(deepest, channels)
         self.head = nn.Conv2d(channels, self.outputs, 1)
         self.name, self.stride, self.frozen_norms = encoder, stride, frozen_norms
@@ -71,15 +74,28 @@ class EncoderUNet(nn.Module):
                     module.eval()
         return self
 
-    def raw(self, L: torch.Tensor) -> torch.Tensor:
-        """(B, 1, H, W) in [0, 1] to what the head gives: (B, outputs, h, w) float32, h and w about 1/stride."""
+    def raw(self, L: torch.Tensor, **given: torch.Tensor) -> torch.Tensor:
+        """(B, 1, H, W) in [0, 1] to what the head gives: (B, outputs, h, w) float32, h and w about 1/stride.
+
+        ``given``: what a network takes besides L, see its :meth:`decode`.
+        """
+        return self.decode(self.features(L), **given)
+
+    def features(self, L: torch.Tensor) -> list[torch.Tensor]:
+        """What the encoder sees: (B, C, h, w) at each size that the decoder uses, the deepest last."""
         levels = self.encoder(self.grey(L))
-        *skips, x = (levels[i] for i in self.used)
-        overview = self.overview(x.mean((2, 3)))
-        for level, skip in zip(self.up, skips, strict=True):
+        return [levels[i] for i in self.used]
+
+    def decode(self, features: Sequence[torch.Tensor], added: Sequence[torch.Tensor] | None = None) -> torch.Tensor:
+        """:meth:`raw` from :meth:`features`; ``added`` to what enters each level before its skip, and to the head's."""
+        *skips, x = features
+        overview = self.overview(x.mean((2, 3)))[:, :, None, None]
+        for i, (level, skip) in enumerate(zip(self.up, skips, strict=True)):
             # (To the skip's own size: an odd one is no multiple.)
-            x = level(torch.cat((F.interpolate(x, skip.shape[-2:], mode="nearest"), skip), 1))
-        return self.head(x + overview[:, :, None, None]).float()
+            x = F.interpolate(x, skip.shape[-2:], mode="nearest")
+            x = level(torch.cat((x if added is None else x + added[i], skip), 1))
+        x = x + overview
+        return self.head(x if added is None else x + added[-1]).float()
 
     def forward(self, L: torch.Tensor) -> torch.Tensor:
         """(B, 1, H, W) in [0, 1] to (B, 2, H, W) normalised ab."""
@@ -125,21 +141,26 @@ class ClassUNet(EncoderUNet):
         self.register_buffer("centres", centres / color.AB_SCALE, persistent=False)  # (Q, 2) normalised ab
         self.register_buffer("class_weights", torch.ones(len(centres)))
 
-    def distribution(self, L: torch.Tensor, vividness: float | torch.Tensor = 0.0) -> torch.Tensor:
+    def distribution(
+        self, L: torch.Tensor, vividness: float | torch.Tensor = 0.0, **given: torch.Tensor
+    ) -> torch.Tensor:
         """Log-probabilities of the classes at each place.
 
         Args:
             L: (B, 1, H, W) in [0, 1].
             vividness: 0 as often as in the photographs, 1 as rebalanced in training.
+            given: see :meth:`raw`.
 
         Returns:
             (B, Q, h, w) float32; a class that training never saw has -inf.
         """
-        return self.log_shares(self.raw(L), vividness)
+        return self.log_shares(self.raw(L, **given), vividness)
 
-    def forward(self, L: torch.Tensor, vividness: float | torch.Tensor | None = None) -> torch.Tensor:
+    def forward(
+        self, L: torch.Tensor, vividness: float | torch.Tensor | None = None, **given: torch.Tensor
+    ) -> torch.Tensor:
         """(B, 1, H, W) in [0, 1] to (B, 2, H, W) normalised ab; ``vividness``: another one than the network's own."""
-        return self.decoded(self.raw(L), L, self.vividness if vividness is None else vividness)
+        return self.decoded(self.raw(L, **given), L, self.vividness if vividness is None else vividness)
 
     def log_shares(self, raw: torch.Tensor, vividness: float | torch.Tensor) -> torch.Tensor:
         """:meth:`distribution` of what :meth:`raw` gave."""

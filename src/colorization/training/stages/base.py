@@ -160,8 +160,12 @@ class ColorizationStage(pl.LightningModule):
             InputError: the file cannot be loaded, or holds another network.
         """
         network, description = checkpoint.load_network(path)
+        state, own = network.state_dict(), self.network.state_dict()
+        # What was added to a network starts as it is, unless the weights have it.
+        additions = getattr(self.network, "additions", ())
+        added = {k: v for k, v in own.items() if k not in state and any(_is_part(k, part) for part in additions)}
         try:
-            self.network.load_state_dict(network.state_dict(), strict=True)
+            self.network.load_state_dict({**added, **state}, strict=True)
         except RuntimeError as error:
             raise InputError(
                 f"init_weights={path}: its network {description['network']} is not that of model={self.name}"

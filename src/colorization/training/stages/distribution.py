@@ -64,9 +64,13 @@ class DistributionStage(RegressionStage):
         shares[shares < SMALLEST_SHARE] = 0
         return (shares / shares.sum()).to(centres)
 
+    def given(self, L: torch.Tensor, ab: torch.Tensor) -> dict[str, torch.Tensor]:
+        """What the network is told in training besides ``L`` (B, 1, H, W), of the true ``ab`` (B, 2, H, W)."""
+        return {}
+
     def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
         L, ab, lab = self.read(batch)
-        log_shares = self.network.distribution(L, 1.0)
+        log_shares = self.network.distribution(L, 1.0, **self.given(L, ab))
         weights = (color.colorfulness(batch["rgb"]) / color.NEAR_GREY).clamp(self.near_grey_weight, 1)
         loss = self.loss(log_shares, F.adaptive_avg_pool2d(ab, log_shares.shape[-2:]), weights)
         values: dict[str, Any] = {"loss": loss.detach(), "lr": self.trainer.optimizers[0].param_groups[0]["lr"]}
