@@ -57,7 +57,7 @@ SMALL_STAGES = {
 # The same of what has a timm backbone.
 SMALL_ENCODERS = {
     name: [f"model={name}", "model.network.encoder=test_efficientnet", "model.encoder_weights=null"]
-    for name in ("encoder_unet", "classes")
+    for name in ("encoder_unet", "classes", "hinted")
 }
 
 

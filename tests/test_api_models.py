@@ -24,7 +24,7 @@ from colorization.models import checkpoint
 from colorization.models.weights import resolve_weights, shipped_weights
 from colorization.networks.building import build_network
 
-STAGES = ["baseline", "unet", "gan", "fusion", "encoder_unet", "classes"]
+STAGES = ["baseline", "unet", "gan", "fusion", "encoder_unet", "classes", "hinted"]
 SHIPPED = ["shipped-baseline", "shipped-classes", "shipped-gan", "shipped-unet"]
 
 

@@ -8,13 +8,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from omegaconf import OmegaConf
 from PIL import Image
 
-from colorization import Colorizer, export, train
+from colorization import Colorizer, ensemble, export, train
 from colorization import eval as evaluation
+from colorization.colorize.colorizer import Settings
 from colorization.core import hydra_main, trusted
 from colorization.core.errors import InputError
 from colorization.core.runs import Run
+from colorization.models import checkpoint, descriptions, onnx_export
 from colorization.networks.building import build_network
 
 DOCUMENT = Path(__file__).parent.parent / "docs" / "extending.md"
@@ -105,3 +108,57 @@ def test_trust_is_for_packages_that_are_named_alone(monkeypatch) -> None:
             build_network({"_target_": target})
     with pytest.raises(InputError, match="name of a package"):
         trusted.trust(["no package"])
+
+
+def test_a_network_that_takes_more_than_L_is_given_it_wherever_it_runs(package: Path, tmp_path: Path) -> None:
+    trusted.trust(["tintlab"])
+    said = OmegaConf.to_container(OmegaConf.load(package / "tintlab" / "configs" / "model" / "told.yaml"))
+    assert isinstance(said, dict)
+    description = descriptions.describe("told", said["network"], {}, {"image_size": 32}, about=said["about"])
+    file, whole = tmp_path / "told.safetensors", tmp_path / "told.onnx"
+    checkpoint.save_weights(file, build_network(said["network"]), description)
+    onnx_export.export(file, whole)
+    grey = np.linspace(0, 255, 48 * 64).reshape(48, 64).astype(np.uint8)
+    marks = np.zeros((1, 3, 32, 43), np.float32)
+    marks[0, :, 4:9, :20] = np.array([0.5, -0.25, 1])[:, None, None]
+    for weights, backend in ((file, "torch"), (whole, "onnx"), (whole, "openvino")):
+        colorizer = Colorizer.load(weights, backend=backend)
+        alone, warm = colorizer.predict(grey), colorizer.predict(grey, warmth=np.float32(0.3))
+        np.testing.assert_allclose(alone.ab, [0 * alone.L, 0.1 * alone.L], atol=1e-5)
+        np.testing.assert_allclose(warm.ab, [0 * alone.L, 0.3 * alone.L], atol=1e-5)
+        told = colorizer.predict(grey, Settings(flips=True), marks=marks)
+        np.testing.assert_allclose(told.ab, np.where(marks[0, 2:] > 0, marks[0, :2], alone.ab), atol=1e-5)
+        # The mirror image and the enlarged copy are told at the same places, so there is no doubt about these.
+        assert colorizer.uncertainty(colorizer.predict(grey, marks=marks))[6, :17].max() < 0.1
+        with pytest.raises(InputError, match=r"marks: is of shape \[1, 3, 9, 9\], should be \[1, 3, 32, 43\]"):
+            colorizer.predict(grey, marks=marks[..., :9, :9])
+
+
+def test_an_ensemble_gives_each_member_what_it_takes(package: Path, tmp_path: Path) -> None:
+    trusted.trust(["tintlab"])
+    told, inputs = "tintlab.told.Told", {"L": {}, "warmth": {}, "marks": {"channels": 3}}
+    members = [
+        descriptions.describe("told", {"_target_": told, "warmth": 0.1}, {}, about={"inputs": inputs}),
+        descriptions.describe("told", {"_target_": told, "warmth": 0.2}, {}, about={"inputs": inputs}),
+        descriptions.describe("tint", {"_target_": "tintlab.networks.Tint", "width": 4}, {}),
+    ]
+    networks = [build_network(m["network"]).eval() for m in members]
+    description = ensemble.describe(members, "mean", 32, 9.0)
+    # Of the warmth the members think differently, so that each keeps its own.
+    assert list(descriptions.inputs(description)) == ["marks"]
+    file = tmp_path / "together.safetensors"
+    spec = description["network"]
+    whole = ensemble.assemble(networks, spec["members"], "mean", spec["takes"])
+    checkpoint.save_weights(file, whole, description)
+    onnx_export.export(file, file.with_suffix(".onnx"))
+    L = np.linspace(0, 1, 32 * 40, dtype=np.float32).reshape(1, 1, 32, 40)
+    marks = np.zeros((1, 3, 32, 40), np.float32)
+    marks[:, :, :10] = np.array([0.5, -0.25, 1])[:, None, None]
+    with torch.no_grad():
+        tint = networks[2](torch.from_numpy(L)).numpy()
+    each = [np.concatenate((0 * L, warmth * L), 1) for warmth in (0.1, 0.2)]
+    expected = np.stack([*(np.where(marks[:, 2:] > 0, marks[:, :2], ab) for ab in each), tint])
+    for backend in ("torch", "onnx"):
+        prediction = Colorizer.load(file, backend=backend).answer(L, marks=marks)
+        np.testing.assert_allclose(prediction.members, expected[:, 0], atol=1e-5)
+        np.testing.assert_allclose(prediction.ab, expected.mean(0)[0], atol=1e-5)

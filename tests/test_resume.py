@@ -38,7 +38,7 @@ STAGES = {
     "unet": [*SMALL_STAGES["unet"], "trainer.val_check_interval=0.5"],
     "gan": [*SMALL_STAGES["gan"], "callbacks=ema"],
     "fusion": [*SMALL_STAGES["fusion"], "trainer.accumulate_grad_batches=4"],
-    "classes": [*SMALL_ENCODERS["classes"], "model.head_epochs=0.5"],
+    "hinted": [*SMALL_ENCODERS["hinted"], "model.head_epochs=0.5"],
 }
 SMALL = [
     "datamodule.data_dir=photos",

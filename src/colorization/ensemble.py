@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -81,9 +82,14 @@ def ensemble(cfg: DictConfig) -> dict[str, Any]:
     return {"delta_e2000": distances, "merge": merge}
 
 
-def assemble(networks: Sequence[nn.Module], specs: Sequence[Mapping[str, Any]], merge: str | list[float]) -> Ensemble:
-    """An ensemble of networks that exist already; ``specs`` as for :class:`Ensemble`. In eval mode."""
-    whole = Ensemble(specs, merge)
+def assemble(
+    networks: Sequence[nn.Module],
+    specs: Sequence[Mapping[str, Any]],
+    merge: str | list[float],
+    takes: Sequence[Sequence[str]] | None = None,
+) -> Ensemble:
+    """An ensemble of networks that exist already; the rest as for :class:`Ensemble`. In eval mode."""
+    whole = Ensemble(specs, merge, takes)
     for member, network in zip(whole.members, networks, strict=True):
         member.load_state_dict(network.state_dict())
     return whole.eval()
@@ -96,7 +102,13 @@ def describe(
 
     ``size`` is the working size, ``distance`` the mean ΔE2000 on the validation photos, ``about`` that of the config.
     """
-    spec = {"_target_": f"{Ensemble.__module__}.Ensemble", "members": [m["network"] for m in members], "merge": merge}
+    inputs = _common_inputs(members)
+    spec = {
+        "_target_": f"{Ensemble.__module__}.Ensemble",
+        "members": [m["network"] for m in members],
+        "merge": merge,
+        "takes": [[name for name in descriptions.inputs(m) if name in inputs] for m in members],
+    }
     pretrained = {
         f"{part} of member {i}": source for i, m in enumerate(members, 1) for part, source in m["pretrained"].items()
     }
@@ -107,9 +119,21 @@ def describe(
         pretrained,
         data,
         {"val/delta_e2000": round(distance, 5)},
-        about,
+        {**(about or {}), "inputs": {"L": {}, **inputs}},
         members=members,
     )
+
+
+def _common_inputs(members: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What is said of each input that some members take, and those that do agree on; any other keeps its defaults."""
+    each = [descriptions.inputs(m) for m in members]
+    names = dict.fromkeys(name for inputs in each for name in inputs)
+    found = {name: {i[name] for i in each if name in i} for name in names}
+    return {
+        name: {k: v for k, v in asdict(next(iter(same))).items() if v is not None}
+        for name, same in found.items()
+        if len(same) == 1
+    }
 
 
 @torch.inference_mode()

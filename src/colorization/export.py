@@ -51,7 +51,7 @@ def write_float16(
         OSError: ``target`` cannot be written.
     """
     network, description = checkpoint.load_weights(source)
-    has_classes = backends.own_vividness(description) is not None
+    has_classes = backends.has_distribution(description)
     if chroma != 1 and not has_classes:
         head = getattr(network, "head", None)
         if head is None:

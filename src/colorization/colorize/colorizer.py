@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,8 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from colorization.colorize.uncertainty import augmented, heat_map
+from colorization.colorize import uncertainty
+from colorization.colorize.uncertainty import heat_map
 from colorization.core import color, errors, trusted
 from colorization.core.errors import InputError, about
 from colorization.files import metadata, pictures, writing
@@ -90,11 +91,13 @@ class Prediction:
         ab: (2, h, w) float32 normalised.
         members: (K, 2, h, w) float32, what ``ab`` was merged from: each network's answer, with ``flips`` the mean of
             its two.
+        given: what it was told besides, by name.
     """
 
     L: np.ndarray
     ab: np.ndarray
     members: np.ndarray
+    given: Mapping[str, np.ndarray]
 
 
 def find_weights(given: str | os.PathLike[str] | None = None) -> Path:
@@ -176,7 +179,7 @@ class Colorizer:
     def check(self, settings: Settings) -> None:
         """Raises ``InputError`` where the weights have no such setting."""
         for b in self.backends:
-            if settings.vividness is not None and backends.own_vividness(b.description) is None:
+            if settings.vividness is not None and "vividness" not in descriptions.inputs(b.description):
                 raise InputError(f"vividness: weights of a {b.description['stage']} have no such setting")
 
     def working_size(self, height: int, width: int, size: int | None) -> tuple[int, int]:
@@ -192,24 +195,33 @@ class Colorizer:
             scale = min(scale, 1)
         return max(SMALLEST_SIDE, round(height * scale)), max(SMALLEST_SIDE, round(width * scale))
 
-    def predict(self, pixels: np.ndarray, settings: Settings = Settings()) -> Prediction:
-        """The network's answer at the working size for (H, W) grey or (H, W, 3) RGB, uint8 or uint16, sRGB."""
-        height, width = self.working_size(pixels.shape[0], pixels.shape[1], settings.size)
-        return self.answer(color.reduced_lightness(pixels, height, width)[None, None], settings)
+    def predict(self, pixels: np.ndarray, settings: Settings = Settings(), **given: np.ndarray) -> Prediction:
+        """The network's answer at the working size for (H, W) grey or (H, W, 3) RGB, uint8 or uint16, sRGB.
 
-    def answer(self, L: np.ndarray, settings: Settings = Settings()) -> Prediction:
-        """The network's answer for (1, 1, h, w) float32 lightness in [0, 1]."""
+        ``given``, maps of the working size among it: see :meth:`answer`.
+        """
+        height, width = self.working_size(pixels.shape[0], pixels.shape[1], settings.size)
+        return self.answer(color.reduced_lightness(pixels, height, width)[None, None], settings, **given)
+
+    def answer(self, L: np.ndarray, settings: Settings = Settings(), **given: np.ndarray) -> Prediction:
+        """The network's answer for (1, 1, h, w) float32 lightness in [0, 1].
+
+        ``given`` is what networks take besides, by name (:func:`.descriptions.inputs`); weights that do not take it
+        ignore it.
+        """
         self.check(settings)
-        vividness = settings.vividness
-        answers = [b(L, vividness) for b in self.backends]
+        all_given = {**given, "vividness": settings.vividness}
+        answers = [b(L, **all_given) for b in self.backends]
         if settings.flips:
-            mirrored = np.ascontiguousarray(L[..., ::-1])
-            answers = [(a + b(mirrored, vividness)[..., ::-1]) / 2 for a, b in zip(answers, self.backends, strict=True)]
+            mirrored = np.ascontiguousarray(L[..., ::-1]), uncertainty.mirrored(all_given)
+            others = [b(mirrored[0], **mirrored[1])[..., ::-1] for b in self.backends]
+            answers = [(a + m) / 2 for a, m in zip(answers, others, strict=True)]
         # Weights that are an ensemble say themselves how their members are merged, and count as one.
         each = [
             color.merge_ab(a, descriptions.merge(b.description)) for a, b in zip(answers, self.backends, strict=True)
         ]
-        return Prediction(L[0, 0], color.merge_ab(np.stack(each), settings.merge)[0], np.concatenate(answers)[:, 0])
+        merged = color.merge_ab(np.stack(each), settings.merge)[0]
+        return Prediction(L[0, 0], merged, np.concatenate(answers)[:, 0], given)
 
     def uncertainty(self, prediction: Prediction) -> np.ndarray:
         """Where the colours were guessed: (h, w) float32, a standard deviation in Lab units.
@@ -221,12 +233,12 @@ class Colorizer:
         """
         members = prediction.members
         if len(members) == 1:
-            network = self.description["network"]
-            if backends.own_vividness(self.description) is not None:
-                (log_shares,) = self.backends[0].distribution(prediction.L[None, None])
-                spread = color.spread(log_shares, color.ab_grid(network["grid"]))
+            L = prediction.L[None, None]
+            if backends.has_distribution(self.description):
+                (log_shares,) = self.backends[0].distribution(L, **prediction.given)
+                spread = color.spread(log_shares, color.ab_grid(self.description["network"]["grid"]))
                 return cv2.resize(spread, prediction.L.shape[::-1], interpolation=cv2.INTER_LINEAR)
-            members = augmented(self.backends[0], prediction.L[None, None])[:, 0]
+            members = uncertainty.augmented(self.backends[0], L, prediction.given)[:, 0]
         return color.disagreement(members)
 
     def colorize_page(self, page: Page, settings: Settings = Settings()) -> Page:

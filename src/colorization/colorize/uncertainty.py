@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any
 
 import cv2
 import numpy as np
@@ -23,20 +25,40 @@ def _resized(x: np.ndarray, height: int, width: int) -> np.ndarray:
     return np.stack(planes).reshape(*x.shape[:-2], height, width)
 
 
-def augmented(answer: Callable[[np.ndarray], np.ndarray], L: np.ndarray) -> np.ndarray:
+def mirrored(given: Mapping[str, Any]) -> dict[str, Any]:
+    """What a network takes besides L, for the mirror image: maps, (N, C, h, w), are mirrored."""
+    return {k: np.ascontiguousarray(v[..., ::-1]) if _is_map(v) else v for k, v in given.items()}
+
+
+def _enlarged(given: Mapping[str, Any], height: int, width: int) -> dict[str, Any]:
+    """The same for the photo at another size. Maps keep their values: what is given at a place is a mark, too."""
+    rows, columns = np.arange(height), np.arange(width)
+    return {
+        k: v[..., (rows * v.shape[2] // height)[:, None], columns * v.shape[3] // width] if _is_map(v) else v
+        for k, v in given.items()
+    }
+
+
+def _is_map(value: Any) -> bool:
+    return np.ndim(value) == 4
+
+
+def augmented(answer: Callable[..., np.ndarray], L: np.ndarray, given: Mapping[str, Any] = MappingProxyType({})) -> Any:
     """What one model says of a photo, of its mirror image and of the photo enlarged by :data:`ENLARGED`.
 
     Args:
-        answer: (N, 1, h, w) float32 in [0, 1] to (1, N, 2, h, w) float32, for any h, w.
+        answer: (N, 1, h, w) float32 in [0, 1], and ``given``, to (1, N, 2, h, w) float32, for any h, w.
         L: (N, 1, h, w).
+        given: what the model takes besides, by name.
 
     Returns:
         (3, N, 2, h, w), all of them turned back.
     """
     height, width = L.shape[-2:]
     larger = _resized(L, round(height * ENLARGED), round(width * ENLARGED)).clip(0, 1)
-    mirrored = answer(np.ascontiguousarray(L[..., ::-1]))[..., ::-1]
-    return np.concatenate((answer(L), mirrored, _resized(answer(larger), height, width)))
+    of_mirror = answer(np.ascontiguousarray(L[..., ::-1]), **mirrored(given))[..., ::-1]
+    of_larger = answer(larger, **_enlarged(given, *larger.shape[-2:]))
+    return np.concatenate((answer(L, **given), of_mirror, _resized(of_larger, height, width)))
 
 
 def heat_map(disagreement: np.ndarray, height: int, width: int) -> np.ndarray:

@@ -117,7 +117,7 @@ class _AtVividness:
         self.distribution, self.centres = network.distribution, network.centres
 
     def __call__(self, L: torch.Tensor) -> torch.Tensor:
-        return self._network(L, self._vividness)
+        return self._network(L, vividness=self._vividness)
 
 
 def row_name(description: dict[str, Any]) -> str:

@@ -36,30 +36,35 @@ class Backend(Protocol):
     description: dict[str, Any]
     digest: str
 
-    def __call__(self, L: np.ndarray, vividness: float | None = None) -> np.ndarray:
+    def __call__(self, L: np.ndarray, **given: Any) -> np.ndarray:
         """(N, 1, h, w) float32 in [0, 1] to (K, N, 2, h, w) float32 normalised ab, from each of its K members.
 
-        K is 1 unless the weights are an ensemble's. ``vividness``, in [0, 1], is for weights with that setting
-        (:func:`own_vividness`), others ignore it. May be called from several threads at once.
+        K is 1 unless the weights are an ensemble's. ``given`` are further inputs by name
+        (:func:`.descriptions.inputs`): what these weights do not take they ignore, what is not given or ``None`` has
+        its default. May be called from several threads at once.
         """
 
-    def distribution(self, L: np.ndarray) -> np.ndarray:
-        """(N, 1, h, w) float32 to (N, Q, h', w') float32 log-probabilities of the classes of ab, see
-        :meth:`colorization.networks.encoder_unet.ClassUNet.distribution`; only of weights with a vividness.
+    def distribution(self, L: np.ndarray, **given: Any) -> np.ndarray:
+        """(N, 1, h, w) float32 to (N, Q, h', w') float32 log-probabilities of the classes of ab, as often as in the
+        photographs, see :meth:`colorization.networks.encoder_unet.ClassUNet.distribution`. Only of weights that have
+        it (:func:`has_distribution`).
         """
 
 
-def own_vividness(description: Mapping[str, Any]) -> float | None:
-    """How bold the colours of these weights are unless asked otherwise; ``None`` if they have no such setting."""
-    return description["network"].get("vividness") if "vividness" in descriptions.about(description)["inputs"] else None
+def has_distribution(description: Mapping[str, Any]) -> bool:
+    """Whether weights give a distribution over classes of ab besides ab itself."""
+    return "distribution" in descriptions.about(description)["outputs"]
 
 
-def inputs(description: Mapping[str, Any], L: Any, vividness: float | None) -> dict[str, Any]:
-    """What an exported model is given, by name."""
-    own = own_vividness(description)
-    if own is None:
-        return {"L": L}
-    return {"L": L, "vividness": np.array(own if vividness is None else vividness, np.float32)}
+def filled(description: Mapping[str, Any], L: np.ndarray, given: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """All that a network takes by name: L, and the rest as it is given or by default. Raises ``InputError``."""
+    values = {"L": L}
+    for name, one in descriptions.inputs(description).items():
+        try:
+            values[name] = one.value(given.get(name), L.shape)
+        except InputError as error:
+            raise InputError(f"{name}: {error}") from error
+    return values
 
 
 class Unexportable(InputError):
@@ -86,20 +91,24 @@ class TorchBackend:
         self._network = network.eval().to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.digest = atomic.sha256(path)
 
-    def __call__(self, L: np.ndarray, vividness: float | None = None) -> np.ndarray:
-        given = inputs(self.description, self._torch.from_numpy(L).to(self.device), vividness)
+    def __call__(self, L: np.ndarray, **given: Any) -> np.ndarray:
         with self._torch.inference_mode():
-            return answers(self._network, **given).float().cpu().numpy()
+            return answers(self._network, **self._tensors(L, given)).float().cpu().numpy()
 
-    def distribution(self, L: np.ndarray) -> np.ndarray:
+    def distribution(self, L: np.ndarray, **given: Any) -> np.ndarray:
         with self._torch.inference_mode():
             network: Any = self._network
-            return network.distribution(self._torch.from_numpy(L).to(self.device)).float().cpu().numpy()
+            tensors = {**self._tensors(L, given), "vividness": 0.0}
+            return network.distribution(**tensors).float().cpu().numpy()
+
+    def _tensors(self, L: np.ndarray, given: Mapping[str, Any]) -> dict[str, Any]:
+        values = filled(self.description, L, given)
+        return {name: self._torch.from_numpy(value).to(self.device) for name, value in values.items()}
 
 
-def answers(network: Any, L: Any, **more: Any) -> Any:
+def answers(network: Any, L: Any, **given: Any) -> Any:
     """(K, N, 2, h, w): what each member of an ensemble answers, or the one answer of another network; tensors."""
-    return network.answers(L) if hasattr(network, "answers") else network(L, **more)[None]
+    return network.answers(L, **given) if hasattr(network, "answers") else network(L, **given)[None]
 
 
 class OnnxBackend:
@@ -111,11 +120,11 @@ class OnnxBackend:
         self._session = onnx_session(path, threads)
         self.description, self.digest = _identity(self._session.get_modelmeta().custom_metadata_map, path)
 
-    def __call__(self, L: np.ndarray, vividness: float | None = None) -> np.ndarray:
-        return self._session.run(["ab"], inputs(self.description, L, vividness))[0]
+    def __call__(self, L: np.ndarray, **given: Any) -> np.ndarray:
+        return self._session.run(["ab"], filled(self.description, L, given))[0]
 
-    def distribution(self, L: np.ndarray) -> np.ndarray:
-        return self._session.run(["distribution"], inputs(self.description, L, None))[0]
+    def distribution(self, L: np.ndarray, **given: Any) -> np.ndarray:
+        return self._session.run(["distribution"], filled(self.description, L, given))[0]
 
 
 class ForeignOnnx:
@@ -211,16 +220,16 @@ class OpenVINOBackend:
         self._model = core.compile_model(model, "CPU", config)
         self._local = threading.local()  # a request serves one thread at a time
 
-    def __call__(self, L: np.ndarray, vividness: float | None = None) -> np.ndarray:
-        return self._answer("ab", L, vividness)
+    def __call__(self, L: np.ndarray, **given: Any) -> np.ndarray:
+        return self._answer("ab", L, given)
 
-    def distribution(self, L: np.ndarray) -> np.ndarray:
-        return self._answer("distribution", L, None)
+    def distribution(self, L: np.ndarray, **given: Any) -> np.ndarray:
+        return self._answer("distribution", L, given)
 
-    def _answer(self, output: str, L: np.ndarray, vividness: float | None) -> np.ndarray:
+    def _answer(self, output: str, L: np.ndarray, given: Mapping[str, Any]) -> np.ndarray:
         if not hasattr(self._local, "request"):
             self._local.request = self._model.create_infer_request()
-        return self._local.request.infer(inputs(self.description, L, vividness))[output].copy()
+        return self._local.request.infer(filled(self.description, L, given))[output].copy()
 
 
 @cache

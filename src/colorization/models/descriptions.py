@@ -7,10 +7,12 @@ optimizer's state, an exported model in its metadata. This module imports no tor
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from colorization import __version__
@@ -24,11 +26,7 @@ ABOUT = ("title", "idea", "kind", "inputs", "outputs")  # of a model's YAML, wha
 # What a model is, and by it what goes in and what comes out unless it says so itself. ``L`` and ``ab`` are those of
 # :mod:`colorization.networks`, ``classes`` logits, ``members`` the ab of each member.
 COLORIZER, CLASSIFIER, ENSEMBLE = "colorizer", "classifier", "ensemble"
-_KINDS = {
-    COLORIZER: {"inputs": ["L"], "outputs": ["ab"]},
-    CLASSIFIER: {"inputs": ["L"], "outputs": ["classes"]},
-    ENSEMBLE: {"inputs": ["L"], "outputs": ["members"]},
-}
+_KINDS = {COLORIZER: "ab", CLASSIFIER: "classes", ENSEMBLE: "members"}  # what comes out; what goes in is L
 SOURCE = "colorization_source_sha256"  # in exported models: of the weights file that they were made from
 # A checkpoint is only read by code that means the same by "ab"; see color.split.
 _COLOR = {"space": "CIE L*a*b*, D65, 2 degrees", "l_scale": color.L_SCALE, "ab_scale": color.AB_SCALE}
@@ -70,6 +68,49 @@ def describe(
     }
 
 
+@dataclass(frozen=True)
+class Input:
+    """What a network takes besides L, as its description says.
+
+    Attributes:
+        channels: of a map, (B, channels, H, W) float32 as large as L.
+        length: of a vector, (B, length) float32. An input that is neither is one number for the whole batch.
+        default: the value, the same everywhere, that stands for "nothing is asked".
+    """
+
+    channels: int | None = None
+    length: int | None = None
+    default: float = 0.0
+
+    def value(self, given: Any, shape: Sequence[int]) -> np.ndarray:
+        """What the network is given beside L of this shape, (B, 1, H, W): float32; ``None`` is the default.
+
+        Raises:
+            InputError: of another shape.
+        """
+        batch, _, height, width = shape
+        wanted: tuple[int, ...] = ()
+        if self.channels is not None:
+            wanted = batch, self.channels, height, width
+        elif self.length is not None:
+            wanted = batch, self.length
+        value = np.full(wanted, self.default, np.float32) if given is None else np.asarray(given, np.float32)
+        if value.shape != wanted:
+            raise InputError(f"is of shape {list(value.shape)}, should be {list(wanted)}")
+        return value
+
+
+def inputs(description: Mapping[str, Any]) -> dict[str, Input]:
+    """What a network takes besides L, by name and in its order."""
+    found = {}
+    for name, said in about(description)["inputs"].items():
+        if name != "L":
+            is_number = not {"channels", "length"} & said.keys()
+            own = {"default": description["network"].get(name, 0.0)} if is_number else {}
+            found[name] = Input(**{**own, **said})
+    return found
+
+
 def working_size(description: Mapping[str, Any]) -> int:
     """Short side, pixels, at which a network sees a photo unless asked otherwise: what was chosen when the weights were
     exported, else the size that they were trained at."""
@@ -78,6 +119,9 @@ def working_size(description: Mapping[str, Any]) -> int:
 
 def about(description: Mapping[str, Any]) -> dict[str, Any]:
     """What the model is: ``title``, ``idea``, ``kind`` (colorizer, classifier or ensemble), ``inputs``, ``outputs``.
+
+    ``inputs`` has what is said of each by its name: ``channels`` of a map, ``length`` of a vector, nothing of a number,
+    and the ``default``, which of a number is that of the network's argument of this name (:class:`Input`).
 
     It stands in the ``about`` block of the model's YAML and travels with the weights. What a description does not say,
     as none of earlier versions does, follows from one rule:
@@ -96,10 +140,14 @@ def about(description: Mapping[str, Any]) -> dict[str, Any]:
         networks["colorization.networks.resnet.GreyResNet18"] = CLASSIFIER
     said = description.get("about") or {}
     kind = said.get("kind") or words.get(description.get("answers", "")) or networks.get(network["_target_"], COLORIZER)
-    known: dict[str, Any] = {"title": description.get("stage"), "idea": None, "kind": kind, **_KINDS[kind]}
+    known: dict[str, Any] = {"title": description.get("stage"), "idea": None, "kind": kind}
+    known |= {"inputs": ["L"], "outputs": [_KINDS[kind]]}
     if kind == COLORIZER and network.get("vividness") is not None:
         known |= {"inputs": ["L", "vividness"], "outputs": ["ab", "distribution"]}
-    return {**known, **said}
+    known |= said
+    if not isinstance(known["inputs"], Mapping):  # their names, where there is nothing to say of them
+        known["inputs"] = {name: {} for name in known["inputs"]}
+    return known
 
 
 def kind(description: Mapping[str, Any]) -> str:

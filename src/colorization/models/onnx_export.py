@@ -7,7 +7,7 @@ import json
 import tempfile
 import threading
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -51,7 +51,7 @@ def export(source: Path, target: Path) -> None:
     metadata = {KEY: json.dumps(description), SOURCE: atomic.sha256(source)}
     with tempfile.TemporaryDirectory() as scratch:
         made = Path(scratch) / "model.onnx"
-        made.write_bytes(_onnx(network, descriptions.about(description)["outputs"], metadata, source))
+        made.write_bytes(_onnx(network, description, metadata, source))
         _check(backends.OnnxBackend(made), network, source)
         if target.suffix == ENDINGS["onnx"]:
             with atomic.atomic_path(target) as temporary:
@@ -66,39 +66,37 @@ def export(source: Path, target: Path) -> None:
                 temporary.write_bytes(made.with_suffix(ending).read_bytes())
 
 
-class _AllAnswers(nn.Module):
-    """The network with one more dimension in front: its members, where it is an ensemble."""
+class _Exported(nn.Module):
+    """The network as it is exported: its inputs by their places, and one more dimension in front of ab, the members.
 
-    def __init__(self, network: nn.Module) -> None:
+    Where it has a distribution that is a second output, see :func:`.backends.has_distribution`.
+    """
+
+    def __init__(self, network: nn.Module, description: Mapping[str, Any]) -> None:
         super().__init__()
-        self.network = network
+        self.network: Any = network
+        self.names, self.has_distribution = [*descriptions.inputs(description)], backends.has_distribution(description)
 
-    def forward(self, L: torch.Tensor) -> torch.Tensor:
-        return backends.answers(self.network, L)
-
-
-class _WithDistribution(nn.Module):
-    """A network that has a distribution: its ab, and that."""
-
-    def __init__(self, network: Any) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, L: torch.Tensor, vividness: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        raw = self.network.raw(L)
-        ab = self.network.decoded(raw, L, vividness)
-        return ab[None], self.network.log_shares(raw, 0.0)
+    def forward(self, L: torch.Tensor, *values: torch.Tensor) -> Any:
+        given = dict(zip(self.names, values, strict=True))
+        if not self.has_distribution:
+            return backends.answers(self.network, L, **given)
+        vividness = given.pop("vividness")
+        raw = self.network.raw(L, **given)
+        return self.network.decoded(raw, L, vividness)[None], self.network.log_shares(raw, 0.0)
 
 
-def _onnx(network: nn.Module, answers: Sequence[str], metadata: dict[str, str], source: Path) -> bytes:
+def _onnx(network: nn.Module, description: Mapping[str, Any], metadata: dict[str, str], source: Path) -> bytes:
     axes = {0: "batch", 2: "height", 3: "width"}
     dynamic = {"L": axes, "ab": {i + 1: name for i, name in axes.items() if i != 1}}
-    wrapped: nn.Module = _AllAnswers(network)
-    given: tuple[torch.Tensor, ...] = (torch.rand(2, 1, 64, 96),)
-    inputs, outputs = ["L"], ["ab"]
-    if "distribution" in answers:
-        wrapped, given = _WithDistribution(network), (*given, torch.tensor(0.5))
-        inputs, outputs = [*inputs, "vividness"], [*outputs, "distribution"]
+    wrapped, L = _Exported(network, description), torch.rand(2, 1, 64, 96)
+    given = [torch.from_numpy(value) for value in backends.filled(description, L.numpy(), {}).values()]
+    for name, one in descriptions.inputs(description).items():
+        if one.channels is not None or one.length is not None:
+            dynamic[name] = axes if one.length is None else {0: "batch"}
+    outputs = ["ab"]
+    if wrapped.has_distribution:
+        outputs = [*outputs, "distribution"]
         dynamic["distribution"] = {0: "batch", 2: "rows", 3: "columns"}
     buffer = io.BytesIO()
     with _ONE_AT_A_TIME, warnings.catch_warnings():
@@ -108,13 +106,13 @@ def _onnx(network: nn.Module, answers: Sequence[str], metadata: dict[str, str], 
         try:
             torch.onnx.export(
                 wrapped.eval(),
-                given,
+                tuple(given),
                 buffer,  # type: ignore[arg-type]
                 dynamo=False,
                 opset_version=_OPSET,
                 training=torch.onnx.TrainingMode.PRESERVE,  # keeps batch norms: folded, weights are no float16 any more
                 do_constant_folding=False,
-                input_names=inputs,
+                input_names=["L", *wrapped.names],
                 output_names=outputs,
                 dynamic_axes=dynamic,
             )
@@ -162,12 +160,22 @@ def _to_openvino(made: Path, metadata: dict[str, str]) -> None:
 def _check(backend: backends.Backend, network: nn.Module, source: Path) -> None:
     """Raises ``InputError`` where the answers differ by more than the tolerance."""
     generator = torch.Generator().manual_seed(0)
+    inputs = descriptions.inputs(backend.description)
     for batch, height, width in _CHECKED:
         # Smooth, as photographs are, and with some grain.
         coarse = torch.rand(batch, 1, 8, 8, generator=generator)
         L = F.interpolate(coarse, (height, width), mode="bilinear")
         L = (L + 0.05 * torch.randn(L.shape, generator=generator)).clamp(0, 1)
-        found = backend(L.numpy())
-        wanted = backends.answers(network, L).numpy()
+        given = {name: _something(one, L.shape, generator) for name, one in inputs.items()}
+        found = backend(L.numpy(), **given)
+        values = backends.filled(backend.description, L.numpy(), given)
+        wanted = backends.answers(network, **{name: torch.from_numpy(v) for name, v in values.items()}).numpy()
         if found.shape != wanted.shape or not np.abs(found - wanted).max() < TOLERANCE:  # also NaN
             raise Unexportable(f"{source}: the exported model does not answer like the network; it was not kept")
+
+
+def _something(one: descriptions.Input, shape: Sequence[int], generator: torch.Generator) -> Any:
+    """Another value of an input than its default, here and there."""
+    value = one.value(None, shape)
+    there = torch.rand(value.shape, generator=generator).numpy() < 0.1
+    return np.where(there, torch.rand(value.shape, generator=generator).numpy(), value)

@@ -74,7 +74,7 @@ class EncoderUNet(nn.Module):
                     module.eval()
         return self
 
-    def raw(self, L: torch.Tensor, **given: torch.Tensor) -> torch.Tensor:
+    def raw(self, L: torch.Tensor, **given: Any) -> torch.Tensor:
         """(B, 1, H, W) in [0, 1] to what the head gives: (B, outputs, h, w) float32, h and w about 1/stride.
 
         ``given``: what a network takes besides L, see its :meth:`decode`.

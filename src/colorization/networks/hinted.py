@@ -61,9 +61,9 @@ class HintedUNet(ClassUNet):
 
 def _from_nothing(layer: Any, inputs: int, outputs: int, **how: Any) -> nn.Sequential:
     """Two layers that give 0 for 0, and for everything at first."""
-    made = nn.Sequential(layer(inputs, _WIDTH, bias=False, **how), nn.ReLU(), layer(_WIDTH, outputs, bias=False, **how))
-    nn.init.zeros_(made[2].weight)
-    return made
+    first, last = (layer(*sizes, bias=False, **how) for sizes in ((inputs, _WIDTH), (_WIDTH, outputs)))
+    nn.init.zeros_(last.weight)
+    return nn.Sequential(first, nn.ReLU(), last)
 
 
 def _reduced(hints: torch.Tensor, by: int, size: Sequence[int]) -> torch.Tensor:

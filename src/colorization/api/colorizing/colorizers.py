@@ -28,7 +28,7 @@ from colorization.api.settings import MEGA, Settings
 from colorization.colorize.colorizer import Colorizer
 from colorization.core import machine
 from colorization.models import loading
-from colorization.models.backends import Backend
+from colorization.models.backends import Backend, filled
 
 T = TypeVar("T")
 
@@ -95,21 +95,23 @@ class Turns:
 
 
 class Gathered:
-    """A backend whose calls of one size and vividness that come while it is busy are answered together."""
+    """A backend whose calls that come while it is busy are answered together where size and numbers are the same."""
 
     def __init__(self, backend: Backend, most: int = 8) -> None:
         self._backend, self._most = backend, most
         self.name, self.description, self.digest = backend.name, backend.description, backend.digest
-        self._groups: dict[tuple[Any, ...], tuple[list[np.ndarray], Future[np.ndarray]]] = {}
+        self._groups: dict[tuple[Any, ...], tuple[list[dict[str, np.ndarray]], Future[np.ndarray]]] = {}
         self._lock, self._device = threading.Lock(), threading.Lock()
 
-    def __call__(self, L: np.ndarray, vividness: float | None = None) -> np.ndarray:
-        alike = *L.shape[2:], vividness
+    def __call__(self, L: np.ndarray, **given: Any) -> np.ndarray:
+        values = filled(self.description, L, given)
+        numbers = {name: value for name, value in values.items() if not value.ndim}
+        alike = *L.shape[2:], *map(float, numbers.values())
         with self._lock:
             inputs, answer = self._groups.get(alike, ([], Future()))
             first = not inputs
-            place = sum(map(len, inputs))
-            inputs.append(L)
+            place = sum(len(one["L"]) for one in inputs)
+            inputs.append(values)
             self._groups[alike] = inputs, answer
             if place + len(L) >= self._most:
                 del self._groups[alike]  # full: the next call begins another
@@ -119,15 +121,16 @@ class Gathered:
                     if self._groups.get(alike, (None,))[0] is inputs:
                         del self._groups[alike]
                 try:
-                    answer.set_result(self._backend(np.concatenate(inputs), vividness))
+                    batch = {k: np.concatenate([one[k] for one in inputs]) for k in values if k not in numbers}
+                    answer.set_result(self._backend(**batch, **numbers))
                 except BaseException as error:
                     answer.set_exception(error)
                     raise
         return answer.result()[:, place : place + len(L)]
 
-    def distribution(self, L: np.ndarray) -> np.ndarray:
+    def distribution(self, L: np.ndarray, **given: Any) -> np.ndarray:
         with self._device:
-            return self._backend.distribution(L)
+            return self._backend.distribution(L, **given)
 
 
 class Colorizers:

@@ -128,7 +128,8 @@ def _about(name: str, network: Mapping[Any, Any], said: DictConfig | None) -> di
     """What a model says it is, as its weights do; and the sentence that stands in lists."""
     given = {} if said is None else {str(k): v for k, v in OmegaConf.to_container(said).items()}  # type: ignore[union-attr]
     about = descriptions.about({"stage": name, "network": network, "about": given})
-    return {**{key: about[key] for key in descriptions.ABOUT}, "description": given.get("description", "")}
+    facts = {key: about[key] for key in descriptions.ABOUT}
+    return {**facts, "inputs": list(about["inputs"]), "description": given.get("description", "")}
 
 
 def _parameters(config: DictConfig) -> dict[str, int | None]:
