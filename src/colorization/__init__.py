@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from colorization.colorize.colorizer import Colorizer
+    from colorization.colorize.hints import Hint
 
-__all__ = ["Colorizer", "__version__"]
+__all__ = ["Colorizer", "Hint", "__version__"]
 __version__ = version("lab-colorization")
 
 
@@ -18,4 +19,8 @@ def __getattr__(name: str) -> object:
         from colorization.colorize.colorizer import Colorizer
 
         return Colorizer
+    if name == "Hint":
+        from colorization.colorize.hints import Hint
+
+        return Hint
     raise AttributeError(f"module 'colorization' has no attribute {name!r}")

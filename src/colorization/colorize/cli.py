@@ -117,6 +117,28 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--strength", type=float, default=1.0, metavar="X", help="from 0 (grey) to 1 (default)")
     group.add_argument("--flips", action="store_true", help="average with the mirror image: steadier, twice the time")
 
+    group = parser.add_argument_group("colours that you know")
+    group.add_argument(
+        "--hint",
+        action="append",
+        default=[],
+        metavar="X,Y,COLOUR",
+        help="the colour at a place of one photo: 120,340,#3b5a8c (pixels from the top left) or 0.4,0.2,navy (shares "
+        "of width and height); may be repeated",
+    )
+    group.add_argument(
+        "--hints",
+        type=Path,
+        metavar="FILE",
+        help="colours and settings of an earlier result: the NAME.hints.json that was written beside it; options that "
+        "are given win",
+    )
+    group.add_argument(
+        "--palette",
+        metavar="COLOURS",
+        help="colours that shall be in it, e.g. 'navy,#c8a27a'; for weights that take one",
+    )
+
     group = parser.add_argument_group("how they are written")
     group.add_argument(
         "--type", choices=("same", *TYPES), help="of the files in a folder; default: same as the original's"
@@ -197,11 +219,28 @@ def _size(text: str) -> int | None:
     return None if text == "auto" else int(text)
 
 
-def _settings(options: argparse.Namespace) -> Settings:
-    """How photos are colorized, as asked."""
+def _settings(options: argparse.Namespace, photo: Path | None = None) -> Settings:
+    """How photos are colorized, as asked; hints are for one ``photo``."""
     from colorization.colorize.colorizer import Settings
+    from colorization.colorize.hints import Hint, Sidecar
+    from colorization.files.pictures import open_picture
 
-    return Settings(options.size, options.saturation, options.strength, options.flips, options.merge, options.vividness)
+    asked = {name: getattr(options, name) for name in ("size", "saturation", "strength", "flips", "merge", "vividness")}
+    palette = tuple(filter(None, (options.palette or "").split(",")))
+    if photo is None:
+        for option in ("hint", "hints"):
+            if getattr(options, option):
+                raise InputError(f"--{option}: is for one photo, not for folders")
+        return Settings(**asked, palette=palette)
+    before = Sidecar.read(options.hints) if options.hints else Sidecar(())
+    hints = before.hints
+    if options.hint:
+        with open_picture(photo) as picture:
+            width, height = picture.sizes[0]
+        hints += tuple(Hint.parse(text, width, height) for text in options.hint)
+    usual = Settings()
+    given = {name: value for name, value in asked.items() if value != getattr(usual, name)}
+    return Settings(**{**before.settings, **given}, hints=hints, palette=palette or before.palette)
 
 
 def _is_folder(options: argparse.Namespace) -> bool:
@@ -218,15 +257,13 @@ def _is_folder(options: argparse.Namespace) -> bool:
 def _colorize_one(options: argparse.Namespace) -> int:
     from colorization.colorize import folder
     from colorization.colorize.colorizer import Colorizer, InColour
+    from colorization.colorize.hints import Sidecar
     from colorization.core.errors import shown
     from colorization.files.photofiles import TYPES
     from colorization.files.writing import Output
 
     (photo,), target = options.photos, options.output
-    settings, how = (
-        _settings(options),
-        Output(quality=options.quality),
-    )
+    settings, how = _settings(options, photo), Output(quality=options.quality)
     if not any(target.suffix.lower() in suffixes for suffixes in TYPES.values()):
         raise InputError(f"-o {target}: pictures can be written as {', '.join(TYPES)}")
     for option in ("type", "name"):
@@ -234,7 +271,8 @@ def _colorize_one(options: argparse.Namespace) -> int:
             raise InputError(f"--{option}: is for a folder; -o {target} says it already")
     naming = folder.Naming(strip=options.strip, uncertainty=options.uncertainty)
     beside = {key: target.parent / name for key, name in naming.beside(target.name).items()}
-    for result in (target, *beside.values()):
+    sidecar = target.with_suffix(".hints.json") if settings.told else None
+    for result in (target, *beside.values(), *([sidecar] if sidecar and sidecar != options.hints else ())):
         if result.exists() and photo.exists() and result.samefile(photo):
             raise InputError(f"-o {shown(target)}: would replace {shown(photo)} itself; choose another name")
         if not options.overwrite and result.exists() and not (result.is_file() and not result.stat().st_size):
@@ -261,6 +299,8 @@ def _colorize_one(options: argparse.Namespace) -> int:
     except (InputError, OSError, MemoryError) as error:
         print(f"failed: {line}: {folder.reason(error, photo)}", file=sys.stderr)
         return 1
+    if sidecar:
+        Sidecar.of(settings, [one.digest for one in colorizer.loaded]).write(sidecar)
     if facts["warning"]:
         print(f"warning: {line}: {shown(facts['warning'])}", file=sys.stderr)
     print(f"{line} -> {shown(target)} ({facts['width']}x{facts['height']}, {facts['seconds']:.1f} s)")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,8 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from colorization.colorize import uncertainty
+from colorization.colorize import hints, uncertainty
+from colorization.colorize.hints import Hint, parsed_colour
 from colorization.colorize.uncertainty import heat_map
 from colorization.core import color, errors, trusted
 from colorization.core.errors import InputError, about
@@ -46,6 +47,9 @@ class Settings:
         merge: ``mean`` or ``median`` of several weights, see :func:`colorization.core.color.merge_ab`.
         vividness: from 0, the likeliest colours, to 1, the boldest; ``None`` as the weights say themselves. Only for
             weights that have this setting.
+        hints: colours that a person gives at places. Weights that take hints see them, and whatever the weights are
+            these colours stand at their places in the end (:func:`.hints.spread`).
+        palette: colours, as CSS writes them, that shall be in the picture. Only for weights that take a palette.
 
     Raises:
         InputError: a value that cannot work.
@@ -57,8 +61,12 @@ class Settings:
     flips: bool = False
     merge: str = "mean"
     vividness: float | None = None
+    hints: tuple[Hint, ...] = ()
+    palette: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "hints", tuple(self.hints))
+        object.__setattr__(self, "palette", tuple(parsed_colour(c) for c in self.palette))
         if self.size is not None and self.size < SMALLEST_SIDE:
             raise InputError(f"size={self.size}: should be {SMALLEST_SIDE} pixels or more")
         for name, (low, high) in RANGES.items():
@@ -67,6 +75,19 @@ class Settings:
                 raise InputError(f"{name}={value}: should be a number from {low} to {high}")
         if self.merge not in color.MERGES:
             raise InputError(f"merge={self.merge}: should be {' or '.join(color.MERGES)}")
+
+    @property
+    def told(self) -> str:
+        """What a person gave, for the result's tag; empty if nothing."""
+        points = ", ".join(f"{h.colour} at {h.x:.3f} {h.y:.3f}" for h in self.hints)
+        said = [f"{len(self.hints)} colours at places (share of width, of height): {points}"] if points else []
+        said += [f"the palette {', '.join(self.palette)}"] if self.palette else []
+        return f"a person gave {' and '.join(said)}" if said else ""
+
+    def recipe(self) -> dict[str, Any]:
+        """As plain values; what a person gives stands in it only where something is given."""
+        plain = asdict(self)
+        return {k: v for k, v in plain.items() if v or k not in ("hints", "palette")}
 
 
 @dataclass(frozen=True)
@@ -179,8 +200,9 @@ class Colorizer:
     def check(self, settings: Settings) -> None:
         """Raises ``InputError`` where the weights have no such setting."""
         for b in self.backends:
-            if settings.vividness is not None and "vividness" not in descriptions.inputs(b.description):
-                raise InputError(f"vividness: weights of a {b.description['stage']} have no such setting")
+            for name, asked in (("vividness", settings.vividness is not None), ("palette", settings.palette)):
+                if asked and name not in descriptions.inputs(b.description):
+                    raise InputError(f"{name}: weights of a {b.description['stage']} have no such setting")
 
     def working_size(self, height: int, width: int, size: int | None) -> tuple[int, int]:
         """Height and width of the reduced copy. The long side of a very long picture is held at four times ``size``.
@@ -210,6 +232,7 @@ class Colorizer:
         ignore it.
         """
         self.check(settings)
+        given = {**hints.as_given(settings.hints, settings.palette, *L.shape[2:]), **given}
         all_given = {**given, "vividness": settings.vividness}
         answers = [b(L, **all_given) for b in self.backends]
         if settings.flips:
@@ -221,6 +244,8 @@ class Colorizer:
             color.merge_ab(a, descriptions.merge(b.description)) for a, b in zip(answers, self.backends, strict=True)
         ]
         merged = color.merge_ab(np.stack(each), settings.merge)[0]
+        if settings.hints:
+            merged = hints.spread(merged, L[0, 0], settings.hints)
         return Prediction(L[0, 0], merged, np.concatenate(answers)[:, 0], given)
 
     def uncertainty(self, prediction: Prediction) -> np.ndarray:
@@ -334,7 +359,7 @@ class Colorizer:
                         writing.save(strip, [_side_by_side(page, result)], None, Output(), disclosure)
                     yield result
 
-            disclosure = self.disclosure if disclose else None
+            disclosure = "; ".join(filter(None, (self.disclosure, settings.told))) if disclose else None
             writing.save(target, pages(), picture.metadata, output, disclosure)
         seconds = round(time.perf_counter() - start, 3)
         return {**facts, "seconds": seconds, "warning": "; ".join(warnings) or None}

@@ -534,7 +534,7 @@ class FolderRun:
             "weights": [each.digest for each in loaded],
             "backend": [each.name for each in loaded],
             "device": [each.device for each in loaded],
-            "settings": asdict(settings),
+            "settings": settings.recipe(),
             "output": asdict(how),
             "naming": asdict(naming),
             "disclose": disclose,
