@@ -1,5 +1,7 @@
 """The package of docs/extending.md, which nobody here knows: trained, evaluated, exported and colorized with."""
 
+import csv
+import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -8,16 +10,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 from omegaconf import OmegaConf
 from PIL import Image
+from torchmetrics import Metric
+from torchmetrics.image import PeakSignalNoiseRatio, UniversalImageQualityIndex
 
 from colorization import Colorizer, ensemble, export, train
 from colorization import eval as evaluation
 from colorization.colorize.colorizer import Settings
-from colorization.core import hydra_main, trusted
+from colorization.core import color, hydra_main, trusted
 from colorization.core.errors import InputError
 from colorization.core.runs import Run
+from colorization.data.datamodules import SampleDataModule
+from colorization.evaluation.custom_metrics import configured
 from colorization.models import checkpoint, descriptions, onnx_export
+from colorization.models.checkpoint import load_weights
 from colorization.networks.building import build_network
 
 DOCUMENT = Path(__file__).parent.parent / "docs" / "extending.md"
@@ -81,6 +89,72 @@ def test_a_package_is_trained_evaluated_exported_and_colorized_with(run_main, ru
     monkeypatch.setenv(trusted.VARIABLE, "")
     Image.fromarray(np.full((40, 50), 128, np.uint8)).save(tmp_path / "grey.png")
     assert Colorizer.load(run.weights_file, backend="onnx").colorize(tmp_path / "grey.png").size == (50, 40)
+
+
+UQI, SEARCH = "torchmetrics.image.UniversalImageQualityIndex", "hydra.searchpath=[pkg://tintlab.configs]"
+
+
+def test_a_metric_is_torchmetrics_own_in_training_and_evaluation(run_main, run_id, tmp_path) -> None:
+    run = Run(tmp_path / "outputs/runs" / run_id)
+    asked = (f"run_id={run_id}", "ckpt_path=last", "trainer.max_steps=5", f"+metrics.uqi._target_={UQI}")
+    assert run_main(train.main, *asked, "+metrics=tint") == 0  # a resumed run may have more metrics
+    small = [*SMALL[:2], "datamodule.crops=8", *SMALL[3:6], "lpips=false"]  # 16 test photos
+    asked = ("trust=[tintlab]", SEARCH, "+metrics=tint", f"+metrics.uqi={{_target_: {UQI}, label: UQI}}")
+    assert run_main(evaluation.main, f"weights={run_id}", *small, "eval_dir=e", *asked) == 0
+
+    def directly(metrics: list[Metric], crops: int) -> list[float]:
+        data = SampleDataModule(crops=crops, image_size=32, batch_size=1, num_workers=0)
+        data.setup()
+        network, _ = load_weights(run.weights_file)
+        for batch in data.test_dataloader():
+            lab = color.rgb_to_lab(batch["rgb"])
+            with torch.no_grad():
+                predicted = color.lab_to_rgb(color.join(color.split(lab)[0], network(color.split(lab)[0])))
+            for metric in metrics:
+                metric.update(predicted, batch["rgb"] / 255)
+        return [float(metric.compute()) for metric in metrics]
+
+    metrics = [UniversalImageQualityIndex, lambda: PeakSignalNoiseRatio(data_range=1.0)]
+    in_training = directly([metric() for metric in metrics], 2)
+    in_evaluation = directly([metric() for metric in metrics], 8)
+    logged = {row["name"]: row["value"] for row in run.metrics() if row["split"] == "test"}
+    assert [logged["uqi"], logged["pooled"]] == pytest.approx(in_training, rel=1e-3)
+    report = json.loads((tmp_path / "e/metrics.json").read_text())
+    row = report["rows"][-1]
+    assert [row["uqi"]["mean"], row["pooled"]["mean"]] == pytest.approx(in_evaluation, rel=1e-3)
+    # UQI is a mean over photos, whose values are in per_image.csv; the PSNR of all pixels is not.
+    with (tmp_path / "e/per_image.csv").open(newline="") as file:
+        photos = [float(line["uqi"]) for line in csv.DictReader(file) if line["model"] == row["name"]]
+    assert len(photos) == 16 and np.mean(photos) == pytest.approx(row["uqi"]["mean"], abs=1e-5)
+    assert "pooled" not in (tmp_path / "e/per_image.csv").read_text()
+    compared = {c["metric"] for c in report["comparisons"]}
+    assert "uqi" in compared and "pooled" not in compared
+    table = (tmp_path / "e/table.md").read_text()
+    assert "| UQI ↑ | pooled PSNR ↑ |" in table or "| pooled PSNR ↑ | UQI ↑ |" in table
+    assert f"| {row['pooled']['mean']:.2f} |" in table and "(data_range=1.0), over all photos at once." in table
+
+
+@pytest.mark.parametrize(
+    ("metric", "said"),
+    [
+        ("psnr._target_=torchmetrics.image.UniversalImageQualityIndex", "metrics.psnr: the name is taken"),
+        ("m._target_=torchmetrics.image.Missing", "metrics.m._target_=torchmetrics.image.Missing: cannot be imported"),
+        ("m._target_=torch.nn.ReLU", "should be a class of torchmetrics.Metric"),
+        ("m._target_=torchmetrics.image.PeakSignalNoiseRatio", "cannot be made with these settings"),
+        ("m._target_=torchmetrics.image.QualityWithNoReference", r"takes \(preds, target\) and cannot be called as"),
+        ("m={_target_: torchmetrics.image.PeakSignalNoiseRatio, data_range: 1.0, better: more}", "higher or lower"),
+        ("m={_target_: torchmetrics.image.PeakSignalNoiseRatio, data_range: 1.0, digits: few}", "a whole number"),
+        (f"m={{_target_: {UQI}, reduction: none}}", r"one number, not \(2, \d+"),
+        ("m=3", "needs a _target_"),
+    ],
+)
+def test_a_metric_that_cannot_be_used_is_refused(metric: str, said: str) -> None:
+    config = OmegaConf.create({})
+    name, _, value = metric.partition("=")
+    OmegaConf.update(config, name, yaml.safe_load(value))
+    with pytest.raises(InputError, match=said) as error:
+        configured(config, 32)
+    assert "\n" not in str(error.value)
 
 
 def test_weights_of_an_unknown_package_are_refused_until_it_is_named(run_id, tmp_path) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import signal
 import sys
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,8 @@ from omegaconf import DictConfig, ListConfig
 from colorization.core import atomic, devices, hydra_main, signals
 from colorization.core.errors import InputError
 from colorization.data import datamodules
-from colorization.evaluation import figures, metrics, scoring, sparsification
+from colorization.evaluation import custom_metrics, figures, metrics, scoring, sparsification
 from colorization.evaluation.report import (
-    COLUMNS,
     FIGURES,
     HEADINGS,
     curve,
@@ -73,7 +73,8 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
 
 def _evaluate(cfg: DictConfig, progress: Progress) -> dict[str, Any]:
     device = devices.choose(cfg.trainer.accelerator, "trainer.accelerator")
-    check(cfg)
+    custom = custom_metrics.configured(cfg.metrics, cfg.datamodule.get("image_size") or 256)
+    check(cfg, [metric.entry.name for metric in custom])
     files = find_weights(cfg)
     models = [model_row(f, device) for f in files]
     if isinstance(cfg.weights, DictConfig):
@@ -118,12 +119,15 @@ def _evaluate(cfg: DictConfig, progress: Progress) -> dict[str, Any]:
             row.uncertainties = [Measure(row.name, m) for m in sparsification.MEASURES if not absent.get(m)]
         collectors.append(scoring.Uncertainties(rows, comparison, folder))
     with closing(datamodule):
-        scoring.score(rows, loader, device, progress, collectors)
+        scoring.score(rows, loader, device, progress, collectors, custom)
 
     report = {
         "schema": 1,
         "protocol": protocol(datamodule, len(rows[0].values["psnr"]), cfg) | {"train_photos": train_photos},
         **summarize(rows, datamodule.intervals, cfg.bootstrap, cfg.seed),
+        "custom_metrics": [
+            {k: getattr(metric.entry, k) for k in ("name", "label", "digits", "better", "form")} for metric in custom
+        ],
         "true_bleeding": float(np.mean(rows[0].values["true_bleeding"])),
         **(judged(rows[0], judge) if judge else {}),
         "uncertainty": [
@@ -146,17 +150,18 @@ def _evaluate(cfg: DictConfig, progress: Progress) -> dict[str, Any]:
             ("error itself", "random order"),
             folder / "sparsification.png",
         )
-    text = table(report, cfg.columns or COLUMNS)
+    text = table(report, cfg.columns)
     (folder / "table.md").write_text(text, encoding="utf-8")
     print(text)
     log.info("table, strips, per-image figures: %s", folder)
     return report
 
 
-def check(cfg: DictConfig) -> None:
-    """Refuse what would only fail when all is measured. Raises ``InputError``."""
-    if unknown := [c for c in cfg.columns or () if c not in FIGURES]:
-        raise InputError(f"columns={list(cfg.columns)}: {unknown[0]} is none of {', '.join(FIGURES)}")
+def check(cfg: DictConfig, custom: Sequence[str]) -> None:
+    """Refuse what would only fail when all is measured; ``custom``: names of further metrics. Raises ``InputError``."""
+    figures = (*FIGURES, *custom)
+    if unknown := [c for c in cfg.columns or () if c not in figures]:
+        raise InputError(f"columns={list(cfg.columns)}: {unknown[0]} is none of {', '.join(figures)}")
     if not all(isinstance(v, int | float) and 0 <= v <= 1 for v in cfg.vividness or ()):
         raise InputError(f"vividness={cfg.vividness}: should be null or a list of numbers from 0 to 1")
     sizes = cfg.stability

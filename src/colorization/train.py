@@ -31,6 +31,7 @@ from colorization.core import atomic, devices, distributed, hydra_main, machine,
 from colorization.core.errors import InputError
 from colorization.data import datamodules
 from colorization.data.datamodules import PhotoDataModule, is_number
+from colorization.evaluation import custom_metrics
 from colorization.evaluation.metrics import lpips_wanted
 from colorization.models import checkpoint, descriptions
 from colorization.models.weights import resolve_weights
@@ -166,6 +167,10 @@ def _fit(
 ) -> dict[str, float]:
     pl.seed_everything(cfg.seed, verbose=False)
     stage: ColorizationStage = hydra_main.instantiate(cfg.model)
+    custom = custom_metrics.configured(cfg.get("metrics"), cfg.datamodule.get("image_size") or 256)
+    if custom and stage.kind == descriptions.CLASSIFIER:
+        raise InputError(f"metrics.{custom[0].entry.name}: model={cfg.model.name} makes no pictures to be measured")
+    stage.measure(custom)
     with closing(datamodules.configured(cfg.datamodule)) as datamodule:
         if split is not None:  # of the checkpoint, which a run that is resumed keeps
             datamodule.take_split(split)

@@ -28,6 +28,7 @@ from torch import nn
 from colorization.core import color, distributed
 from colorization.core.errors import InputError
 from colorization.evaluation.catalog import LIGHT_EDGE, METRICS, PSNR_LIMIT, STAINED, UNSTAINED, Metric
+from colorization.evaluation.custom_metrics import CustomMetric
 
 log = logging.getLogger(__name__)
 
@@ -414,7 +415,10 @@ class ColorizationMetrics(torchmetrics.Metric):
     """Means of :func:`image_metrics` over a loop, of the L1 loss, and ΔCF (``delta_colorfulness`` of :mod:`.catalog`).
 
     ``compute`` returns scalars, over the photos of all processes: ``l1`` (of normalised ab), the metrics of training
-    (``lpips`` where it can be had), ``true_colorfulness`` and ``delta_colorfulness``.
+    (``lpips`` where it can be had), ``true_colorfulness``, ``delta_colorfulness`` and what is in ``custom``.
+
+    Attributes:
+        custom: further metrics, which count the same photos.
     """
 
     full_state_update = False
@@ -425,18 +429,30 @@ class ColorizationMetrics(torchmetrics.Metric):
         # One value a photo, kept on the device: exact means, and nothing waits for the device before the end.
         for name in self._NAMES:
             self.add_state(name, [], dist_reduce_fx=None)
+        self.custom: list[CustomMetric] = []  # in a list, so that no checkpoint has their weights
 
     def update(self, lab: torch.Tensor, true_lab: torch.Tensor) -> None:
         """Add a batch of predictions and truths, (B, 3, H, W) Lab."""
         l1 = (color.split(lab)[1] - color.split(true_lab)[1]).abs().mean((1, 2, 3))
         for name, values in {"l1": l1, **image_metrics([lab], true_lab)[0]}.items():
             getattr(self, name).append(values)
+        if self.custom:
+            rgb, truth = color.as_shown(lab.float())[0], color.lab_to_rgb(true_lab)
+            for metric in self.custom:
+                metric.update(rgb, truth)
 
     def compute(self) -> dict[str, torch.Tensor]:
         """The means so far."""
         own = {n: torch.cat(found) for n in self._NAMES if (found := getattr(self, n))}
+        custom = {metric.entry.name: metric.compute() for metric in self.custom}
         if not distributed.is_distributed():
-            return means(own)
+            return means(own) | custom
         parts = distributed.gather({name: values.cpu() for name, values in own.items()})
         present = [name for name in self._NAMES if any(name in part for part in parts)]
-        return means({n: torch.cat([p[n] for p in parts if n in p]).to(self.device) for n in present})
+        return means({n: torch.cat([p[n] for p in parts if n in p]).to(self.device) for n in present}) | custom
+
+    def reset(self) -> None:
+        """Forget all photos."""
+        super().reset()
+        for metric in self.custom:
+            metric.metric.reset()

@@ -16,7 +16,7 @@ from colorization.core import color, runs
 from colorization.data.datamodules import PhotoDataModule
 from colorization.data.splits import data_hash
 from colorization.evaluation import metrics, sparsification
-from colorization.evaluation.catalog import BY_NAME, KID_FORM, METRICS
+from colorization.evaluation.catalog import BY_NAME, KID_FORM, METRICS, Metric
 from colorization.evaluation.rows import GREY, Row
 from colorization.evaluation.statistics import FEWEST_PHOTOS, bootstrap
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 FIGURES = tuple(m.name for m in METRICS)  # what metrics.json has of each row, in this order
 COLUMNS = tuple(m.name for m in METRICS if m.shown)  # of these table.md shows, where there are any
+OF_SET = "over all photos at once"
 HEADINGS = {m.name: m.heading for m in METRICS}
 COMPARISONS = tuple(m.name for m in METRICS if m.paired)
 
@@ -71,7 +72,7 @@ def summarize(rows: list[Row], intervals: bool, resamples: int, seed: int) -> di
 
     def figures_of(row: Row, chosen: np.ndarray) -> dict[str, Any]:
         result: dict[str, Any] = {"n": len(chosen)}
-        for metric in FIGURES:
+        for metric in (*FIGURES, *row.of_set):
             if metric == "delta_colorfulness":
                 predicted, true = np.array(row.values["colorfulness"])[chosen], truth[chosen]
                 mean = abs(predicted.mean() - true.mean()) if len(chosen) else None
@@ -80,6 +81,11 @@ def summarize(rows: list[Row], intervals: bool, resamples: int, seed: int) -> di
                 values = _measured(np.array(row.values[metric])[chosen])
                 mean = values.mean() if len(values) else None
                 ci = interval(lambda i, v=values: v[i].mean(1), len(values))  # type: ignore[misc]
+            elif metric in row.of_set:
+                result[metric] = {"mean": None, "ci95": None, "reason": OF_SET}
+                if len(chosen) == len(truth) and math.isfinite(row.of_set[metric]):
+                    result[metric]["mean"] = row.of_set[metric]
+                continue
             elif metric == "lpips":
                 result[metric] = {"mean": None, "ci95": None, "reason": metrics.lpips_network()[1]}
                 continue
@@ -101,7 +107,7 @@ def summarize(rows: list[Row], intervals: bool, resamples: int, seed: int) -> di
         {"a": a.name, "b": b.name, "metric": m, "subset": s, **difference(a, b, m, chosen)}
         for k, a in enumerate(rows)
         for b in rows[:k]
-        for m in COMPARISONS
+        for m in (*COMPARISONS, *a.of_set)
         if m in a.values and m in b.values
         for s, chosen in subsets.items()
     ]
@@ -189,25 +195,29 @@ def curves(row: Row) -> dict[str, np.ndarray]:
     return {**curves, "error itself": np.mean(row.uncertainties[0].oracles, 0)}
 
 
-def table(report: dict[str, Any], columns: Sequence[str] = COLUMNS) -> str:
+def table(report: dict[str, Any], columns: Sequence[str] | None = None) -> str:
     """The report as Markdown: all photos, then without the near-grey ones if there are any, then what does not beat
-    grey."""
+    grey. ``columns``: names of metrics; ``None``: those that are shown by default, and the custom ones."""
+    custom = {m["name"]: Metric(**m, help=m["form"]) for m in report.get("custom_metrics", ())}
+    known = BY_NAME | custom
+    columns = columns or (*COLUMNS, *custom)
     columns = [c for c in columns if any(row.get(c, {}).get("mean") is not None for row in report["rows"])]
     p = report["protocol"]
     lines = [f"{p['data']}, {p['n']} photos at {p['size']}x{p['size']}, {p['crop']}.", ""]
     for file, n in p["train_photos"].items():
         lines += [f"**Not a fair test: {n} of these photos were trained on by {file}.**", ""]
-    lines += _one_table(report["rows"], columns)
+    lines += _one_table(report["rows"], [known[c] for c in columns])
     coloured = [{"name": r["name"], **r["without_near_grey"]} for r in report["rows"]]
     if coloured[0]["n"] < p["n"]:
         lines += ["", f"Without the near-grey photos (colorfulness < {color.NEAR_GREY:g}), n = {coloured[0]['n']}:", ""]
-        lines += _one_table(coloured, columns)
+        lines += _one_table(coloured, [known[c] for c in columns])
     lines += ["", "CF: colorfulness; ΔCF: distance of the mean CF to the truths'."]
     of_truths = {"bleeding": f"; of the truths {report['true_bleeding']:.1f} %"}
     if "top1" in columns:
         share, photos = report["true_top1"], report["judged"]
         of_truths["top1"] = f" ({report['judge']}); of the truths {share:.1f} %, of {photos} photos"
-    further = [BY_NAME[c] for c in columns if not BY_NAME[c].trained]
+    of_truths |= {c: f", {OF_SET}" for c in custom if report["rows"][0][c].get("reason") == OF_SET}
+    further = [known[c] for c in columns if not known[c].trained]
     lines += [f"{m.label}: {m.help}{of_truths.get(m.name, '')}." for m in further]
     if any(row.get("kid") for row in report["rows"]):
         lines.append("KID: distance to the truths in the features of that classifier, not of Inception.")
@@ -230,9 +240,9 @@ def table(report: dict[str, Any], columns: Sequence[str] = COLUMNS) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _one_table(rows: list[dict[str, Any]], columns: Sequence[str]) -> list[str]:
-    def cell(row: dict[str, Any], metric: str) -> str:
-        value, digits = row[metric], BY_NAME[metric].digits
+def _one_table(rows: list[dict[str, Any]], columns: Sequence[Metric]) -> list[str]:
+    def cell(row: dict[str, Any], metric: Metric) -> str:
+        value, digits = row[metric.name], metric.digits
         if value["mean"] is None:
             return "–"
         text = f"{value['mean']:.{digits}f}"
@@ -240,7 +250,7 @@ def _one_table(rows: list[dict[str, Any]], columns: Sequence[str]) -> list[str]:
 
     of_sets = {"fid": "FID ↓", "kid": "KID x 1000 ↓"}  # of all photos together
     of_sets = {k: v for k, v in of_sets.items() if any(row.get(k) and row[k]["mean"] is not None for row in rows)}
-    head = ["model", *(HEADINGS[m] for m in columns), "PSNR median", *of_sets.values()]
+    head = ["model", *(m.heading for m in columns), "PSNR median", *of_sets.values()]
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for row in rows:
         median = row["psnr"].get("median")

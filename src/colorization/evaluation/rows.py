@@ -32,6 +32,7 @@ class Row:
         predict: ``L`` (B, 1, H, W) in [0, 1] to normalised ab (B, 2, H, W).
         facts: what is known of the weights (file, stage, pretrained parts, ...).
         values: metric -> one value a photo, in the order of the test split.
+        of_set: custom metrics over all photos at once, by name; if means over photos, also in ``values``.
         fid: Fréchet distance to the truths as ``{"mean", "reason"}``; ``None`` if not asked for.
         kid: distance of what the judge sees to what it sees in the truths; ``None`` without one.
         answers: of an ensemble: ``L`` to the ab of each member, (K, B, 2, H, W).
@@ -45,6 +46,7 @@ class Row:
     predict: Callable[[torch.Tensor], torch.Tensor]
     facts: dict[str, Any] = field(default_factory=dict)
     values: dict[str, list[float]] = field(default_factory=dict)
+    of_set: dict[str, float] = field(default_factory=dict)
     fid: dict[str, Any] | None = None
     kid: dict[str, Any] | None = None
     answers: Callable[[torch.Tensor], torch.Tensor] | None = None

@@ -21,6 +21,7 @@ from tqdm import tqdm
 from colorization.colorize import uncertainty
 from colorization.core import atomic, color, runs
 from colorization.evaluation import figures, metrics, sparsification
+from colorization.evaluation.custom_metrics import CustomMetric
 from colorization.evaluation.rows import GREY, MEAN, Row
 
 log = logging.getLogger(__name__)
@@ -90,7 +91,14 @@ class Collector:
 
 
 @torch.inference_mode()
-def score(rows: list[Row], loader: Any, device: str, progress: Progress, collectors: Sequence[Collector] = ()) -> None:
+def score(
+    rows: list[Row],
+    loader: Any,
+    device: str,
+    progress: Progress,
+    collectors: Sequence[Collector] = (),
+    custom: Sequence[CustomMetric] = (),
+) -> None:
     """Fill ``values`` of every row, and do what the collectors do.
 
     Args:
@@ -99,8 +107,9 @@ def score(rows: list[Row], loader: Any, device: str, progress: Progress, collect
         device: where the photos go.
         progress: is told after each batch.
         collectors: in the order in which they see a batch.
+        custom: metrics of other packages.
     """
-    collectors = [*collectors, Values(rows)]
+    collectors = [*collectors, Values(rows), *([Custom(rows, custom)] if custom else [])]
     photos, done = len(loader.dataset), 0
     progress.count(done, photos)
     for batch in tqdm(loader, "evaluating", unit="batch", disable=None):
@@ -138,6 +147,36 @@ class Values(Collector):
     def finish(self) -> None:
         for row, of_row in zip(self.rows, self._values, strict=True):
             row.values = {metric: torch.cat(values).tolist() for metric, values in of_row.items()}
+
+
+class Custom(Collector):
+    """Metrics of other packages: ``row.of_set``, and where that is the mean over the photos ``row.values``."""
+
+    def __init__(self, rows: Sequence[Row], custom: Sequence[CustomMetric]) -> None:
+        super().__init__(rows)
+        self._metrics = [[metric.fresh() for metric in custom] for _ in rows]
+        self._values: list[dict[str, list[torch.Tensor]]] = [{m.entry.name: [] for m in custom} for _ in rows]
+
+    def add(self, batch: Scored) -> None:
+        truth = color.lab_to_rgb(batch.lab)
+        for of_row, values, prediction in zip(self._metrics, self._values, batch.predictions, strict=True):
+            rgb = color.as_shown(prediction.float())[0]
+            for metric in of_row:
+                if metric.of_one:
+                    values[metric.entry.name].append(metric.update_each(rgb, truth))
+                else:
+                    metric.update(rgb, truth)
+
+    def finish(self) -> None:
+        for row, of_row in zip(self.rows, self._metrics, strict=True):
+            row.of_set = {metric.entry.name: float(metric.compute()) for metric in of_row}
+        for name in self.rows[0].of_set:
+            values = [torch.cat(v[name]).tolist() if v[name] else [] for v in self._values]
+            pairs = zip(self.rows, values, strict=True)
+            # Only then an interval over photos is one of the figure.
+            if all(v and np.isclose(np.mean(v), row.of_set[name], rtol=1e-3, atol=1e-6) for row, v in pairs):
+                for row, of_photos in zip(self.rows, values, strict=True):
+                    row.values[name] = of_photos
 
 
 class Stability(Collector):

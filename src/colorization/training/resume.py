@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 # (:meth:`colorization.data.datamodules.PhotoDataModule.check_same`).
 MAY_CHANGE = (
     *("run_id", "sweep", "trust", "ckpt_path", "init_weights", "test", "samples", "checkpoint_*", "optimized_metric"),
-    *("paths.*", "logger.*", "callbacks.*", "profiler.*", "accelerator.*"),
+    *("paths.*", "metrics", "metrics.*", "logger.*", "callbacks.*", "profiler.*", "accelerator.*"),
     *("trainer.max_*", "trainer.min_*", "trainer.val_*", "trainer.check_val_*", "trainer.limit_val_*"),
     *("trainer.limit_test_*", "trainer.num_*", "trainer.log_every_n_steps", "trainer.gradient_clip_*"),
     *("trainer.accelerator", "trainer.devices", "trainer.strategy", "trainer.timeout", "trainer.precision"),

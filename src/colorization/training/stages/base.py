@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from torch import nn
 
 from colorization.core import color, distributed
 from colorization.core.errors import InputError
+from colorization.evaluation.custom_metrics import CustomMetric
 from colorization.evaluation.metrics import ColorizationMetrics, image_metrics, means
 from colorization.models import checkpoint, descriptions
 from colorization.models import pretrained as pretrained_parts
@@ -311,6 +312,11 @@ class ColorizationStage(pl.LightningModule):
             if isinstance(value, float):  # Lightning would copy it to the accelerator, and wait for that, each step
                 value = torch.full((), value, device=self.device)
             self.log(f"train/{name}", value, prog_bar=name == "loss", batch_size=len(lab))
+
+    def measure(self, custom: Sequence[CustomMetric]) -> None:
+        """Measure these metrics, too, in validation and test."""
+        for metrics in (self.val_metrics, self.test_metrics):
+            metrics.custom = [metric.fresh() for metric in custom]
 
     def _evaluate(self, batch: Batch, metrics: ColorizationMetrics) -> None:
         L, _, lab = self.read(batch)
