@@ -1,7 +1,10 @@
 """The package of docs/extending.md, which nobody here knows: trained, evaluated, exported and colorized with."""
 
 import csv
+import importlib
+import itertools
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -9,10 +12,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import pytorch_lightning as pl
 import torch
 import yaml
+from conftest import SMALL_ENCODERS, SMALL_STAGES
 from omegaconf import OmegaConf
 from PIL import Image
+from torch.utils.data import DataLoader, IterableDataset
 from torchmetrics import Metric
 from torchmetrics.image import PeakSignalNoiseRatio, UniversalImageQualityIndex
 
@@ -23,9 +29,10 @@ from colorization.core import color, hydra_main, trusted
 from colorization.core.errors import InputError
 from colorization.core.runs import Run
 from colorization.data.datamodules import SampleDataModule
+from colorization.data.plain import PlainLoader
 from colorization.evaluation.custom_metrics import configured
 from colorization.models import checkpoint, descriptions, onnx_export
-from colorization.models.checkpoint import load_weights
+from colorization.models.checkpoint import load_weights, read_checkpoint
 from colorization.networks.building import build_network
 
 DOCUMENT = Path(__file__).parent.parent / "docs" / "extending.md"
@@ -155,6 +162,114 @@ def test_a_metric_that_cannot_be_used_is_refused(metric: str, said: str) -> None
     with pytest.raises(InputError, match=said) as error:
         configured(config, 32)
     assert "\n" not in str(error.value)
+
+
+DATA = (SEARCH, "datamodule=tint", "datamodule.size=32", "accelerator=cpu", "logger=csv", "lpips=false")
+
+
+def test_a_plain_data_module_trains_resumes_and_evaluates(run_main, package, tmp_path) -> None:
+    model = ("model=tint", "model.lr_schedule.gamma=0.9", "test=false", "trainer.log_every_n_steps=1", *DATA)
+    assert run_main(train.main, *model, "run_id=whole", "trainer.max_steps=7") == 0  # 4 batches an epoch
+    data = importlib.import_module("tintlab.data")
+    read, reads = data.Crops.__getitem__, itertools.count()
+
+    def stopped(photos: object, i: int) -> dict[str, torch.Tensor]:
+        if next(reads) == 16:  # 12 were looked at before training; in its second batch
+            signal.raise_signal(signal.SIGTERM)
+        return read(photos, i)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(data.Crops, "__getitem__", stopped)
+        assert run_main(train.main, *model, "run_id=parts", "trainer.max_steps=7") == 143
+    assert run_main(train.main, "run_id=parts", "ckpt_path=last", "trainer.max_steps=3") == 0  # within the epoch, too
+    assert run_main(train.main, "run_id=parts", "ckpt_path=last", "trainer.max_steps=7", "test=true") == 0
+    whole, parts = (Run(tmp_path / "outputs/runs" / name) for name in ("whole", "parts"))
+    losses = [{r["step"]: r["value"] for r in run.metrics() if r["name"] == "loss"} for run in (whole, parts)]
+    assert losses[0] == losses[1] and len(losses[0]) == 7
+    last = [read_checkpoint(run.last_checkpoint)["state_dict"] for run in (whole, parts)]
+    assert all(torch.equal(value, last[1][name]) for name, value in last[0].items())
+    description = read_checkpoint(whole.last_checkpoint)["colorization"]
+    assert description["training_data"]["name"] == "Tints" and description["training_data"]["image_size"] == 32
+    assert (parts.path / "samples/epoch_0000.png").is_file() and parts.split() is None
+
+    assert run_main(evaluation.main, "weights=parts", "trust=[tintlab]", *DATA[:4], "lpips=false", "eval_dir=e") == 0
+    report = json.loads((tmp_path / "e/metrics.json").read_text())
+    tested = {r["name"]: r["value"] for r in parts.metrics() if r["split"] == "test"}  # the same photos in training
+    for name in ("psnr", "ssim", "delta_e2000", "colorfulness"):
+        assert report["rows"][-1][name]["mean"] == pytest.approx(tested[name], rel=1e-4)
+    assert [row["name"] for row in report["rows"]] == ["grey", "mean colour", "tint"]
+    assert "Tints, 12 photos at 32x32, as Tints gives them." in (tmp_path / "e/table.md").read_text()
+
+
+class Flat(pl.LightningDataModule):
+    """Photos of one colour."""
+
+    def __init__(self, size: int, batch_size: int) -> None:
+        super().__init__()
+        photo = torch.tensor([180, 90, 60], dtype=torch.uint8).view(3, 1, 1).expand(3, size, size)
+        self.loader = DataLoader([{"rgb": photo, "place": "elsewhere"}] * 4, batch_size)
+
+    def train_dataloader(self) -> DataLoader:
+        return self.loader
+
+    val_dataloader = train_dataloader
+
+
+@pytest.mark.parametrize("model", [SMALL_ENCODERS["classes"], SMALL_STAGES["gan"]], ids=["classes", "gan"])
+def test_a_plain_data_module_trains_other_stages(model, run_main, package, tmp_path) -> None:
+    target = "datamodule._target_=test_extending.Flat"
+    assert run_main(train.main, *model, *DATA, target, "run_id=f", "trainer.max_steps=2", "samples=2") == 0
+    run = Run(tmp_path / "outputs/runs/f")
+    assert run.status()["state"] == "finished" and run.weights_file.is_file()
+    if "model=classes" in model:
+        assert "1 of " in (run.path / "train.log").read_text()  # classes of ab
+    lab = color.rgb_to_lab(np.array([180, 90, 60], np.uint8).reshape(3, 1, 1)).ravel()
+    description = read_checkpoint(run.last_checkpoint)["colorization"]
+    assert description["training_data"]["mean_ab"] == pytest.approx(lab[1:], abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("datamodule._target_=torch.nn.Identity", "should be a LightningDataModule, of the package pytorch_lightning"),
+        ("datamodule._target_=test_extending.OnlyTraining", "has no val_dataloader; add one, or set trainer.limit_val"),
+        ("trainer.devices=2", "several processes need a subclass of colorization.data.datamodules.PhotoDataModule"),
+        ("model=classifier/resnet18", "the photos of Tints have no labels"),
+    ],
+)
+def test_what_a_plain_data_module_cannot_do_is_one_sentence(override, said, run_main, package, capsys) -> None:
+    model = [] if override.startswith("model=") else ["model=tint"]
+    assert run_main(train.main, *model, *DATA, override, "run_id=x") == 2
+    assert said in capsys.readouterr().err.strip().splitlines()[-1]
+
+
+class OnlyTraining(pl.LightningDataModule):
+    def __init__(self, size: int, batch_size: int) -> None:
+        super().__init__()
+
+    def train_dataloader(self) -> DataLoader:
+        return DataLoader([{"rgb": torch.zeros(3, 32, 32, dtype=torch.uint8)}])
+
+
+class Endless(IterableDataset):
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(3))
+
+
+@pytest.mark.parametrize(
+    ("loader", "said"),
+    [
+        (DataLoader([torch.zeros(3, 32, 32)] * 2), "a batch should be a mapping with rgb"),
+        (DataLoader([{"image": torch.zeros(3, 32, 32)}] * 2), "with rgb.* not a dict of image"),
+        (DataLoader([{"rgb": torch.zeros(3, 32, 32)}] * 2), r"uint8, not \(1, 3, 32, 32\) float32"),
+        (DataLoader([{"rgb": torch.zeros(32, 32, 3, dtype=torch.uint8)}] * 2), r"not \(1, 32, 32, 3\) uint8"),
+        (DataLoader(Endless()), "has no length"),
+        ([DataLoader([1]), DataLoader([2])], "gives 2 loaders"),
+    ],
+)
+def test_a_loader_that_cannot_be_used_is_one_sentence(loader, said) -> None:
+    with pytest.raises(InputError, match=said):
+        list(PlainLoader(loader, "datamodule._target_=x", 0))
 
 
 def test_weights_of_an_unknown_package_are_refused_until_it_is_named(run_id, tmp_path) -> None:

@@ -19,7 +19,7 @@ from omegaconf import DictConfig, ListConfig
 
 from colorization.core import atomic, devices, hydra_main, signals
 from colorization.core.errors import InputError
-from colorization.data import datamodules
+from colorization.data import plain
 from colorization.evaluation import custom_metrics, figures, metrics, scoring, sparsification
 from colorization.evaluation.report import (
     FIGURES,
@@ -85,7 +85,7 @@ def _evaluate(cfg: DictConfig, progress: Progress) -> dict[str, Any]:
     models = [row for model in models for row in at_vividness(model, cfg.vividness or ())]
     if cfg.ensemble is not None:
         models = [*models, ensemble_row(models, cfg.ensemble)]
-    datamodule = datamodules.configured(cfg.datamodule)
+    datamodule = plain.configured(cfg.datamodule, cfg.seed)
     trained_on = take_split(files, datamodule)
     datamodule.setup("test")
     train_photos = check_unseen(trained_on, datamodule, cfg.allow_train_photos)
@@ -97,7 +97,7 @@ def _evaluate(cfg: DictConfig, progress: Progress) -> dict[str, Any]:
             "and {name: folder}"
         )
     folder = Path(cfg.eval_dir)
-    names = datamodule.photos["test"].names
+    names = datamodule.names("test")
     judge = None
     collectors: list[scoring.Collector] = []
     if cfg.judge is not None:
@@ -120,6 +120,7 @@ def _evaluate(cfg: DictConfig, progress: Progress) -> dict[str, Any]:
         collectors.append(scoring.Uncertainties(rows, comparison, folder))
     with closing(datamodule):
         scoring.score(rows, loader, device, progress, collectors, custom)
+    names = names[: len(rows[0].values["psnr"])]  # a loader may leave out the last ones
 
     report = {
         "schema": 1,

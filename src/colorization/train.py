@@ -29,8 +29,9 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from colorization.core import atomic, devices, distributed, hydra_main, machine, runs, signals, trusted
 from colorization.core.errors import InputError
-from colorization.data import datamodules
+from colorization.data import plain
 from colorization.data.datamodules import PhotoDataModule, is_number
+from colorization.data.plain import AnyDataModule, PlainDataModule
 from colorization.evaluation import custom_metrics
 from colorization.evaluation.metrics import lpips_wanted
 from colorization.models import checkpoint, descriptions
@@ -171,11 +172,13 @@ def _fit(
     if custom and stage.kind == descriptions.CLASSIFIER:
         raise InputError(f"metrics.{custom[0].entry.name}: model={cfg.model.name} makes no pictures to be measured")
     stage.measure(custom)
-    with closing(datamodules.configured(cfg.datamodule)) as datamodule:
-        if split is not None:  # of the checkpoint, which a run that is resumed keeps
+    with closing(plain.configured(cfg.datamodule, cfg.seed)) as datamodule:
+        if isinstance(datamodule, PlainDataModule):
+            check_plain(datamodule, cfg)
+        elif split is not None:  # of the checkpoint, which a run that is resumed keeps
             datamodule.take_split(split)
         datamodule.setup("fit")
-        if split is not None:
+        if isinstance(datamodule, PhotoDataModule) and split is not None:
             datamodule.check_same(split, run.id)
         if resume_from is None and cfg.init_weights is None:
             stage.load_pretrained()
@@ -183,7 +186,7 @@ def _fit(
             stage.take_weights(resolve_weights(cfg.init_weights, cfg.paths.output_dir))
         prepare(cfg, stage)
         trainer = build_trainer(cfg, stage, run, stop, len(datamodule.train_dataloader()), record.begin)
-        if split is None and distributed.is_main_process():
+        if isinstance(datamodule, PhotoDataModule) and split is None and distributed.is_main_process():
             atomic.write_json(run.path / "split.json", datamodule.manifest())
         with run_id_for_children(run):
             fit(trainer, stage, datamodule, resume_from)
@@ -192,7 +195,7 @@ def _fit(
         metrics: dict[str, Any] = dict(trainer.callback_metrics)
         if best is not None:
             metrics |= run.best_validation(best.monitor, best.mode)
-        if cfg.test and "test" in datamodule.photos and not cfg.trainer.fast_dev_run:
+        if cfg.test and datamodule.has("test") and not cfg.trainer.fast_dev_run:
             if run.best_checkpoint.is_file():
                 stage.load_state_dict(checkpoint.read_checkpoint(run.best_checkpoint)["state_dict"], strict=True)
             trainer.test(stage, datamodule=datamodule, verbose=False)
@@ -200,7 +203,7 @@ def _fit(
     return {k: float(v) for k, v in metrics.items() if k.startswith(("val/", "test/"))}
 
 
-def fit(trainer: pl.Trainer, stage: ColorizationStage, datamodule: PhotoDataModule, resume_from: Path | None) -> None:
+def fit(trainer: pl.Trainer, stage: ColorizationStage, datamodule: AnyDataModule, resume_from: Path | None) -> None:
     """Lightning's ``fit``; what it refuses is one sentence."""
     try:
         trainer.fit(stage, datamodule=datamodule, ckpt_path=resume_from, weights_only=True)
@@ -208,6 +211,20 @@ def fit(trainer: pl.Trainer, stage: ColorizationStage, datamodule: PhotoDataModu
         raise InputError(f"Lightning cannot train with these settings: {' '.join(str(error).split())}") from error
     if report := trainer.profiler.summary():  # type: ignore[attr-defined]
         log.info("%s", report)
+
+
+def check_plain(datamodule: PlainDataModule, cfg: DictConfig) -> None:
+    """Refuse what a data module of another package cannot do. Raises ``InputError``."""
+    target = cfg.datamodule._target_
+    if is_multi_process(cfg):
+        raise InputError(
+            f"datamodule._target_={target}: several processes need a subclass of colorization.data.datamodules."
+            f"PhotoDataModule, whose loaders give each its share; set trainer.devices=1, not {cfg.trainer.devices}"
+        )
+    if not datamodule.has("val") and cfg.trainer.limit_val_batches != 0:
+        raise InputError(
+            f"datamodule._target_={target}: has no val_dataloader; add one, or set trainer.limit_val_batches=0"
+        )
 
 
 def best_of(cfg: DictConfig) -> DictConfig | None:
@@ -388,7 +405,9 @@ def explain(error: BaseException, cfg: DictConfig, run: runs.Run) -> BaseExcepti
     """Memory or disk that has run out, as a sentence that says what to do; any other error as it is."""
     text = str(error).lower()
     if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and any(s in text for s in _NO_MEMORY)):
-        size, batch = cfg.datamodule.image_size, cfg.datamodule.batch_size
+        size, batch = cfg.datamodule.get("image_size"), cfg.datamodule.get("batch_size")
+        if size is None or batch is None:  # of another package's data module
+            return InputError("out of memory; try smaller batches or photos of the data module")
         advice = "a smaller datamodule.image_size"
         if batch > 1:
             halves = f"datamodule.batch_size={batch // 2} trainer.accumulate_grad_batches"

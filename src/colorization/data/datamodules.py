@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
+import torch
 from omegaconf import DictConfig
 
 from colorization.core import hydra_main, machine
@@ -278,6 +279,40 @@ class PhotoDataModule(pl.LightningDataModule):
     def fast(self, split: str, train: bool) -> PhotoSet | PackedPhotos:
         """The photos of a split in the form that is read fastest, for training or for evaluation."""
         return self.photos[split]
+
+    def has(self, split: str) -> bool:
+        """Whether there are photos for ``train``, ``val`` or ``test``; after :meth:`setup`."""
+        return split in self.photos
+
+    def names(self, split: str) -> Sequence[str]:
+        """The photos of a split, in order."""
+        return self.photos[split].names
+
+    def training_names(self, index: torch.Tensor) -> list[str]:
+        """The photos of a training batch by its ``index``."""
+        return [self.photos["train"].names[i] for i in index.tolist()]
+
+    def some_photos(self, number: int) -> Iterator[np.ndarray]:
+        """So many training photos, spread over all, each (3, H, W) uint8."""
+        photos = self.fast("train", True)
+        last = len(photos.names) - 1
+        for i in np.linspace(0, last, min(number, last + 1)).round().astype(int).tolist():
+            yield photos.read(i).transpose(2, 0, 1)
+
+    def first_photos(self, batch: Mapping[str, Any], number: int) -> dict[str, torch.Tensor] | None:
+        """The first validation photos as a batch; ``None`` if none of them can be read. ``batch`` is not looked at."""
+        dataset: Any = self.val_dataloader().dataset
+        return dataset.__getitems__([(0, i) for i in range(min(number, len(dataset)))])
+
+    def protocol(self) -> dict[str, Any]:
+        """What an evaluation says of its photos."""
+        return {
+            "data": self.name,
+            "data_hash": data_hash(self.facts["test"]),
+            "unreadable": len(self.unreadable),
+            "crop": "short side resized to the size, then centre crop; aspect ratio kept",
+            "size": self.image_size,
+        }
 
     def close(self) -> None:
         """End the processes of all loaders."""

@@ -13,8 +13,7 @@ from omegaconf import DictConfig
 
 from colorization import __version__
 from colorization.core import color, runs
-from colorization.data.datamodules import PhotoDataModule
-from colorization.data.splits import data_hash
+from colorization.data.plain import AnyDataModule
 from colorization.evaluation import metrics, sparsification
 from colorization.evaluation.catalog import BY_NAME, KID_FORM, METRICS, Metric
 from colorization.evaluation.rows import GREY, Row
@@ -30,15 +29,11 @@ HEADINGS = {m.name: m.heading for m in METRICS}
 COMPARISONS = tuple(m.name for m in METRICS if m.paired)
 
 
-def protocol(datamodule: PhotoDataModule, photos: int, cfg: DictConfig) -> dict[str, Any]:
+def protocol(datamodule: AnyDataModule, photos: int, cfg: DictConfig) -> dict[str, Any]:
     """What a reader has to know to compare these figures with others."""
     return {
-        "data": datamodule.name,
-        "data_hash": data_hash(datamodule.facts["test"]),
+        **datamodule.protocol(),
         "n": photos,
-        "unreadable": len(datamodule.unreadable),
-        "crop": "short side resized to the size, then centre crop; aspect ratio kept",
-        "size": datamodule.image_size,
         "space": "RGB in [0, 1], rebuilt from the true L* and the predicted a*b*, channels clipped",
         **{m.name: m.form for m in METRICS},
         "stability": f"{BY_NAME['stability'].form}; {list(cfg.stability)}" if cfg.stability else None,
@@ -144,7 +139,7 @@ def _verdict(ci95: list[float] | None) -> str:
     return "yes" if ci95[1] < 0 else "no"
 
 
-def write_per_image(path: Path, rows: list[Row], names: list[str]) -> None:
+def write_per_image(path: Path, rows: list[Row], names: Sequence[str]) -> None:
     """One line for each photo and row; ``strip`` names the file of its strip, where there is one."""
     columns = list(rows[0].values)
     # Not every file's name is UTF-8, but this file is.
@@ -203,7 +198,8 @@ def table(report: dict[str, Any], columns: Sequence[str] | None = None) -> str:
     columns = columns or (*COLUMNS, *custom)
     columns = [c for c in columns if any(row.get(c, {}).get("mean") is not None for row in report["rows"])]
     p = report["protocol"]
-    lines = [f"{p['data']}, {p['n']} photos at {p['size']}x{p['size']}, {p['crop']}.", ""]
+    shape = p.get("shape") or f"{p['size']}x{p['size']}"
+    lines = [f"{p['data']}, {p['n']} photos at {shape}, {p['crop']}.", ""]
     for file, n in p["train_photos"].items():
         lines += [f"**Not a fair test: {n} of these photos were trained on by {file}.**", ""]
     lines += _one_table(report["rows"], [known[c] for c in columns])

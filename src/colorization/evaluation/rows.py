@@ -14,6 +14,7 @@ from omegaconf import DictConfig, ListConfig
 from colorization.core import color, runs
 from colorization.core.errors import InputError
 from colorization.data.datamodules import PhotoDataModule
+from colorization.data.plain import AnyDataModule
 from colorization.evaluation import external_predictions
 from colorization.evaluation.sparsification import Measure
 from colorization.models import backends, checkpoint, descriptions
@@ -76,7 +77,7 @@ def find_weights(cfg: DictConfig) -> list[Path]:
     return files
 
 
-def trivial_rows(models: list[Row], datamodule: PhotoDataModule) -> list[Row]:
+def trivial_rows(models: list[Row], datamodule: AnyDataModule) -> list[Row]:
     """Grey (a = b = 0) and the mean colour of the training split, else of the first weights that know theirs."""
     means = [(datamodule.describe(), datamodule.name)]
     means += [(m.facts["training_data"], m.facts.get("weights", m.name)) for m in models]
@@ -151,8 +152,12 @@ def onnx_row(file: Path) -> Row:
     return row
 
 
-def picture_rows(predictions: object, datamodule: PhotoDataModule) -> list[Row]:
+def picture_rows(predictions: object, datamodule: AnyDataModule) -> list[Row]:
     """A row for each folder of pictures that other systems made, see :class:`.external_predictions.Pictures`."""
+    if not predictions:
+        return []
+    if not isinstance(datamodule, PhotoDataModule):
+        raise InputError(f"predictions={predictions}: the photos of {datamodule.name} have no names to find them by")
     names, sizes = datamodule.photos["test"].names, [f.size for f in datamodule.facts["test"]]
     rows = []
     for name, folder in external_predictions.named_folders(predictions).items():

@@ -9,15 +9,19 @@ from typing import Any
 from colorization.core import runs
 from colorization.core.errors import InputError
 from colorization.data.datamodules import PhotoDataModule
+from colorization.data.plain import AnyDataModule
 from colorization.data.splits import by_identity, split_hash
 from colorization.models import checkpoint
 
 log = logging.getLogger(__name__)
 
 
-def take_split(files: list[Path], datamodule: PhotoDataModule) -> dict[Path, dict[str, Any]]:
+def take_split(files: list[Path], datamodule: AnyDataModule) -> dict[Path, dict[str, Any]]:
     """The ``split.json`` of each weights file that lies in its run; photos of one folder are split as the first of
     these runs has, if they are its own."""
+    if not isinstance(datamodule, PhotoDataModule):
+        log.warning("whether weights were trained on these photos cannot be told: %s gives no names", datamodule.name)
+        return {}
     splits = {file: found for file in files if (found := split_of(file)) is not None}
     for file, split in splits.items():
         if datamodule.owns(split):
@@ -40,12 +44,14 @@ def _run_of(file: Path) -> Path:
     return file.parent.parent if file.parent.name == "checkpoints" else file.parent
 
 
-def check_unseen(splits: dict[Path, dict[str, Any]], datamodule: PhotoDataModule, allowed: bool) -> dict[str, int]:
+def check_unseen(splits: dict[Path, dict[str, Any]], datamodule: AnyDataModule, allowed: bool) -> dict[str, int]:
     """How many of the test photos each of the weights was trained on, for those of which it is known.
 
     Raises:
         InputError: any, unless ``allowed``.
     """
+    if not isinstance(datamodule, PhotoDataModule):
+        return {}
     photos = [{"path": f.name, "bytes": f.bytes, "digest": f.digest} for f in datamodule.facts["test"]]
     counts = {str(file): by_identity(split, photos).count("train") for file, split in splits.items()}
     seen = {file: n for file, n in counts.items() if n}

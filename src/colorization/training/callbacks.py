@@ -67,13 +67,13 @@ class FiniteCheck(Callback):
 
     def __init__(self, run: Run) -> None:
         self.run = run
-        self._batches: list[tuple[int, torch.Tensor, Mapping[str, Any]]] = []  # since the last look
+        self._batches: list[tuple[int, torch.Tensor | None, Mapping[str, Any]]] = []  # since the last look
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         assert isinstance(pl_module, ColorizationStage)
-        self._batches.append((batch_idx, batch["index"], pl_module.train_values))
+        self._batches.append((batch_idx, batch.get("index"), pl_module.train_values))
         if pl_module.device.type == "cpu" or (batch_idx + 1) % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             self._look(trainer, pl_module)
 
@@ -96,8 +96,8 @@ class FiniteCheck(Callback):
                 if not math.isfinite(value):
                     raise InputError(f"train/{name} is {float(value)}{self._place(trainer, batch_idx, index)}")
 
-    def _place(self, trainer: pl.Trainer, batch_idx: int, index: torch.Tensor) -> str:
-        names = trainer.datamodule.photos["train"].names  # type: ignore[attr-defined]
+    def _place(self, trainer: pl.Trainer, batch_idx: int, index: torch.Tensor | None) -> str:
+        names = trainer.datamodule.training_names(index)  # type: ignore[attr-defined]
         optimizers = []
         for optimizer in trainer.optimizers:
             parameters = [p for group in optimizer.param_groups for p in group["params"]]
@@ -112,7 +112,7 @@ class FiniteCheck(Callback):
         good = self.run.last_checkpoint
         return (
             f" in epoch {trainer.current_epoch}, batch {batch_idx}, step {trainer.global_step} of {self.run.id}; "
-            f"the batch: {', '.join(names[i] for i in index.tolist())}; the optimizers: {'; '.join(optimizers)}; "
+            f"the batch: {', '.join(names)}; the optimizers: {'; '.join(optimizers)}; "
             f"last good checkpoint: {good if good.is_file() else 'none yet'} "
             "(trainer.gradient_clip_val=1 may help from there, or a smaller model.optimizer.lr in a new run)"
         )
@@ -320,8 +320,7 @@ class SampleGrid(Callback):
             return
         assert isinstance(pl_module, ColorizationStage)
         if self._batch is None and self.photos:
-            dataset = trainer.datamodule.val_dataloader().dataset  # type: ignore[attr-defined]
-            self._batch = dataset.__getitems__([(0, i) for i in range(min(self.photos, len(dataset)))])
+            self._batch = trainer.datamodule.first_photos(batch, self.photos)  # type: ignore[attr-defined]
         if self._batch is None:  # all of them have become unreadable
             return
         photos = {k: v.to(pl_module.device) for k, v in self._batch.items()}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 
@@ -52,12 +51,10 @@ class DistributionStage(RegressionStage):
 
     def _class_shares(self) -> torch.Tensor:
         """(Q,) share of each class in the training photographs, averaged to the size at which the network answers."""
-        photos = self.trainer.datamodule.fast("train", True)  # type: ignore[attr-defined]
         centres = color.AB_SCALE * self.network.centres
         counts = torch.zeros(len(centres))
-        number = min(MEASURED, len(photos.names))
-        for i in np.linspace(0, len(photos.names) - 1, number).round().astype(int).tolist():
-            lab = torch.from_numpy(color.rgb_to_lab(photos.read(i).transpose(2, 0, 1)))
+        for photo in self.trainer.datamodule.some_photos(MEASURED):  # type: ignore[attr-defined]
+            lab = torch.from_numpy(color.rgb_to_lab(photo))
             ab = F.avg_pool2d(lab[1:], self.network.stride).flatten(1).T
             counts += torch.cdist(ab.to(centres), centres).argmin(1).bincount(minlength=len(centres)).cpu()
         shares = counts / counts.sum()
