@@ -578,7 +578,7 @@ def test_losses_on_an_accelerator_are_looked_at_when_it_is_time_to_log(failing, 
     names = [f"photo {i}.jpg" for i in range(4)]
     trainer = SimpleNamespace(
         current_epoch=0, global_step=9, optimizers=[], log_every_n_steps=4,
-        datamodule=SimpleNamespace(photos={"train": SimpleNamespace(names=names)}),
+        datamodule=SimpleNamespace(training_names=lambda index: [names[i] for i in index.tolist()]),
     )  # fmt: skip
     check = callbacks.FiniteCheck(Run(tmp_path))
     for i in range(4):

@@ -115,7 +115,7 @@ def _evaluate(cfg: DictConfig, progress: Progress) -> dict[str, Any]:
     collectors += [scoring.Strips(rows, names, folder, cfg.strips), comparison]
     if cfg.uncertainty:
         for row in models:
-            absent = {"members": not row.answers, "distribution": not hasattr(row.predict, "distribution")}
+            absent = {"members": not row.answers, "distribution": "distribution" not in row.outputs}
             row.uncertainties = [Measure(row.name, m) for m in sparsification.MEASURES if not absent.get(m)]
         collectors.append(scoring.Uncertainties(rows, comparison, folder))
     with closing(datamodule):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +20,6 @@ from colorization.evaluation import external_predictions
 from colorization.evaluation.sparsification import Measure
 from colorization.models import backends, checkpoint, descriptions
 from colorization.models.weights import resolve_weights, shipped_weights
-from colorization.networks.ensemble import Ensemble
 
 GREY, MEAN = "grey", "mean colour"
 
@@ -31,6 +31,8 @@ class Row:
     Attributes:
         name: as shown.
         predict: ``L`` (B, 1, H, W) in [0, 1] to normalised ab (B, 2, H, W).
+        network: which answers, if it is one of this process; ``None`` for all else.
+        inputs, outputs: what that network takes and answers, see :func:`.descriptions.about`.
         facts: what is known of the weights (file, stage, pretrained parts, ...).
         values: metric -> one value a photo, in the order of the test split.
         of_set: custom metrics over all photos at once, by name; if means over photos, also in ``values``.
@@ -46,6 +48,9 @@ class Row:
     name: str
     predict: Callable[[torch.Tensor], torch.Tensor]
     facts: dict[str, Any] = field(default_factory=dict)
+    network: Any = None
+    inputs: Sequence[str] = ()
+    outputs: Sequence[str] = ()
     values: dict[str, list[float]] = field(default_factory=dict)
     of_set: dict[str, float] = field(default_factory=dict)
     fid: dict[str, Any] | None = None
@@ -97,30 +102,25 @@ def model_row(file: Path, device: str) -> Row:
     if file.suffix == ".onnx":
         return onnx_row(file)
     network, description = checkpoint.load_weights(file)
-    row = Row(row_name(description), network.to(device), facts_of(file, description))
-    row.answers = network.answers if isinstance(network, Ensemble) else None
+    about, model = descriptions.about(description), network.to(device)
+    row = Row(row_name(description), model, facts_of(file, description), model, about["inputs"], about["outputs"])
+    row.answers = row.network.answers if "members" in row.outputs else None
     return row
 
 
 def at_vividness(row: Row, values: Sequence[float]) -> list[Row]:
     """A row of the same weights for each vividness; the row itself if they have no such setting or none is given."""
-    network: Any = row.predict
-    if not values or not hasattr(network, "distribution"):
+    if not values or "vividness" not in row.inputs:
         return [row]
     return [
-        Row(f"{row.name}, vividness {v:g}", _AtVividness(network, v), {**row.facts, "vividness": v}) for v in values
+        Row(
+            f"{row.name}, vividness {v:g}",
+            functools.partial(row.network, vividness=v),
+            {**row.facts, "vividness": v},
+            *(row.network, row.inputs, row.outputs),
+        )
+        for v in values
     ]
-
-
-class _AtVividness:
-    """A network whose colours have another vividness; its distribution is the same."""
-
-    def __init__(self, network: Any, vividness: float) -> None:
-        self._network, self._vividness = network, vividness
-        self.distribution, self.centres = network.distribution, network.centres
-
-    def __call__(self, L: torch.Tensor) -> torch.Tensor:
-        return self._network(L, vividness=self._vividness)
 
 
 def row_name(description: dict[str, Any]) -> str:

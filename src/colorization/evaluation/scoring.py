@@ -331,9 +331,8 @@ def score_uncertainty(row: Row, L: torch.Tensor, prediction: torch.Tensor, lab: 
     maps = {"augmentation": color.disagreement(uncertainty.augmented(answer, L.cpu().numpy()))}
     if row.answers:
         maps["members"] = color.disagreement(row.answers(L)).cpu().numpy()
-    if hasattr(row.predict, "distribution"):
-        network: Any = row.predict
-        spread = color.spread(network.distribution(L), color.AB_SCALE * network.centres)
+    if "distribution" in row.outputs:
+        spread = color.spread(row.network.distribution(L), color.AB_SCALE * row.network.centres)
         enlarged = F.interpolate(spread[:, None], L.shape[-2:], mode="bilinear", align_corners=False)
         maps["distribution"] = enlarged[:, 0].cpu().numpy()
     trivial = {"chroma": prediction[:, 1:].norm(dim=1).cpu().numpy(), "random": np.zeros_like(error)}
