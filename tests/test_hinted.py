@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,9 +14,11 @@ from omegaconf import DictConfig
 from scipy import ndimage
 
 from colorization import Colorizer, train
+from colorization import eval as evaluation
 from colorization.colorize.colorizer import Settings
 from colorization.core import color
 from colorization.core.hydra_main import instantiate
+from colorization.evaluation import hinting
 from colorization.models import checkpoint, descriptions, onnx_export
 from colorization.networks.encoder_unet import ClassUNet
 from colorization.networks.hinted import HintedUNet
@@ -149,3 +152,38 @@ def test_a_run_learns_to_listen(run_main: Callable[..., int], tmp_path: Path) ->
     network, description = checkpoint.load_network(tmp_path / "outputs/runs/h/weights.safetensors")
     assert list(descriptions.inputs(description)) == ["vividness", "hints", "palette"]
     assert all(part[2].weight.abs().max() > 0 for part in (*network.hints, *network.palette))
+
+
+def test_an_evaluation_tells_points_of_the_truth(run_main: Callable[..., int], tmp_path: Path) -> None:
+    network = lively()
+    file = tmp_path / "hinted.safetensors"
+    spec = {"_target_": "colorization.networks.hinted.HintedUNet", **SPEC}
+    inputs = {"L": {}, "vividness": {}, "hints": {"channels": 3}, "palette": {"length": color.PALETTE_LENGTH}}
+    document = descriptions.describe("hinted", spec, {}, {"image_size": 32}, about={"inputs": inputs})
+    checkpoint.save_weights(file, network, document)
+    data = ["datamodule=sample", "datamodule.image_size=32", "datamodule.num_workers=0", "accelerator=cpu"]
+    asked = [f"weights={file}", "lpips=false", "strips=0", "bootstrap=50", "eval_dir=e"]
+    assert run_main(evaluation.main, *data, *asked, "hints=[0,3]") == 0
+    told = json.loads((tmp_path / "e/metrics.json").read_text())["rows"]
+    assert run_main(evaluation.main, *data, *asked) == 0
+    alone = json.loads((tmp_path / "e/metrics.json").read_text())["rows"]
+    assert [row.get("hints") for row in told] == [None, None, 0, 3]
+    distance = {row["name"]: row["delta_e2000"]["mean"] for row in (*told, *alone)}
+    assert distance["hinted, 0 hints"] == distance["hinted"] != distance["hinted, 3 hints"]
+    assert run_main(evaluation.main, *data, *asked, "hints=[3,-1]") == 2
+    assert run_main(evaluation.main, *data, *asked, "hints=[3]", "uncertainty=true") == 2
+
+
+def test_points_of_an_evaluation_are_those_of_the_photo() -> None:
+    lab = torch.rand(2, 3, 40, 50) * 50
+    few, more = (hinting.revealed(lab, [7, 9], n) for n in (2, 60))
+    assert torch.equal(few, hinting.revealed(lab.flip(0), [9, 7], 2).flip(0))
+    assert few[:, 2].sum((1, 2)).tolist() <= [98.0, 98.0] and (more[:, 2] >= few[:, 2]).all()
+    for hints, truth in zip(few.numpy(), lab.numpy(), strict=True):
+        marks, count = ndimage.label(hints[2])
+        for i, place in enumerate(ndimage.find_objects(marks), 1):
+            if (marks[place] == i).sum() == 49:  # a whole square alone
+                mean = truth[(slice(1, 3), *place)].mean((1, 2)) / 110
+                np.testing.assert_allclose(hints[(slice(0, 2), *place)].mean((1, 2)), mean, atol=1e-5)
+        assert count in (1, 2)
+    assert not hinting.revealed(lab, [7, 9], 0).any()

@@ -20,7 +20,7 @@ from omegaconf import DictConfig, ListConfig
 from colorization.core import atomic, devices, hydra_main, signals
 from colorization.core.errors import InputError
 from colorization.data import plain
-from colorization.evaluation import custom_metrics, figures, metrics, scoring, sparsification
+from colorization.evaluation import custom_metrics, figures, hinting, metrics, scoring, sparsification
 from colorization.evaluation.report import (
     FIGURES,
     HEADINGS,
@@ -34,6 +34,7 @@ from colorization.evaluation.report import (
     write_per_image,
 )
 from colorization.evaluation.rows import (
+    at_hints,
     at_vividness,
     disambiguate,
     ensemble_row,
@@ -83,6 +84,7 @@ def _evaluate(cfg: DictConfig, progress: Progress) -> dict[str, Any]:
     else:
         disambiguate(models)
     models = [row for model in models for row in at_vividness(model, cfg.vividness or ())]
+    models = [row for model in models for row in at_hints(model, cfg.hints or ())]
     if cfg.ensemble is not None:
         models = [*models, ensemble_row(models, cfg.ensemble)]
     datamodule = plain.configured(cfg.datamodule, cfg.seed)
@@ -165,6 +167,13 @@ def check(cfg: DictConfig, custom: Sequence[str]) -> None:
         raise InputError(f"columns={list(cfg.columns)}: {unknown[0]} is none of {', '.join(figures)}")
     if not all(isinstance(v, int | float) and 0 <= v <= 1 for v in cfg.vividness or ()):
         raise InputError(f"vividness={cfg.vividness}: should be null or a list of numbers from 0 to 1")
+    numbers = cfg.hints
+    if numbers is not None:
+        counts = isinstance(numbers, ListConfig) and len(numbers) == len(set(numbers))
+        if not counts or not all(isinstance(n, int) and 0 <= n <= hinting.MOST for n in numbers):
+            raise InputError(f"hints={numbers}: should be null or a list of numbers of points, 0 to {hinting.MOST}")
+        if cfg.stability or cfg.uncertainty or cfg.ensemble:
+            raise InputError(f"hints={numbers}: goes without stability, uncertainty and ensemble")
     sizes = cfg.stability
     if sizes is not None and not (
         isinstance(sizes, ListConfig) and len(set(sizes)) > 1 and all(isinstance(s, int) and s >= 32 for s in sizes)

@@ -33,7 +33,7 @@ _TAKEN = {
     *(it.name for it in LOGGED),
     *("true_bleeding", "true_top1", "fid", "kid", "photo", "model", "strip", "n", "without_near_grey", "beats_grey"),
     *("remarks", "name", "weights", "stage", "network", "pretrained", "training_data", "version", "git"),
-    *("vividness", "mean_ab", "merge", "members", "predictions"),
+    *("vividness", "hints", "mean_ab", "merge", "members", "predictions"),
 }
 
 

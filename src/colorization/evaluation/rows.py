@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,8 @@ class Row:
         strips: names of the files with the strips of the first photos.
         pictures: of another system's row what it made; ``predict`` is of no use then.
         curve: chroma factor -> metric -> one value a photo; empty if not asked for.
+        hints: points of the truth that the model is told in each photo, :func:`.hinting.revealed`; ``None``: none, and
+            it is not asked to take any.
     """
 
     name: str
@@ -60,6 +62,7 @@ class Row:
     strips: list[str] = field(default_factory=list)
     pictures: external_predictions.Pictures | None = None
     curve: dict[float, dict[str, list[float]]] = field(default_factory=dict)
+    hints: int | None = None
 
 
 def find_weights(cfg: DictConfig) -> list[Path]:
@@ -121,6 +124,14 @@ def at_vividness(row: Row, values: Sequence[float]) -> list[Row]:
         )
         for v in values
     ]
+
+
+def at_hints(row: Row, numbers: Sequence[int]) -> list[Row]:
+    """A row of the same weights for each number of points; the row itself if they take no hints or none is given."""
+    if not numbers or "hints" not in row.inputs:
+        return [row]
+    facts = [{**row.facts, "hints": n} for n in numbers]
+    return [replace(row, name=f"{row.name}, {n} hints", facts=f, hints=n) for n, f in zip(numbers, facts, strict=True)]
 
 
 def row_name(description: dict[str, Any]) -> str:

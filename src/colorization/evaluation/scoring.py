@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import time
@@ -20,7 +21,7 @@ from tqdm import tqdm
 
 from colorization.colorize import uncertainty
 from colorization.core import atomic, color, runs
-from colorization.evaluation import figures, metrics, sparsification
+from colorization.evaluation import figures, hinting, metrics, sparsification
 from colorization.evaluation.custom_metrics import CustomMetric
 from colorization.evaluation.rows import GREY, MEAN, Row
 
@@ -127,6 +128,8 @@ def score(
 
 def _predictor(row: Row, indices: list[int], rgb: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
     """What answers for a row in this batch."""
+    if row.hints is not None:
+        return functools.partial(row.predict, hints=hinting.revealed(color.rgb_to_lab(rgb), indices, row.hints))
     if (pictures := row.pictures) is None:
         return row.predict
     return lambda L: pictures.ab(indices, color.rgb_to_lab(rgb))
