@@ -33,7 +33,7 @@ def revealed(lab: torch.Tensor, indices: Sequence[int], number: int) -> torch.Te
     for photo, truth, index in zip(hints, ab, indices, strict=True):
         places = np.random.default_rng(index).random((MOST, 2))[:number]
         for y, x in (places * (height, width)).astype(int):
-            square = slice(max(0, y - SIDE // 2), y + SIDE // 2 + 1), slice(max(0, x - SIDE // 2), x + SIDE // 2 + 1)
-            colour = truth[(slice(None), *square)].mean((1, 2))
-            photo[(slice(None), *square)] = torch.cat((colour, torch.ones(1)))[:, None, None]
+            rows, columns = (slice(max(0, n - SIDE // 2), n + SIDE // 2 + 1) for n in (y, x))
+            colour = torch.cat((truth[:, rows, columns].mean((1, 2)), torch.ones(1)))
+            photo[:, rows, columns] = colour[:, None, None]
     return hints.to(lab.device)

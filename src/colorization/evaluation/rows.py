@@ -48,7 +48,7 @@ class Row:
     """
 
     name: str
-    predict: Callable[[torch.Tensor], torch.Tensor]
+    predict: Callable[..., torch.Tensor]
     facts: dict[str, Any] = field(default_factory=dict)
     network: Any = None
     inputs: Sequence[str] = ()
