@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from colorization.colorize import hints, uncertainty
+from colorization.colorize import answers, hints, uncertainty
 from colorization.colorize.hints import Hint, parsed_colour
 from colorization.colorize.uncertainty import heat_map
 from colorization.core import color, errors, trusted
@@ -232,7 +232,7 @@ class Colorizer:
         ignore it.
         """
         self.check(settings)
-        given = {**hints.as_given(settings.hints, settings.palette, *L.shape[2:]), **given}
+        given = {**self.given(L, settings), **given}
         all_given = {**given, "vividness": settings.vividness}
         answers = [b(L, **all_given) for b in self.backends]
         if settings.flips:
@@ -247,6 +247,67 @@ class Colorizer:
         if settings.hints:
             merged = hints.spread(merged, L[0, 0], settings.hints)
         return Prediction(L[0, 0], merged, np.concatenate(answers)[:, 0], given)
+
+    @staticmethod
+    def given(L: np.ndarray, settings: Settings) -> dict[str, np.ndarray]:
+        """What a person gave, as networks take it for (1, 1, h, w) lightness; empty if nothing."""
+        return hints.as_given(settings.hints, settings.palette, *L.shape[2:])
+
+    def suggest(
+        self, image: Image.Image | str | os.PathLike[str], x: float, y: float, most: int = 5, **settings: Any
+    ) -> list[tuple[str, float]]:
+        """The colours that the weights think possible at a place, the likeliest first.
+
+        Args:
+            image, settings: as for :meth:`colorize`.
+            x, y: place, as shares of the width and height.
+            most: how many at most.
+
+        Returns:
+            ``#rrggbb`` at the photo's lightness there, and the share of the distribution near that colour.
+
+        Raises:
+            InputError: the photo cannot be read, the place is outside, or the weights have no distribution.
+        """
+        place, chosen = Hint(x, y, "#000000"), Settings(**settings)
+        if not backends.has_distribution(self.description):
+            raise InputError(f"weights of a {self.description['stage']} give no distribution to suggest colours from")
+        rgb = pictures.read_rgb(image)
+        size = self.working_size(rgb.shape[0], rgb.shape[1], chosen.size)
+        L = color.reduced_lightness(rgb, *size)[None, None]
+        (log_shares,) = self.backends[0].distribution(L, **self.given(L, chosen))
+        rows, columns, inside = place.disc(*log_shares.shape[1:])
+        shares = np.exp(log_shares[:, rows, columns][:, inside]).mean(1)
+        rows, columns, inside = place.disc(*size)
+        lightness = 100 * L[0, 0, rows, columns][inside].mean()
+        found = answers.suggestions(shares, color.ab_grid(self.description["network"]["grid"]), most)
+        return [(_shown(lightness, one.ab), one.share) for one in found]
+
+    def answers(
+        self, image: Image.Image | str | os.PathLike[str], k: int, seed: int = 0, **settings: Any
+    ) -> list[Image.Image]:
+        """Other whole answers for a photo, each drawn from what the weights think possible (:func:`.answers.drawn`).
+
+        Args:
+            image, settings: as for :meth:`colorize`.
+            k: how many.
+            seed: the same numbers, the same answers.
+
+        Raises:
+            InputError: the photo cannot be read, or the weights take no hints.
+        """
+        chosen = Settings(**settings)
+        self.check(chosen)
+        if "hints" not in descriptions.inputs(self.description) or len(self.backends) > 1:
+            raise InputError(f"weights of a {self.description['stage']} have no other answers; model=hinted has")
+        page = Page(pictures.read_rgb(image))
+        size = self.working_size(page.pixels.shape[0], page.pixels.shape[1], chosen.size)
+        L = color.reduced_lightness(page.pixels, *size)[None, None]
+        results = []
+        for generator in np.random.default_rng(seed).spawn(k):
+            prediction = self.answer(L, chosen, **answers.drawn(self, L, chosen, generator))
+            results.append(Image.fromarray(self.paint(page, prediction, chosen).pixels))
+        return results
 
     def uncertainty(self, prediction: Prediction) -> np.ndarray:
         """Where the colours were guessed: (h, w) float32, a standard deviation in Lab units.
@@ -363,6 +424,13 @@ class Colorizer:
             writing.save(target, pages(), picture.metadata, output, disclosure)
         seconds = round(time.perf_counter() - start, 3)
         return {**facts, "seconds": seconds, "warning": "; ".join(warnings) or None}
+
+
+def _shown(lightness: float, ab: tuple[float, float]) -> str:
+    """``#rrggbb`` of a colour at a lightness, both in Lab units, with less chroma where sRGB has not so much."""
+    lab = color.fit_to_gamut(np.array([lightness, *ab], np.float32)[:, None, None])
+    codes = np.rint(255 * color.lab_to_rgb(lab)[:, 0, 0].clip(0, 1)).astype(int)
+    return "#{:02x}{:02x}{:02x}".format(*codes)
 
 
 def _side_by_side(before: Page, after: Page, side: int = 800) -> Page:
