@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import datetime
 import errno
+import functools
 import json
 import os
 import platform
@@ -60,6 +61,7 @@ def trial_id(sweep: str, number: int) -> str:
     return f"{sweep}-{number:03d}"
 
 
+@functools.cache  # each checkpoint says it, of the code that this process has loaded
 def git_state() -> dict[str, Any]:
     """``{"revision": <hash or None>, "dirty": <bool or None>}`` of the checkout that this file lies in."""
 

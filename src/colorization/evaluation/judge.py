@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from timm.data import ImageNetInfo
 
 from colorization.core import color
 from colorization.evaluation.rows import Row
@@ -31,6 +30,8 @@ class Judge:
     """
 
     def __init__(self, name: str, device: str) -> None:
+        from timm.data import ImageNetInfo
+
         network = backbones.create(name, "judge")
         pretrained.fill_backbone(network, name, "imagenet", "judge")
         self.name, self._network = name, network.eval().to(device)

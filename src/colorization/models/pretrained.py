@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 from urllib.error import URLError
 
-import timm
 import torch
 from torch import nn
 from torchvision.models import ResNet18_Weights
@@ -152,6 +151,8 @@ def fill_backbone(backbone: nn.Module, name: str, weights: str | None, key: str,
     """
     if weights is None:
         return "random"
+    import timm
+
     said = f"{key}={weights}"
     package = _WHEELS.get(name) if weights == "imagenet" else None
     spec = find_spec(package) if package else None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import timm
 import torch
 from torch import nn
 
@@ -23,6 +22,8 @@ def create(name: str, key: str, **how: Any) -> Any:
     Raises:
         InputError: timm has none of that name, or it cannot be made like that.
     """
+    import timm  # a sixth of the imports of a command, of which most need none of it
+
     try:
         return timm.create_model(name, **how)
     except (RuntimeError, AttributeError, AssertionError) as error:
