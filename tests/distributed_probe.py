@@ -1,15 +1,22 @@
-"""A callback for the processes of a distributed run: each tells at the end what it holds."""
+"""What runs in the processes of a distributed run: callbacks, and a layer alone."""
 
 import hashlib
 import json
+import time
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 import torch.distributed as dist
+from torch import nn
+
+from colorization.networks.layers import BatchNorm2d
 
 
 class Probe(pl.Callback):
+    """Each process tells at the end what it holds."""
+
     def __init__(self, folder: str) -> None:
         self.folder = Path(folder)
 
@@ -23,3 +30,29 @@ class Probe(pl.Callback):
         digests["steps"] = [int(next(iter(o.state.values()))["step"]) for o in trainer.optimizers]
         rank = dist.get_rank() if dist.is_initialized() else 0
         (self.folder / f"rank{rank}.json").write_text(json.dumps(digests))
+
+
+class Wait(pl.Callback):
+    """The second of two processes waits in its step ``step`` to be killed, and so the first waits for it."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_train_batch_start(self, trainer: pl.Trainer, *_: Any) -> None:
+        while trainer.global_step == self.step and trainer.global_rank == 1:
+            time.sleep(1)
+
+
+def normalise(rank: str, file: str, results: str) -> None:
+    """Batch norm, forward and backward, over the pictures of two processes, of which this has its part."""
+    dist.init_process_group("gloo", init_method=f"file://{file}", rank=int(rank), world_size=2)
+    torch.manual_seed(0)
+    x = torch.randn(6, 3, 4, 5) * 2 + 1
+    norm = BatchNorm2d(3)
+    nn.init.uniform_(norm.weight), nn.init.uniform_(norm.bias)
+    own = x[:4] if rank == "0" else x[4:]  # uneven
+    own = own.clone().requires_grad_()
+    out = norm(own)
+    (out * torch.arange(out.numel()).view_as(out).sin()).sum().backward()
+    torch.save([out.detach(), own.grad, norm.running_mean, norm.running_var], f"{results}{rank}.pt")
+    dist.destroy_process_group()

@@ -66,14 +66,19 @@ def start(environment: dict[str, str], *overrides: str, by: tuple[str, ...] = ()
     return subprocess.Popen(command, env=environment, start_new_session=True, **said)  # type: ignore[call-overload]
 
 
-def as_two(environment: dict[str, str], *overrides: str) -> list[forks.Process]:
-    """What torchrun starts on one host, without its starts of Python."""
-    group = {"MASTER_ADDR": "127.0.0.1", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "GROUP_RANK": "0"}
-    group["TORCHELASTIC_RUN_ID"] = "test"
-    return [
-        forks.Process(Path.cwd(), *overrides, environment={**environment, **group, "RANK": rank, "LOCAL_RANK": rank})
-        for rank in ("0", "1")
-    ]
+def as_two(
+    environment: dict[str, str], *overrides: str, code: str = forks.TRAIN, hosts: tuple[str, ...] = ()
+) -> list[forks.Process]:
+    """What torchrun starts, without its starts of Python: on one host, or on two of :func:`two_hosts`."""
+    group = {"MASTER_ADDR": "10.77.0.1" if hosts else "127.0.0.1", "WORLD_SIZE": "2", "TORCHELASTIC_RUN_ID": "test"}
+    group["LOCAL_WORLD_SIZE"] = "1" if hosts else "2"
+    processes = []
+    for rank in (0, 1):
+        own = {"RANK": str(rank), "LOCAL_RANK": "0" if hosts else str(rank), "GROUP_RANK": str(rank) if hosts else "0"}
+        where = (hosts[rank],) if hosts else ()
+        variables = {**environment, **group, **own}
+        processes.append(forks.Process(Path.cwd(), *where, *overrides, code=code, environment=variables))
+    return processes
 
 
 def figures(run: Run) -> dict[tuple[str, str, int], float]:
@@ -131,11 +136,11 @@ def test_a_stopped_run_goes_on_with_another_number_of_processes(environment: dic
     """SIGTERM in the middle of an epoch; then one process goes on as if it had been one all along."""
     options = [*SMALL, *STAGES["unet"], "model.optimizer.lr=1e-5", "datamodule.crops=120", "trainer.max_epochs=2"]
     assert run_main(train.main, *options, "run_id=whole") == 0
-    process = start(environment, *options, *TWO, "run_id=parts")
+    processes = as_two(environment, *options, *TWO, "run_id=parts")
     parts = run_of("parts")
-    wait_for(lambda: parts.status().get("step", 0) >= 3, process=process)
-    os.kill(process.pid, signal.SIGTERM)
-    said = finish(process, code=143)
+    wait_for(lambda: parts.status().get("step", 0) >= 3, process=processes[0])
+    os.kill(processes[0].pid, signal.SIGTERM)
+    said = finish(processes[0], code=143) + finish(processes[1])
     assert said.count("resume with: run_id=parts ckpt_path=last") == 1
     status = parts.status()
     assert status["state"] == "stopped" and 3 <= status["step"] < 120 and parts.weights_file.is_file()
@@ -183,6 +188,15 @@ def two_hosts() -> Iterator[list[tuple[str, ...]]]:
             subprocess.run(["ip", "netns", "del", name], capture_output=True)
 
 
+# ``ip netns exec`` without a start of Python.
+ON_HOST = f"""
+import ctypes, sys
+with open("/run/netns/" + sys.argv.pop(1)) as namespace:
+    assert ctypes.CDLL(None).setns(namespace.fileno(), 0x40000000) == 0  # CLONE_NEWNET
+{forks.TRAIN}
+"""
+
+
 def kill_host(name: str) -> None:
     """All processes there: torchrun's workers are no children of its process group."""
     found = subprocess.run(["ip", "netns", "pids", name], capture_output=True, text=True).stdout.split()
@@ -200,11 +214,11 @@ def test_a_lost_host_ends_the_other_within_a_minute(loss: str, environment: dict
     options = [*SMALL, *STAGES["baseline"], "datamodule.crops=60", "trainer.max_epochs=1000", "run_id=r"]
     options += ["checkpoint_steps=5", "trainer=ddp"]
     with two_hosts() as hosts:
-        by = [(*host, *torchrun(i, "--nnodes=2")) for i, host in enumerate(hosts, 1)]
-        processes = [start(environment, *options, by=b) for b in by]
+        names = tuple(host[-1] for host in hosts)
+        processes = as_two(environment, *options, code=ON_HOST, hosts=names)
         wait_for(lambda: run_of("r").status().get("step", 0) >= 10, process=processes[0])
         if loss == "killed":
-            kill_host(hosts[1][-1])
+            kill_host(names[1])
         else:
             subprocess.run([*hosts[1], "ip", "link", "set", "eth0", "down"], check=True)
         said, _ = processes[0].communicate(timeout=PATIENCE)
@@ -238,8 +252,9 @@ def test_what_torch_says_of_a_lost_process_is_told_from_other_errors(
 def test_torchrun_goes_on_with_the_hosts_that_are_left(environment: dict[str, str]) -> None:
     """Elastic: the second host is killed, the first starts again from the last checkpoint, alone, to the end."""
     environment["GLOO_SOCKET_IFNAME"] = "eth0"
-    options = [*SMALL, *STAGES["baseline"], "datamodule.crops=60", "trainer.max_epochs=12", "run_id=r"]
+    options = [*SMALL, *STAGES["baseline"], "datamodule.crops=60", "trainer.max_epochs=2", "run_id=r"]
     options += ["checkpoint_steps=5", "trainer=ddp", "test=false"]
+    options += ["+callbacks.wait={_target_: distributed_probe.Wait, step: 12}"]  # until it is killed
     with two_hosts() as hosts:
         elastic = ("--nnodes=1:2", "--max-restarts=3")
         by = [(*host, *torchrun(i, *elastic, conf=",last_call_timeout=15")) for i, host in enumerate(hosts, 1)]
@@ -250,9 +265,9 @@ def test_torchrun_goes_on_with_the_hosts_that_are_left(environment: dict[str, st
         said, _ = processes[0].communicate(timeout=240)
     assert processes[0].returncode == 0, said
     status = run_of("r").status()
-    assert status["state"] == "finished" and status["epoch"] == 12
+    assert status["state"] == "finished" and status["epoch"] == 2
     content = torch.load(run_of("r").last_checkpoint, weights_only=True)
-    assert len(content["rng"]) == 1 and content["global_step"] == 12 * (240 // 8)
+    assert len(content["rng"]) == 1 and content["global_step"] == 2 * (240 // 8)
 
 
 @pytest.mark.parametrize(("size", "batch", "world"), [(36, 8, 2), (37, 8, 4), (5, 8, 2), (7, 6, 3), (16, 8, 1)])
@@ -281,29 +296,12 @@ def test_strategies_that_do_not_go_with_the_stages_are_refused(strategy: str, co
         train.check(compose_train(f"trainer.strategy={strategy}"))
 
 
-def _normalise(rank: int, file: str, results: str) -> None:
-    import torch.distributed as dist
-
-    from colorization.networks.layers import BatchNorm2d
-
-    dist.init_process_group("gloo", init_method=f"file://{file}", rank=rank, world_size=2)
-    torch.manual_seed(0)
-    x = torch.randn(6, 3, 4, 5) * 2 + 1
-    norm = BatchNorm2d(3)
-    nn.init.uniform_(norm.weight), nn.init.uniform_(norm.bias)
-    own = x[:4] if rank == 0 else x[4:]  # uneven
-    own = own.clone().requires_grad_()
-    out = norm(own)
-    (out * torch.arange(out.numel()).view_as(out).sin()).sum().backward()
-    torch.save([out.detach(), own.grad, norm.running_mean, norm.running_var], f"{results}{rank}.pt")
-    dist.destroy_process_group()
-
-
 @pytest.mark.slow
 def test_batch_norm_over_two_processes_is_that_of_torch_over_both_batches(tmp_path: Path) -> None:
-    import torch.multiprocessing as mp
-
-    mp.spawn(_normalise, args=(str(tmp_path / "meet"), f"{tmp_path}/rank"), nprocs=2)
+    code = "import sys, distributed_probe; distributed_probe.normalise(*sys.argv[1:])"
+    places = (str(tmp_path / "meet"), f"{tmp_path}/rank")
+    for process in [forks.Process(tmp_path, rank, *places, code=code) for rank in "01"]:
+        finish(process)
     parts = [torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in (0, 1)]
     torch.manual_seed(0)
     x = (torch.randn(6, 3, 4, 5) * 2 + 1).requires_grad_()
