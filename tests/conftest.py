@@ -1,4 +1,7 @@
-"""What several test files share."""
+"""What several test files share.
+
+It imports no torch: pytest's first process, which starts the others and runs no test, would wait for it.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # before anything imports it: tests ask no network
 # Tiny tensors gain nothing from a second thread and, on a busy machine, lose tenfold waiting for it.
@@ -26,21 +29,17 @@ import numpy as np
 import psutil
 import pytest
 import requests
-from apiflask import APIFlask
-from hydra import compose, initialize_config_module
-from hydra.core.global_hydra import GlobalHydra
-from omegaconf import DictConfig
 from PIL import Image
 
-import colorization.core.hydra_main  # noqa: F401 (the resolvers of the configs)
-from colorization.api.app import create_app
-from colorization.api.settings import load
-from colorization.data.datamodules import sample_photo
+if TYPE_CHECKING:
+    from apiflask import APIFlask
+    from omegaconf import DictConfig
 
 # TensorBoard's logging holds the stderr of its import, and closes it when Hydra sets up its own: else pytest's capture.
 absl.logging.get_absl_handler().python_handler.stream = sys.__stderr__
 
-# The four stages at widths for tests, as overrides.
+# The four stages at widths for tests, as overrides. Fusion's ResNet-18, which has one size, is in tests of networks and
+# of stages.
 SMALL_STAGES = {
     "baseline": ["model=baseline", "model.network.width=4"],
     "unet": ["model=unet", "model.network.width=4"],
@@ -49,6 +48,7 @@ SMALL_STAGES = {
         "model=fusion",
         "model.network.width=4",
         "model.discriminator.width=4",
+        "model.network.features=test_efficientnet",
         "model.network.resnet_size=32",
         "model.resnet_weights=null",
     ],
@@ -146,6 +146,8 @@ def own_caches(tmp_path_factory: pytest.TempPathFactory) -> None:
 
     Neither do they see or fill the user's cache.
     """
+    import colorization.core.hydra_main  # noqa: F401 (the resolvers of the configs)
+
     os.environ["COLORIZATION_CACHE"] = str(tmp_path_factory.mktemp("cache"))
     os.environ["FSSPEC_SFTP_PASSWORD"] = "secret"  # of tests/sftp.py, for every process that is ever forked
     home = tmp_path_factory.mktemp("torch")
@@ -192,6 +194,9 @@ def trained_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def compose_train() -> Iterator[Callable[..., DictConfig]]:
     """``compose_train("model=unet", ...)``: the ``train`` config with these overrides."""
+    from hydra import compose, initialize_config_module
+    from hydra.core.global_hydra import GlobalHydra
+
     GlobalHydra.instance().clear()
     with initialize_config_module("colorization.configs", version_base="1.3"):
         yield lambda *overrides: compose("train", overrides=list(overrides))
@@ -201,6 +206,8 @@ def compose_train() -> Iterator[Callable[..., DictConfig]]:
 @pytest.fixture
 def photo_folder(tmp_path: Path) -> Path:
     """A folder of twelve colourful JPEGs of different sizes, two of them in a folder below."""
+    from colorization.data.datamodules import sample_photo
+
     folder = tmp_path / "photos"
     (folder / "more").mkdir(parents=True)
     sources = [sample_photo(p) for p in ("skimage/astronaut", "skimage/coffee", "sklearn/flower", "sklearn/china")]
@@ -217,6 +224,7 @@ def photo_folder(tmp_path: Path) -> Path:
 @pytest.fixture
 def photo_bytes() -> Callable[..., bytes]:
     """``photo_bytes(side, format)``: a real photograph, encoded."""
+    from colorization.data.datamodules import sample_photo
 
     def make(side: int = 96, format: str = "JPEG") -> bytes:
         buffer = io.BytesIO()
@@ -229,6 +237,9 @@ def photo_bytes() -> Callable[..., bytes]:
 @pytest.fixture
 def make_app(tmp_path: Path) -> Iterator[Callable[..., APIFlask]]:
     """``make_app(key=value, ...)``: the app in ``tmp_path``, data below ``tmp_path/data``; closed at the end."""
+    from colorization.api.app import create_app
+    from colorization.api.settings import load
+
     apps: list[APIFlask] = []
 
     def make(**settings: Any) -> APIFlask:

@@ -18,7 +18,8 @@ from contextlib import suppress
 from pathlib import Path
 
 TRAIN = "from colorization.train import main; main()"
-PRELOADED = ["colorization.train", "colorization.eval", "torch._dynamo"]  # the last for the first step of an optimizer
+# The last two for the first step of an optimizer and for backbones.
+PRELOADED = ["colorization.train", "colorization.eval", "torch._dynamo", "timm"]
 
 _started: list[Process] = []
 

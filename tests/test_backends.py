@@ -28,7 +28,8 @@ from colorization.networks import building
 from colorization.networks.unet import UNet
 
 ROOT = Path(__file__).parent.parent
-ALL = {**SMALL_STAGES, **SMALL_ENCODERS}
+FUSION = [*SMALL_STAGES["fusion"], "model.network.features=null"]  # the ResNet-18
+ALL = {**SMALL_STAGES, "fusion": FUSION, **SMALL_ENCODERS}
 SHAPES = [(1, 32, 32), (2, 47, 33), (1, 100, 131), (3, 64, 64)]
 
 
