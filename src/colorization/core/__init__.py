@@ -1,1 +1,1 @@
-"""What every other room stands on: colour, errors, runs, devices, processes."""
+"""The base of all other packages: colour, errors, runs, devices, processes."""

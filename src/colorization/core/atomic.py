@@ -19,7 +19,7 @@ os.umask(_UMASK)
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """A path beside ``path`` to write to; renamed to it at the end, so that nothing half-written is ever there."""
+    """A path beside ``path`` to write to; renamed to it at the end, so nothing half-written is ever there."""
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, name = tempfile.mkstemp(prefix=f".{path.stem[:40]}-", suffix=path.suffix, dir=path.parent)
     os.close(descriptor)
@@ -50,7 +50,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
 
 def temporaries(folder: Path) -> list[Path]:
-    """What :func:`atomic_path` left in ``folder`` in a process that was killed."""
+    """The temporary files that :func:`atomic_path` left in ``folder`` when its process was killed."""
     return sorted(folder.glob(".*-????????.*"))
 
 

@@ -1,4 +1,4 @@
-"""CIE L*a*b* and what is computed in it. Nothing else in the project knows a Lab range, a white point or a gamma.
+"""CIE L*a*b* and the computations in it. No other module knows a Lab range, a white point or a gamma.
 
 Every function takes NumPy arrays or torch tensors and answers in kind, so that training (batched tensors on an
 accelerator) and colorizing (one large NumPy photo, no torch needed) share one implementation.
@@ -46,7 +46,7 @@ _F_EPSILON = 0.2068966
 _CODES = np.arange(256) / 255.0
 _TOLERANCE = 1e-4  # of the gamut, in linear light
 _GAMUT = (-_TOLERANCE,) * 3, (1 + _TOLERANCE,) * 3
-_STRIP = 1 << 16  # pixels that are converted at once on the CPU: what one needs on the way fits into the L2 cache
+_STRIP = 1 << 16  # pixels converted at once on the CPU: the intermediate arrays fit into the L2 cache
 _TILE = 1 << 17  # pixels that are recolored at once: half as many take longer, by the overhead of forty calls
 _LINEAR_OF_CODE = np.where(_CODES > 0.04045, ((_CODES + 0.055) / 1.055) ** 2.4, _CODES / 12.92).astype(np.float32)
 # The same for OpenCV.
@@ -60,7 +60,7 @@ def _namespace(x: Array) -> ModuleType:
     """``torch`` for a tensor, ``numpy`` for an array; raises ``TypeError`` for anything else."""
     if isinstance(x, np.ndarray):
         return np
-    torch = sys.modules.get("torch")  # a tensor can only exist where torch is imported already
+    torch = sys.modules.get("torch")  # a tensor exists only if torch is imported
     if torch is not None and isinstance(x, torch.Tensor):
         return torch
     raise TypeError(f"expected a numpy array or a torch tensor, got {type(x).__name__}")
@@ -201,7 +201,7 @@ def lab_to_rgb(lab: Array) -> Array:
 def as_shown(lab: Array) -> tuple[Array, Array]:
     """The colours that a screen shows of ``lab`` (..., 3, H, W): their sRGB, as :func:`lab_to_rgb`, and their Lab.
 
-    Clipping the channels of a colour that sRGB does not have changes its lightness and hue, too.
+    Clipping an out-of-gamut colour also changes its lightness and hue.
     """
     linear = _lab_to_linear(lab).clip(0, 1)
     return _encode(linear), _linear_to_lab(linear)
@@ -281,7 +281,7 @@ def _chroma_in_gamut(luminance: np.ndarray, f: np.ndarray, dx: np.ndarray, dz: n
 
 
 def split(lab: Array) -> tuple[Array, Array]:
-    """Lab to what networks see: ``L`` (..., 1, H, W) in [0, 1] and ``ab`` (..., 2, H, W), about [-1, 1]."""
+    """Lab to what networks use: ``L`` (..., 1, H, W) in [0, 1] and ``ab`` (..., 2, H, W), about [-1, 1]."""
     return lab[..., :1, :, :] / L_SCALE, lab[..., 1:, :, :] / AB_SCALE
 
 
@@ -334,7 +334,7 @@ _CODE_OF_LUMINANCE = np.rint(_encode(np.arange(65536, dtype=np.float32) / 65534)
 
 
 def reduced_lightness(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
-    """``L`` in [0, 1], (height, width) float32, of a photo resized to what a network sees.
+    """``L`` in [0, 1], (height, width) float32, of a photo resized to the network's input.
 
     Args:
         pixels: (H, W) grey or (H, W, 3) sRGB, uint8 or uint16.
@@ -356,7 +356,7 @@ def recolor(pixels: np.ndarray, ab: np.ndarray, strength: float = 1.0, threads: 
     Args:
         pixels: (H, W) grey or (H, W, 3) sRGB, uint8 or uint16.
         ab: (2, h, w) float32 normalised. Colours that sRGB does not have lose chroma at constant L* and hue.
-        strength: what is kept of the chroma after that.
+        strength: factor on the chroma after that.
         threads: cores to use; default those that OpenCV uses.
 
     Returns:
@@ -477,7 +477,7 @@ def colorfulness(rgb: Array) -> Array:
 
 
 def own_colors(pixels: np.ndarray, side: int = 256, bins: int = 32) -> float:
-    """Colorfulness that is not toning: how far the opponent colours stray from what is usual at their luma.
+    """Colorfulness beyond toning: how far the opponent colours stray from the usual ones at their luma.
 
     A sepia print is colourful to Hasler and Süsstrunk (30 and more), but its colour is a function of its lightness, and
     so nearly nothing is left here. Their deviations, rg = R - G and yb = (R + G)/2 - B, of each pixel from the mean of

@@ -1,4 +1,4 @@
-"""Which accelerator to use, and what it can."""
+"""The accelerator to use, and its capabilities."""
 
 import sys
 from collections.abc import Mapping
@@ -63,7 +63,7 @@ def resolve_precision(asked: str, kind: str) -> str:
 def peak_memory_mb(device: torch.device) -> float | None:
     """The most memory (MiB) that this process has had: on CUDA the tensors there, else all of the process.
 
-    ``None`` where the system does not tell (Windows).
+    ``None`` if the system does not say (Windows).
     """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
@@ -74,7 +74,7 @@ def peak_memory_mb(device: torch.device) -> float | None:
 
 
 def choose(asked: str, key: str) -> str:
-    """``auto`` (or ``gpu``) to the best kind there is; any other is checked.
+    """``auto`` (or ``gpu``) to the best available kind; any other is checked.
 
     Args:
         asked: ``auto``, ``gpu`` or one of :data:`KINDS`.

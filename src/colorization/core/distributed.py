@@ -1,4 +1,4 @@
-"""Several processes that train one model together (torch.distributed); for one alone everything here is trivial."""
+"""Several processes that train one model together (torch.distributed); trivial with a single process."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ def world_size() -> int:
 
 
 def rank() -> int:
-    """The number of this process among all of them, from 0; also before they have met, from what started it."""
+    """The number of this process, from 0; before the processes have met, from the environment of the launcher."""
     if is_distributed():
         return dist.get_rank()
-    # torchrun's, Slurm's, and what Lightning gives the processes that it starts beside the first.
+    # Set by torchrun, by Slurm, and by Lightning for the processes that it starts.
     names = ("RANK", *(["SLURM_PROCID"] if int(os.environ.get("SLURM_NTASKS", 1)) > 1 else []), "LOCAL_RANK")
     return next((int(os.environ[name]) for name in names if name in os.environ), 0)
 
@@ -38,7 +38,7 @@ def is_main_process() -> bool:
 
 
 def common_id() -> str | None:
-    """What all processes of a run are told by whoever started them; ``None`` for a process that starts by itself.
+    """The id that the launcher gave all processes of a run; ``None`` for a process started on its own.
 
     Raises:
         InputError: torchrun was given no id.
@@ -71,7 +71,7 @@ def elastic_shape() -> tuple[int, int] | None:
 
 
 def agree(number: int) -> int:
-    """The largest that any process says. Waits for all of them, but never for an accelerator."""
+    """The largest number of all processes. Waits for all of them, but never for an accelerator."""
     global _control
     if not is_distributed():
         return number
@@ -83,7 +83,7 @@ def agree(number: int) -> int:
 
 
 def gather(value: Any) -> list[Any]:
-    """What each process has, in the order of their ranks."""
+    """The value of each process, in the order of the ranks."""
     if not is_distributed():
         return [value]
     values: list[Any] = [None] * world_size()
@@ -116,12 +116,12 @@ class SumOfAll(torch.autograd.Function):
         return total
 
 
-# How torch says that a process does not answer any more: gloo, NCCL, and the store where they meet.
+# How torch reports a lost process: gloo, NCCL, and the store where they meet.
 _LOST = (
     "connection closed by peer",
     "connection reset by peer",
     "timed out",
-    "pair closure",  # gloo's, without its name, where one of several transfers has timed out before the one waited for
+    "pair closure",  # gloo's, without its name, if another transfer has timed out before the awaited one
     "nccl",
     "broken pipe",
     "gloo",

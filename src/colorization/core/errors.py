@@ -18,7 +18,7 @@ class InputError(ValueError):
 
 
 def told_elsewhere(text: str) -> None:
-    """For :func:`about`, where what is wrong with a file has been told, or will be."""
+    """For :func:`about`: the file's fault is reported elsewhere."""
 
 
 _name: ContextVar[object] = ContextVar("name", default="")
@@ -27,7 +27,7 @@ _tell: ContextVar[Callable[[str], None] | None] = ContextVar("tell", default=Non
 
 @contextmanager
 def about(file: object, tell: Callable[[str], None] | None = None) -> Iterator[None]:
-    """Within, what :func:`warn` says is about ``file``.
+    """Within, messages of :func:`warn` are about ``file``.
 
     Args:
         tell: is called with each text, here and in contexts within; by default the log gets it, with the file's name.
@@ -42,7 +42,7 @@ def about(file: object, tell: Callable[[str], None] | None = None) -> Iterator[N
 
 
 def warn(text: str) -> None:
-    """Tell a fault of the file in hand that costs no result, in words that follow its name."""
+    """Report a fault of the current file that costs no result; the words follow the file's name."""
     if tell := _tell.get():
         tell(text)
     else:
@@ -50,5 +50,5 @@ def warn(text: str) -> None:
 
 
 def shown(path: object) -> str:
-    """A path or URL for a message: on one line, whatever its name holds."""
+    """A path or URL for a message, always on one line."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(path))

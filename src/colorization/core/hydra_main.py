@@ -63,10 +63,10 @@ def instantiate(config: DictConfig) -> Any:
 
 
 def sentence(error: BaseException) -> str:
-    """What went wrong, on one line."""
+    """The error on one line."""
     lines = [line.strip() for line in str(error).splitlines()]
     if isinstance(error, HydraException):
-        # Hydra adds where it searched, which is of no use for a config inside a package.
+        # Hydra adds where it searched, which does not help for a config inside a package.
         lines = lines[: next((i for i, line in enumerate(lines) if line.startswith("Config search path")), None)]
     said = " ".join(line for line in lines if line)
     if "'hydra/launcher/" in said:
@@ -97,12 +97,12 @@ def run(
         _quiet()
         _name(cfg)
         trusted.trust(cfg.get("trust") or [])
-        if not distributed.is_main_process():  # it would repeat what the first says
+        if not distributed.is_main_process():  # it would repeat the messages of the first
             logging.getLogger().setLevel(logging.WARNING)
         try:
             return task(cfg)
         except (InputError, HydraException, OmegaConfBaseException) as error:
-            if full or HydraConfig.get().mode == RunMode.MULTIRUN:  # a sweep goes on with its other jobs
+            if full or HydraConfig.get().mode == RunMode.MULTIRUN:  # a sweep continues with its other jobs
                 raise
             sys.exit(_fail(error))
 
@@ -121,7 +121,7 @@ def run(
 
 
 def _name(cfg: DictConfig, prefix: str = "") -> None:
-    """Make names of the numbers that YAML reads where names belong (``run_id: 2024``)."""
+    """Turn numbers that YAML reads into names where names belong (``run_id: 2024``)."""
     for key in list(cfg):
         if OmegaConf.is_interpolation(cfg, key) or OmegaConf.is_missing(cfg, key):
             continue
@@ -133,7 +133,7 @@ def _name(cfg: DictConfig, prefix: str = "") -> None:
 
 
 def _quiet() -> None:
-    """Leave out Lightning's notes on its defaults and its advertisements; its warnings stay, in the log as all else."""
+    """Hide Lightning's notes on its defaults and its advertisements; its warnings stay in the log."""
     for name in ("pytorch_lightning", "lightning_fabric"):
         logger = logging.getLogger(name)
         logger.setLevel(logging.WARNING)

@@ -16,7 +16,7 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 
 
 def keep_freed_memory() -> None:
-    """Have the C library keep the memory of freed arrays and tensors for the next ones, where it is glibc.
+    """Make glibc keep the memory of freed arrays and tensors for the next ones; other C libraries are left alone.
 
     It gives large blocks back to the system at once, and getting fresh pages took a fifth (U-Net) to a third (baseline
     CNN) of a training step on a CPU, and a quarter of the CPU time of colorizing a 12-megapixel photo; the peak of
@@ -43,6 +43,6 @@ def cores() -> int:
 
 
 def cache_dir() -> Path:
-    """For ONNX twins, measurements and shards: ``$COLORIZATION_CACHE``, else where the system keeps a user's."""
+    """For ONNX twins, measurements and shards: ``$COLORIZATION_CACHE``, by default the user's cache folder."""
     given = os.environ.get(CACHE_VARIABLE)
     return Path(given) if given else platformdirs.user_cache_path("lab-colorization", appauthor=False)

@@ -10,7 +10,7 @@ from colorization.core.errors import InputError
 
 CONFIGS = "pkg://colorization.configs"  # the tree that a command line is composed with
 
-# Keys whose values are names and paths: 2024 is one, too. (null and lists stay what they are.)
+# Keys whose values are names and paths; 2024 is also a name. (null and lists stay as they are.)
 _NAMES = re.compile(
     r"(^|\.)(run_id|sweep|init_weights|ckpt_path|weights|predictions|archive|name|output|to|repo|\w+_dir|\w+_weights)$"
 )
@@ -22,7 +22,7 @@ def is_name(key: str) -> bool:
 
 
 def quoted(value: str) -> str:
-    """A string as a value in Hydra's grammar, whatever is in it."""
+    """Any string as a value in Hydra's grammar."""
     return "'" + re.sub(r"(\\*)'", r"\1\1\\'", re.sub(r"(\\+)$", r"\1\1", value)) + "'"
 
 

@@ -2,7 +2,7 @@
 
 ``<output_dir>/runs/<run_id>/`` holds, each JSON with a ``schema`` number:
 
-- ``config.yaml``, ``overrides.yaml``: the resolved configuration and what was asked on the command line
+- ``config.yaml``, ``overrides.yaml``: the resolved configuration and the overrides of the command line
 - ``environment.json``: versions, hardware, git revision; ``split.json``: every photo with its split, size
   and digest; a resume keeps it, and an evaluation of the run's own photos takes it
 - ``train.log``; ``metrics.jsonl``: append-only rows (time, step, epoch, split, name, value)
@@ -10,7 +10,7 @@
 - ``checkpoints/``: ``last.ckpt``, the one before it ``previous.ckpt``, ``best.ckpt``
 - ``weights.safetensors``; ``samples/``; ``tensorboard/``
 
-This module imports no torch, so that a server or a table can read runs cheaply.
+This module imports no torch: a server or a table can read runs cheaply.
 """
 
 from __future__ import annotations
@@ -121,18 +121,18 @@ class Run:
         self.best_checkpoint = self.path / "checkpoints" / "best.ckpt"
 
     def status(self) -> dict[str, Any]:
-        """The content of ``status.json``; ``{}`` where there is none."""
+        """The content of ``status.json``; ``{}`` if there is none."""
         if not self.status_file.is_file():
             return {}
         return json.loads(self.status_file.read_text(encoding="utf-8"))
 
     def split(self) -> dict[str, Any] | None:
-        """The content of ``split.json``; ``None`` where there is none."""
+        """The content of ``split.json``; ``None`` if there is none."""
         file = self.path / "split.json"
         return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
 
     def lock(self, timeout: float) -> FileLock:
-        """What the process that trains it holds, not acquired yet; ``Timeout`` if it is held for so many seconds."""
+        """The lock of the training process, not acquired yet; ``Timeout`` if it is held for so many seconds."""
         return FileLock(self.path / ".lock", timeout=timeout)
 
     def update_status(self, **changes: Any) -> None:
@@ -174,7 +174,7 @@ class Run:
     def best_validation(self, monitor: str, mode: str = "min") -> dict[str, float]:
         """The ``val/...`` figures of the validation with the lowest (``max``: highest) ``monitor``, a ``val/<name>``.
 
-        That is the one of ``best.ckpt``, whose weights the run exports; ``{}`` where it was never measured.
+        That is the one of ``best.ckpt``, whose weights the run exports; ``{}`` if it was never measured.
         """
         rows = [r for r in self.metrics() if r["split"] == "val" and r["value"] is not None]
         measured = [r for r in rows if f"val/{r['name']}" == monitor]

@@ -1,6 +1,6 @@
 """Packages whose code may run for a weights file, because somebody has named them.
 
-The names are kept in the environment, so that the processes that this one starts know them, too.
+The names are kept in the environment: child processes know them as well.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def trust(given: Iterable[str]) -> None:
     """Trust further packages or modules, e.g. ``mypackage`` or ``mypackage.networks``.
 
     Raises:
-        InputError: what cannot be the name of a module.
+        InputError: a word that cannot be the name of a module.
     """
     given = list(given)
     for name in given:

@@ -1,6 +1,6 @@
-"""Folders wherever fsspec gets to (``s3://``, ``gs://``, ``sftp://``, ...), beside those of this machine.
+"""Folders on this machine and on any fsspec filesystem (``s3://``, ``gs://``, ``sftp://``, ...).
 
-A :data:`Location` is a ``pathlib.Path``, or elsewhere a ``upath.UPath`` of the same methods. What differs elsewhere:
+A :data:`Location` is a ``pathlib.Path``, or for a remote place a ``upath.UPath`` with the same methods. Remote differs:
 
 - pictures need seeking, so a photo is copied here to be read, and a result is written here and brought to its place
 - files cannot grow: lines are appended in parts, see :func:`log`
@@ -37,7 +37,7 @@ from colorization.core.atomic import sha256
 from colorization.core.errors import InputError, shown
 
 Location = Any  # Path | UPath, which is an optional dependency
-Version = tuple[int, int]  # bytes, and time of the last change in ns: 0 where it is not known
+Version = tuple[int, int]  # bytes, and time of the last change in ns: 0 if unknown
 
 logger = logging.getLogger(__name__)
 logging.getLogger("paramiko").setLevel(logging.WARNING)  # each connection that went well
@@ -73,7 +73,7 @@ def location(text: str) -> Location:
 
 
 def public(path: Location) -> str:
-    """What a message calls it: with its host, without a user."""
+    """Its name in messages: with the host, without the user."""
     if not is_remote(path):
         return shown(path)
     protocol, _, rest = str(path).partition("://")
@@ -92,18 +92,18 @@ def _line(error: BaseException) -> str:
 
 
 def is_remote(path: Location) -> bool:
-    """Whether it is not a file of this machine."""
+    """Whether it is not on this machine."""
     return not isinstance(path, Path)
 
 
 def own_connection(path: Location) -> Location:
-    """The same place by a connection of this thread: fsspec shares them between threads where they can be."""
+    """The same place with a connection of this thread; fsspec shares connections between threads if it can."""
     return type(path)(path.path, protocol=path.protocol, **path.storage_options) if is_remote(path) else path
 
 
 @contextmanager
 def as_os_errors() -> Iterator[None]:
-    """What a protocol raises, as ``OSError``."""
+    """Errors of a protocol as ``OSError``."""
     try:
         yield
     except OSError:
@@ -148,7 +148,7 @@ def version(path: Location) -> Version:
 
 
 def versions(paths: Iterable[Location]) -> dict[Location, Version]:
-    """Those of the files elsewhere among these that are there, by one listing a folder: a thousand times faster."""
+    """The existing ones of these remote files, by one listing a folder: a thousand times faster."""
     remote: dict[Location, list[Location]] = {}
     for path in paths:
         if is_remote(path):
@@ -174,7 +174,7 @@ def _version(info: dict[str, Any]) -> Version:
 
 
 def identity(path: Location, at: Version | None = None) -> dict[str, Any]:
-    """SHA-256, bytes and mtime_ns, of a file's version or of what it is now."""
+    """SHA-256, bytes and mtime_ns of a version of a file, or of its current one."""
     size, modified = at or version(path)
     return {"sha256": sha256(path), "bytes": size, "mtime_ns": modified}
 
@@ -197,9 +197,9 @@ def forget_connections(path: Location) -> None:
 
 
 def get_again(path: Location, copy: Path) -> None:
-    """As :func:`get`, for what a long run cannot do without: a network that fails for a time does not end it.
+    """As :func:`get`, for files that a long run needs: a temporary network failure does not end the run.
 
-    Tries again after 1, 2, 4, 8 and 16 s. Raises ``OSError``; at once where the file is not there.
+    Tries again after 1, 2, 4, 8 and 16 s. Raises ``OSError``; at once if the file does not exist.
     """
     for wait in (1, 2, 4, 8, 16, 0):
         try:
@@ -229,7 +229,7 @@ def local_copy(path: Location) -> Iterator[Path]:
 
 @contextmanager
 def local_targets(parts: dict[str, Location]) -> Iterator[dict[str, Path]]:
-    """Paths of this machine to write to; what is there in the end is brought to its place."""
+    """Local paths to write to; the files are moved to their place at the end."""
     if not any(map(is_remote, parts.values())):
         yield parts
         return
@@ -244,7 +244,7 @@ def local_targets(parts: dict[str, Location]) -> Iterator[dict[str, Path]]:
 
 @contextmanager
 def scratch(folder: Location, prefix: str) -> Iterator[Location]:
-    """A new folder in ``folder``, which goes in the end with all that is in it."""
+    """A new folder in ``folder``, which is deleted at the end with its content."""
     if not is_remote(folder):
         with tempfile.TemporaryDirectory(prefix=prefix, dir=folder) as made:
             yield Path(made)
@@ -259,7 +259,7 @@ def scratch(folder: Location, prefix: str) -> Iterator[Location]:
 
 
 def remove(folder: Location) -> None:
-    """A folder with all that is in it."""
+    """A folder with its content."""
     if not is_remote(folder):
         shutil.rmtree(folder)
         return
@@ -319,7 +319,7 @@ class Lease:
     def __exit__(self, *error: object) -> None:
         self._ended.set()
         self._renewing.join()
-        with suppress(OSError), as_os_errors():  # where it cannot be reached any more it ends by itself
+        with suppress(OSError), as_os_errors():  # if it cannot be reached, it expires by itself
             if self._is_mine(self.path):
                 self.path.unlink()
 
@@ -348,7 +348,7 @@ class Lease:
 
 
 def log(path: Location, parts: Location) -> Log:
-    """The file of lines at ``path``; elsewhere than on this machine new ones go into ``parts`` first."""
+    """The file of lines at ``path``; on a remote filesystem new lines go into ``parts`` first."""
     return PartedLog(path, parts) if is_remote(path) else Log(path)
 
 
@@ -380,7 +380,7 @@ class Log:
 
 
 class PartedLog(Log):
-    """The same where files cannot grow.
+    """The same for filesystems whose files cannot grow.
 
     A part holds all the lines that had to wait while the one before was written, and a line is appended when its part
     is there. Beginning and closing join the parts.
@@ -389,7 +389,7 @@ class PartedLog(Log):
     def __init__(self, path: Location, parts: Location) -> None:
         super().__init__(path)
         self._parts, self._turn = parts, threading.Condition()
-        self._lines: list[bytes] = []  # that wait for the part after the one that is being written
+        self._lines: list[bytes] = []  # waiting for the next part
         self._writing, self._part, self._written = False, 1, 0  # the numbers of that part, and of the last one there
 
     def read(self) -> bytes:

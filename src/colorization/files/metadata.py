@@ -1,4 +1,4 @@
-"""What a picture file says of itself beside its pixels (EXIF, XMP, IPTC-IIM, resolution), carried over to its result.
+"""Metadata of a picture file (EXIF, XMP, IPTC-IIM, resolution), copied to its result.
 
 The result is upright, in sRGB, and a new picture; so orientations become 1 and thumbnails of the old one are left out.
 Everything else stays as it is: EXIF is copied field by field with types and bytes untouched (Pillow's own writer turns
@@ -32,13 +32,13 @@ _PIXEL_X, _PIXEL_Y = 0xA002, 0xA003
 _POINTERS = (EXIF, GPS, INTEROPERABILITY)
 _TYPE_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 _BYTE, _ASCII, _SHORT, _LONG, _RATIONAL, _UNDEFINED, _LONG8 = 1, 2, 3, 4, 5, 7, 16
-# TIFF 6 and its supplements: how the pixels of that file lie and are coded; and what this module carries by itself.
+# TIFF 6 and its supplements: fields on the layout and coding of the pixels, and those that this module copies itself.
 _OF_THE_PIXELS = {
     *(*range(254, 260), *range(262, 267), 273, 274, *range(277, 282), 284, *range(288, 294), 301, *range(317, 337)),
     *(*range(338, 344), 347, *range(512, 522), *range(529, 533), XMP, IPTC, PHOTOSHOP, 34675, 37724, 50838, 50839),
 }
 _IPTC_RESOURCE = 0x0404  # of Photoshop's image resource blocks
-_PNG_IPTC = "Raw profile type iptc"  # ImageMagick's convention, which ExifTool and Exiv2 read, too
+_PNG_IPTC = "Raw profile type iptc"  # ImageMagick's convention, which ExifTool and Exiv2 also read
 
 COLORIZED_BY = "colorized by software, weights"  # how a disclosure begins
 
@@ -56,7 +56,7 @@ _EMPTY_XMP = f'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="{_RDF}"/>
 
 @dataclass(frozen=True)
 class Metadata:
-    """What goes over to the result.
+    """The metadata that is copied to the result.
 
     Attributes:
         ifd: EXIF with its further IFDs; of a TIFF the fields of the first page that do not describe its pixels.
@@ -76,7 +76,7 @@ class Metadata:
 
 
 def _sound(what: str, read: Callable[[], T], otherwise: T) -> T:
-    """What ``read`` gives; where it fails, in whatever way, ``otherwise``, with a warning: the picture matters more."""
+    """The value of ``read``; if it fails in any way, ``otherwise`` with a warning: the picture matters more."""
     try:
         return read()
     except Exception as error:  # noqa: BLE001 (parsers of other people's bytes: RecursionError, OverflowError, ...)
@@ -136,7 +136,7 @@ def _first(value: bytes, kind: int, order: str) -> int:
 
 
 def _next_ifd(file: IO[bytes], offset: int, order: str, big: bool) -> int:
-    """Where the page after that of the IFD at ``offset`` has its IFD; 0 after the last."""
+    """Offset of the IFD that follows the one at ``offset``; 0 after the last."""
     file.seek(offset)
     count_format, word, letter = ("Q", 8, "Q") if big else ("H", 4, "I")
     (count,) = struct.unpack(order + count_format, file.read(struct.calcsize(order + count_format)))
@@ -148,7 +148,7 @@ def _write_ifd(ifd: Ifd, offset: int, order: str, big: bool = False, following: 
     """The bytes of an IFD, and of those that it points to, for a place at ``offset`` (even) in a file.
 
     Args:
-        following: where the next page has its IFD.
+        following: offset of the next page's IFD.
     """
     word, letter = (8, "Q") if big else (4, "I")
     head = struct.pack(order + ("Q" if big else "H"), len(ifd))
@@ -172,7 +172,7 @@ def exif_block(metadata: Metadata, limit: int | None = None) -> bytes:
     """EXIF as the TIFF that JPEG, PNG and WebP hold; ``b""`` if there is none.
 
     Args:
-        limit: bytes that the format can hold. What does not fit is left out, the largest field first, with a warning.
+        limit: bytes that the format can hold. Fields that do not fit are dropped, the largest first, with a warning.
     """
     ifd = dict(metadata.ifd)
     if metadata.dpi and not _dpi_of_ifd(ifd, metadata.order):
@@ -242,7 +242,7 @@ def _iptc_of_png(text: str) -> bytes | None:
 
 
 def _parse(xmp: bytes) -> minidom.Document:
-    """The packet as a document. Raises whatever the parser does for one that is damaged."""
+    """The packet as a document. Raises the parser's errors if it is damaged."""
     document = minidom.parseString(xmp.strip(b"\0 \t\r\n"))
     if not document.getElementsByTagNameNS(_RDF, "RDF"):
         raise ValueError("it has no rdf:RDF")
@@ -257,7 +257,7 @@ def _properties(document: minidom.Document, namespace: str, name: str) -> list[t
 
 
 def _upright_xmp(xmp: bytes) -> bytes:
-    """The packet with an orientation of 1 and no thumbnails, if it has any; else as it is."""
+    """The packet with orientation 1 and without thumbnails."""
     if b"Orientation" not in xmp and b"Thumbnails" not in xmp:
         return xmp
     document = _parse(xmp)
@@ -309,7 +309,7 @@ def _disclosed_xmp(xmp: bytes, disclosure: str) -> bytes:
     description.setAttributeNS(_RDF, "rdf:about", "")
     append(description, _IPTC_EXT, "Iptc4xmpExt:DigitalSourceType", SOURCE_TYPE)
     append(description, _IPTC_EXT, "Iptc4xmpExt:AISystemUsed", disclosure)
-    # Of a history that is there already the list goes on: a property may occur only once.
+    # An existing history is extended: a property may occur only once.
     history = document.getElementsByTagNameNS(_XMP_MM, "History")
     lists = history[0].getElementsByTagNameNS(_RDF, "Seq") if history else []
     entries = lists[0] if lists else append(append(description, _XMP_MM, "xmpMM:History"), _RDF, "rdf:Seq")
@@ -333,7 +333,7 @@ def _exif_of_block(block: bytes) -> tuple[Ifd, str]:
 
 
 def _tiff_header(file: IO[bytes]) -> tuple[str, bool, int]:
-    """Byte order, whether it is a BigTIFF, and where the first page's IFD is."""
+    """Byte order, whether it is a BigTIFF, and the offset of the first IFD."""
     file.seek(0)
     head = file.read(16)
     order = "<" if head[:2] == b"II" else ">"
@@ -391,12 +391,12 @@ def _dpi_of_ifd(ifd: Ifd, order: str) -> tuple[float, float] | None:
 
 
 def read(path: str | os.PathLike[str], kind: str, info: dict[Any, Any], pages: int) -> Metadata:
-    """What goes over from a file. Damaged parts are left out with a warning.
+    """The metadata of a file. Damaged parts are dropped with a warning.
 
     Args:
         path: the file.
         kind: Pillow's name of its type.
-        info: what Pillow tells of it; of a PNG after loading, because chunks may follow the pixels.
+        info: Pillow's ``info``; for a PNG after loading, because chunks may follow the pixels.
         pages: how many it has.
     """
 

@@ -1,7 +1,7 @@
 """Which files are photos: one rule for training, evaluation, ``colorize`` and the server's list of folders.
 
-A photo has one of :data:`EXTENSIONS`. Hidden files and those that systems make are left out, and so is what the person
-excludes; links to folders are not followed, because they could go in circles. What is left out is counted. Imports no
+A photo has one of :data:`EXTENSIONS`. Hidden files, files that systems make and excluded
+files are skipped and counted; links to folders are not followed, because they could go in circles. Imports no
 other part of the package.
 """
 
@@ -22,7 +22,7 @@ TYPES = {
     "webp": (".webp",),
     "tiff": (".tif", ".tiff"),
 }
-# Endings of types that are only read, and what their results are: lossless ones PNG, lossy ones JPEG.
+# Endings of types that can only be read, and the type of their results: PNG for lossless ones, JPEG for lossy ones.
 READ_ONLY = {
     **dict.fromkeys((".apng", ".bmp", ".gif", ".pbm", ".pgm", ".ppm", ".pnm"), "png"),
     **dict.fromkeys((".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx"), "png"),
@@ -30,7 +30,7 @@ READ_ONLY = {
 }
 # Endings of the files that are taken from a folder.
 EXTENSIONS = frozenset(READ_ONLY).union(*TYPES.values())
-# What network storage, Windows and archive programs leave in folders of photos, in small letters.
+# Files that network storage, Windows and archive programs leave in folders of photos, in lower case.
 _SYSTEM = frozenset(
     {"@eadir", "#recycle", "#snapshot", "$recycle.bin", "system volume information", "lost+found", "__macosx"}
     | {"thumbs.db", "ehthumbs.db", "desktop.ini"}
@@ -41,12 +41,12 @@ Folder = Any  # Path, or the UPath of a folder elsewhere
 
 @dataclass
 class LeftOut:
-    """What a search found beside photos.
+    """Files other than photos that a search found.
 
     Attributes:
-        hidden, excluded: counts; a folder with all that is in it counts as one.
+        hidden, excluded: counts; a folder counts as one, with all its content.
         links: linked folders, relative to the folder that was searched.
-        others: files whose ending is not that of a photo.
+        others: files whose ending is not a photo's.
     """
 
     hidden: int = 0
@@ -55,7 +55,7 @@ class LeftOut:
     others: list[Any] = field(default_factory=list)
 
     def add(self, other: LeftOut) -> None:
-        """What another search found."""
+        """Add the result of another search."""
         self.hidden, self.excluded = self.hidden + other.hidden, self.excluded + other.excluded
         self.links, self.others = self.links + other.links, self.others + other.others
 
@@ -89,12 +89,12 @@ def is_photo(name: str) -> bool:
 
 
 def matches(path: PurePosixPath, patterns: Sequence[str]) -> bool:
-    """Whether a shell pattern fits the name or, where it has a ``/``, the path; upper and lower case are the same."""
+    """Whether a shell pattern matches the name or, if it has a ``/``, the path; case is ignored."""
     return any(fnmatch.fnmatchcase((str(path) if "/" in p else path.name).lower(), p.lower()) for p in patterns)
 
 
 def relative(path: Folder, root: Folder) -> PurePosixPath:
-    """The way from ``root`` to what lies below it."""
+    """The relative path from ``root`` to something below it."""
     if isinstance(path, Path):
         return PurePosixPath(path.relative_to(root).as_posix())
     return PurePosixPath(path.path[len(root.path) :].strip("/"))
@@ -112,7 +112,7 @@ def walk(
     Args:
         root: of this machine or elsewhere.
         exclude: patterns, see :func:`matches`, of photos and of folders.
-        left_out: collects what is no photo.
+        left_out: collects everything else.
         on_error: is told of folders that cannot be read.
         enter: whether to go into a folder.
     """

@@ -1,6 +1,6 @@
 """Picture files in and out: every kind of photograph that an archive has, with nothing lost on the way.
 
-Who does what:
+Division of work:
 
 - Pillow: finds out the true type, reads headers, palettes, transparency, GIF, BMP, PNM, WebP, AVIF, JPEG 2000, and TIFF
   pages of 2 to 7 bits a channel or subsampled colours; writes WebP, and the headers of JPEG and PNG
@@ -18,7 +18,7 @@ subtractive. The result has sRGB's profile.
 An animation's first frame is read. Of a TIFF every page but those that are marked as a reduced copy or a mask.
 
 Training, evaluation and the colorizer all read with this: :func:`read_rgb` is what :class:`Picture` gives, at 8 bits.
-What is wrong with a file and costs no picture is told by :func:`colorization.core.errors.warn`.
+Faults that cost no picture are reported by :func:`colorization.core.errors.warn`.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ from colorization.files.pixels import (
     unassociated,
 )
 
-# What is wrong with a file is said in its Unreadable, or by warn() with its name.
+# A file's fault is in its Unreadable, or reported by warn() with its name.
 logging.getLogger("tifffile").setLevel(logging.CRITICAL)
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 warnings.simplefilter("ignore", Image.DecompressionBombWarning)
@@ -95,7 +95,7 @@ _REDUCED_OR_MASK = 0b101  # of TIFF's NewSubfileType
 
 
 class UnknownType(Unreadable):
-    """A file that is no picture of a type that is read."""
+    """A file that is not a picture of a readable type."""
 
 
 class TooLarge(Unreadable):
@@ -136,7 +136,7 @@ class Picture:
         _check_size(*self._image.size)
         if self.format == "PNG":
             self._deep = len(head) > 24 and head[24] == 16  # bits a channel, of which Pillow keeps 8 in colour pictures
-            self._image.load()  # and what it tells after the pixels
+            self._image.load()  # and the chunks after the pixels
         self._sideways = orientation_of(self._image) in SIDEWAYS
         if (frames := _frames(self._image)) > 1:
             warn(f"first of {frames} frames")
@@ -156,7 +156,7 @@ class Picture:
 
     @cached_property
     def metadata(self) -> Metadata:
-        """What goes over to the result, for :func:`save`."""
+        """The metadata for the result, for :func:`save`."""
         info = {} if self._image is None else self._image.info
         with _reading(self._path):
             return metadata_.read(self._path, self.format, info, len(self.sizes))
@@ -275,7 +275,7 @@ def identify(path: Path) -> tuple[str, list[tuple[int, int]]]:
     """The true type (Pillow's name) and each page's width and height, from the headers alone.
 
     Raises:
-        UnknownType: no picture of a type that is read.
+        UnknownType: not a picture of a readable type.
         TooLarge: a page claims more than :data:`MAX_PIXELS`.
         Unreadable: its headers are damaged.
     """
@@ -297,7 +297,7 @@ def identify(path: Path) -> tuple[str, list[tuple[int, int]]]:
         return format, sizes
 
 
-# The usual endings of Pillow's types where they are not the type's name.
+# The usual endings of Pillow's types, if they differ from the type's name.
 _ENDINGS = {"JPEG": ".jpg", "TIFF": ".tif", "JPEG2000": ".jp2", "PPM": ".pnm"}
 _HEIF = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1")  # brands
 
@@ -326,12 +326,12 @@ def ending_of(path: Any) -> str | None:
 
 @contextmanager
 def open_picture(path: str | os.PathLike[str], content: bytes | None = None, whole: bool = False) -> Iterator[Picture]:
-    """The picture in a file, whatever its ending says.
+    """The picture in a file, by its content and not its ending.
 
     Args:
         path: the file.
-        content: its bytes, where they have been read already.
-        whole: refuse a JPEG that is damaged or cut short, too; else what there is of it is read, with a warning.
+        content: its bytes, if they have been read already.
+        whole: also refuse a damaged or truncated JPEG; otherwise its readable part is used, with a warning.
 
     Raises:
         Unreadable: it cannot be read; so do the picture's own methods.
@@ -374,7 +374,7 @@ def rgb8(page: Page) -> np.ndarray:
 
 @contextmanager
 def _reading(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Turns whatever a decoder raises into :class:`Unreadable`."""
+    """Turns all errors of decoders into :class:`Unreadable`."""
     try:
         yield
     except Unreadable:

@@ -1,4 +1,4 @@
-"""What a decoder gives, as upright sRGB pages: orientation, profiles, inks, transparency, bit depths."""
+"""Decoded pixels to upright sRGB pages: orientation, profiles, inks, transparency, bit depths."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from PIL import (  # the types that are read: importing a plugin makes Pillow kn
 
 from colorization.core.errors import InputError, warn
 
-_STRIP = 1 << 20  # pixels that are converted at once, where the steps between need more room than the result
+_STRIP = 1 << 20  # pixels converted at once, if intermediate steps need more memory than the result
 SIDEWAYS = (5, 6, 7, 8)  # EXIF's orientations
 # Little CMS: without its optimization, whose tables are off by up to 5,000 of 65,535 at 16 bits.
 _INTENT, _BLACK_POINT, _EXACT = 1, 0x2000, 0x0100
@@ -51,7 +51,7 @@ def page_of(image: Image.Image) -> Page:
     """A Pillow image of any mode as a page.
 
     Raises:
-        ValueError: a mode that is no picture's.
+        ValueError: the mode is not a picture's.
         Unreadable: it has no pixels.
     """
     if not image.width or not image.height:
@@ -100,7 +100,7 @@ def split_alpha(pixels: np.ndarray, has_alpha: bool) -> tuple[np.ndarray, np.nda
 
 
 def make_upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
-    """(H, W) or (H, W, 3) as EXIF's orientation (1 to 8) says that it is to be seen."""
+    """(H, W) or (H, W, 3), turned as EXIF's orientation (1 to 8) says."""
     if orientation in (2, 3, 4):
         return cv2.flip(pixels, {2: 1, 3: -1, 4: 0}[orientation])
     if orientation in (5, 7):
@@ -209,9 +209,9 @@ def _is_srgb(profile: bytes) -> bool:
 
 
 def to_srgb(pixels: np.ndarray, profile: bytes | None) -> np.ndarray:
-    """Grey (H, W), RGB (H, W, 3) or CMYK (H, W, 4) through a profile; the same array where nothing changes.
+    """Grey (H, W), RGB (H, W, 3) or CMYK (H, W, 4) through a profile; the same array if nothing changes.
 
-    A profile that is damaged, or of other colours than the picture's, is left out with a warning.
+    A profile that is damaged or does not fit the picture's mode is ignored with a warning.
     """
     if not profile:
         return pixels
@@ -278,7 +278,7 @@ def rgb_of_cmyk(inks: np.ndarray, profile: bytes | None) -> np.ndarray:
 
 
 def on_white(pixels: np.ndarray, alpha: np.ndarray) -> np.ndarray:
-    """(H, W, 3) with the paper's white where it is transparent."""
+    """(H, W, 3) with paper white behind transparent pixels."""
     top = np.iinfo(pixels.dtype).max
 
     def blend(colour: np.ndarray, alpha: np.ndarray) -> np.ndarray:
@@ -288,7 +288,7 @@ def on_white(pixels: np.ndarray, alpha: np.ndarray) -> np.ndarray:
     return by_strips(blend, pixels.shape, pixels.dtype, pixels, alpha)
 
 
-# What decoders raise for files that are cut short, lie about their type, or are damaged in any other way.
+# Errors of decoders for files that are truncated, damaged, or of another type than they claim.
 UNREADABLE = (
     OSError,
     SyntaxError,
@@ -307,4 +307,4 @@ UNREADABLE = (
 
 
 class Unreadable(InputError):
-    """A file that is no picture, or a damaged one; in one sentence."""
+    """A file that is not a picture or is damaged, in one sentence."""

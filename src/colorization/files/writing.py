@@ -70,7 +70,7 @@ def save(path: Path, pages: Iterable[Page], metadata: Metadata | None, output: O
     cannot hold alpha (the picture is put on white), nor WebP IPTC-IIM; both have 8 bits.
 
     Args:
-        path: where to, its ending is the type; its folder is made.
+        path: its ending decides the type; its folder is created.
         pages: (H, W) or (H, W, 3); several only in a TIFF.
         metadata: of the original.
         output: how.
@@ -105,7 +105,7 @@ def check_type(path: Path, sizes: Sequence[tuple[int, int]]) -> str:
     """Whether a file of this ending can hold pages of these sizes (width, height); returns its type.
 
     Raises:
-        InputError: no type that is written.
+        InputError: the type cannot be written.
         OSError: it cannot.
     """
     kind = next((k for k, suffixes in TYPES.items() if path.suffix.lower() in suffixes), None)
@@ -141,7 +141,7 @@ def _with_alpha(pixels: np.ndarray, alpha: np.ndarray | None) -> np.ndarray:
 
 
 def _tiny(kind: str, **options: Any) -> bytes:
-    """A file of one pixel with the metadata that Pillow writes: its header is that of the real one."""
+    """A one-pixel file with the metadata that Pillow writes: it has the header of the real one."""
     buffer = io.BytesIO()
     Image.new("RGB", (1, 1)).save(buffer, kind, icc_profile=srgb_profile(), **options)
     return buffer.getvalue()
