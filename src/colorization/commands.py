@@ -13,7 +13,7 @@ import sys
 from colorization import __version__
 from colorization.core.machine import print_all_letters
 
-# What to type -> the module that is run, what it does, the extra of the package that it needs.
+# Command -> the module that is run, its help, the extra of the package that it needs.
 COMMANDS = {
     "colorize": (
         "colorization.colorize.cli",

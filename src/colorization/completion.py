@@ -29,7 +29,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def answer() -> None:
-    """Tell the shell that asks what can follow on its command line, and exit."""
+    """Answer a shell that asks for completions, and exit."""
     words = os.environ["COMP_LINE"][: int(os.environ["COMP_POINT"])].split()
     parser = argparse.ArgumentParser("colorization")
     parser.add_argument("--version", action="store_true")
@@ -71,7 +71,7 @@ def _hydra_arguments(parser: argparse.ArgumentParser, config_name: str) -> None:
 
 
 def _overrides(config_name: str) -> Callable[..., list[str]]:
-    """What completes the overrides of a config: its groups, their choices, its keys."""
+    """Completions of the overrides of a config: its groups, their choices, its keys."""
 
     def complete(prefix: str, parsed_args: Any, **_: Any) -> list[str]:
         from hydra._internal.config_loader_impl import ConfigLoaderImpl

@@ -1,6 +1,6 @@
 """What is installed, what works and what is missing: ``colorization doctor``.
 
-Colorizes a small picture with the default weights on each backend. Exits with 1 where none of them works.
+Colorizes a small picture with the default weights on each backend. Exits with 1 if none of them works.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from colorization.core.errors import InputError
 from colorization.models import loading
 from colorization.models.weights import DEFAULT_WEIGHTS, shipped_weights
 
-# Extra of the package -> a module that it brings, what it is for.
+# Extra of the package -> a module that it installs, its purpose.
 EXTRAS = {
     "train": ("torch", "training, evaluation and export"),
     "tune": ("optuna", "colorization sweep"),
@@ -40,7 +40,7 @@ PACKAGES = {"torch": "torch", "onnx": "onnxruntime", "openvino": "openvino", "op
 
 
 def lines() -> Iterator[tuple[str, str, str]]:
-    """What was found: ``ok``, ``--`` (missing, but not needed) or ``FAIL``; about what; in words."""
+    """The findings: ``ok``, ``--`` (missing, but not needed) or ``FAIL``; the subject; a sentence."""
     yield "ok", "package", f"lab-colorization {__version__}, Python {platform.python_version()}, {platform.platform()}"
     yield "ok", "processor", f"{machine.cores()} cores"
     if find_spec("torch") is not None:

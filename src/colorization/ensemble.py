@@ -1,6 +1,6 @@
 """Several weights as one file: ``python -m colorization.ensemble weights=[a,b,c] datamodule.data_dir=photos``.
 
-The file describes itself like that of any model and is evaluated, exported and colorized with like any.
+The file has a description, and is evaluated, exported and used like any other weights file.
 """
 
 from __future__ import annotations
@@ -98,9 +98,9 @@ def assemble(
 def describe(
     members: list[dict[str, Any]], merge: str | list[float], size: int, distance: float, about: Any = None
 ) -> dict[str, Any]:
-    """The document of an ensemble; it holds that of each member with the name and SHA-256 of its file.
+    """The document of an ensemble; it holds the one of each member with the name and SHA-256 of its file.
 
-    ``size`` is the working size, ``distance`` the mean ΔE2000 on the validation photos, ``about`` that of the config.
+    ``size`` is the working size, ``distance`` the mean ΔE2000 on the validation photos, ``about`` from the config.
     """
     inputs = _common_inputs(members)
     spec = {

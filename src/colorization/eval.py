@@ -161,7 +161,7 @@ def _evaluate(cfg: DictConfig, progress: Progress) -> dict[str, Any]:
 
 
 def check(cfg: DictConfig, custom: Sequence[str]) -> None:
-    """Refuse what would only fail when all is measured; ``custom``: names of further metrics. Raises ``InputError``."""
+    """Refuse settings that would fail only at the end; ``custom``: names of further metrics. Raises ``InputError``."""
     figures = (*FIGURES, *custom)
     if unknown := [c for c in cfg.columns or () if c not in figures]:
         raise InputError(f"columns={list(cfg.columns)}: {unknown[0]} is none of {', '.join(figures)}")

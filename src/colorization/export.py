@@ -60,7 +60,7 @@ def write_float16(
         with torch.no_grad():
             for parameter in last.parameters():
                 parameter.mul_(chroma)
-        # What was measured in training is not true of these colours.
+        # The figures of training do not hold for these colours.
         description = {**description, "chroma": chroma * description.get("chroma", 1.0), "metrics": {}}
     if size is not None:
         description = {**description, "working_size": size}

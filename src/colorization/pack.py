@@ -38,7 +38,7 @@ def pack(cfg: DictConfig) -> None:
 
 
 def write_shards(datamodule: PhotoDataModule, to: str, shard_mb: float) -> None:
-    """All photos that can be read, near-grey ones, too: training leaves them out where it is asked to.
+    """All readable photos, also near-grey ones: training leaves those out if asked to.
 
     Raises:
         InputError: these are no photos of folders, or the place cannot be written.

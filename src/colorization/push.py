@@ -1,6 +1,6 @@
 """Publish weights on a model hub: ``python -m colorization.push weights=<file or run> repo=owner/name metrics=<file>``.
 
-The model card is written from what the weights say of themselves and from the evaluation's ``metrics.json``.
+The model card is written from the description of the weights and the evaluation's ``metrics.json``.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _IDENTITY = ("stage", "network", "pretrained", "training_data", "version", "git"
 
 
 def own_rows(report: dict[str, Any], description: dict[str, Any], path: Path) -> list[dict[str, Any]]:
-    """The rows of an evaluation that a card shows: the trivial answers, and last that of the weights at ``path``.
+    """The rows of an evaluation that a card shows: the trivial answers, and last the weights at ``path``.
 
     Raises:
         InputError: these weights were not evaluated there.

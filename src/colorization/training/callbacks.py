@@ -1,4 +1,4 @@
-"""What watches a run: the run folder's files, samples, throughput, progress, and stopping on request."""
+"""Callbacks that monitor a run: files of the run folder, samples, throughput, progress, NaN."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class EMA(WeightAveraging):
     steps would end with two thirds of its initial weights.
 
     Args:
-        decay: what the average keeps of itself at each step of a long run, in [0, 1].
+        decay: share of itself that the average keeps at each step of a long run, in [0, 1].
     """
 
     def __init__(self, decay: float = 0.999) -> None:
@@ -57,8 +57,8 @@ class EMA(WeightAveraging):
 class FiniteCheck(Callback):
     """Stops the run when a loss or a weight is NaN or infinite, before a checkpoint with it is written.
 
-    The losses are looked at after every batch on a CPU. On an accelerator each look waits for the device, so it is
-    taken every ``log_every_n_steps`` and before each checkpoint.
+    The losses are checked after every batch on a CPU. On an accelerator each check waits for the device, so it is
+    done every ``log_every_n_steps`` and before each checkpoint.
 
     Raises:
         InputError: names the value, the place in the run, the batch's photos, the optimizers' states and the last good
@@ -184,7 +184,7 @@ class _KeepingWriter(ExperimentWriter):
         file = Path(self.metrics_file_path)
         if not file.is_file():
             return
-        whole = file.read_bytes().rpartition(b"\n")[0]  # without what a crash has cut short
+        whole = file.read_bytes().rpartition(b"\n")[0]  # without a line that a crash cut short
         file.write_bytes(whole + b"\n" if whole else b"")
         if whole:
             self.metrics_keys = whole.split(b"\n")[0].decode().strip().split(",")
@@ -256,7 +256,7 @@ class Clock:
     """How far a fit is and how long the rest will take."""
 
     def start(self, trainer: pl.Trainer) -> None:
-        """Call when training starts or goes on."""
+        """Call when training starts or resumes."""
         self._start, self._from = time.monotonic(), lightning_seams.batch_of_run(trainer) + 1
 
     def eta(self, trainer: pl.Trainer) -> float | None:
@@ -277,7 +277,7 @@ class Throughput(Callback):
     ``train/peak_memory_mb`` so far (see :func:`colorization.core.devices.peak_memory_mb`)."""
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._images, self._start = 0, time.monotonic()  # a run that goes on within an epoch does not start one
+        self._images, self._start = 0, time.monotonic()  # a run that resumes within an epoch does not start one
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._images, self._start = 0, time.monotonic()
@@ -337,7 +337,7 @@ class SampleGrid(Callback):
 
 
 class PlainProgress(Callback):
-    """Progress as log lines, for when there is no terminal: each epoch's end and every ``every_seconds``."""
+    """Progress as log lines, if there is no terminal: each epoch's end and every ``every_seconds``."""
 
     def __init__(self, every_seconds: float = 30.0) -> None:
         self.every_seconds = every_seconds

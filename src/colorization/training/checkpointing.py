@@ -1,4 +1,4 @@
-"""When a run saves its checkpoints, and how it writes them so that one is always whole."""
+"""Checkpoints: when a run saves them, and how it writes them. One is always whole."""
 
 from __future__ import annotations
 
@@ -46,12 +46,12 @@ class CheckpointFiles(TorchCheckpointIO):
                 if path == self.run.last_checkpoint and path.is_file():
                     _keep(path, self.run.previous_checkpoint)
         except OSError as error:
-            error.filename = str(path)  # not that of the temporary file, or none
+            error.filename = str(path)  # not the temporary file's, or none
             raise
 
 
 def _keep(last: Path, previous: Path) -> None:
-    """Give the last checkpoint a second name, that of the one before it."""
+    """Give the last checkpoint a second name: the previous one's."""
     link = previous.with_name(f".{previous.name}")
     link.unlink(missing_ok=True)
     try:
@@ -87,7 +87,7 @@ def rng_state() -> dict[str, Any]:
 
 
 def set_rng_state(state: Mapping[str, Any]) -> None:
-    """Undo what has been drawn since :func:`rng_state`; of accelerators, where this machine has the same ones."""
+    """Return to the states of :func:`rng_state`; accelerators only if this machine has as many."""
     random.setstate(state["python"])
     np.random.set_state(state["numpy"])
     torch.set_rng_state(state["cpu"])
@@ -102,7 +102,7 @@ class LastCheckpoint(Checkpoint):
 
     Written before each validation, at the end of each epoch, within an epoch between two batches when it is time, and
     when the run is stopped. A stop during validation loses the validation only: it is run again on resume. A run that
-    ``max_steps`` ends within an epoch is validated there; given more steps it goes on with the rest of the epoch.
+    ``max_steps`` ends within an epoch is validated there; given more steps it resumes with the rest of the epoch.
 
     Args:
         path: the file.
@@ -114,7 +114,7 @@ class LastCheckpoint(Checkpoint):
         self.path, self.stop = path, stop
         self.every_seconds, self.every_steps = 60 * every_minutes, every_steps or math.inf
         self._restored: dict[str, Any] | None = None
-        self._place: str | None = None  # of the save in hand
+        self._place: str | None = None  # of the current save
         self._validated = False  # since the batch before
         self._written, self._written_step = time.monotonic(), 0
 
@@ -135,7 +135,7 @@ class LastCheckpoint(Checkpoint):
         lightning_seams.tell_place(trainer, checkpoint, self._place)
 
     def on_load_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: Any) -> None:
-        rng = checkpoint["rng"]  # before there were several processes, it was that of the one
+        rng = checkpoint["rng"]  # in old checkpoints, the state of a single process
         states = rng if isinstance(rng, list) else [rng]
         self._restored = {"rng": states, "gradients": checkpoint.get("gradients", {})}
 
@@ -144,7 +144,7 @@ class LastCheckpoint(Checkpoint):
         self._written, self._written_step = time.monotonic(), trainer.global_step
         if distributed.is_distributed():  # else dropout would leave out the same in all processes
             torch.manual_seed(torch.initial_seed() + distributed.rank())
-        if self._restored is not None:  # dropout goes on as if there had been no interruption
+        if self._restored is not None:  # dropout continues as if there had been no interruption
             if distributed.rank() < len(self._restored["rng"]):
                 set_rng_state(self._restored["rng"][distributed.rank()])
             for name, gradient in self._restored["gradients"].items():
@@ -207,13 +207,13 @@ def _ends_within_an_epoch(trainer: pl.Trainer) -> bool:
 class BestCheckpoint(ModelCheckpoint):
     """Lightning's, which on a resume learns from the checkpoint itself how good the best one is.
 
-    So it is kept wherever the run folder lies by then, and where the criterion changes: the checkpoint has the figures
+    It survives a moved run folder and another criterion: the checkpoint has the figures
     of its validation. No path is saved with it.
     """
 
     @property
     def state_key(self) -> str:
-        """The same whatever the criterion."""
+        """The same for all criteria."""
         return type(self).__name__
 
     def state_dict(self) -> dict[str, Any]:
@@ -224,7 +224,7 @@ class BestCheckpoint(ModelCheckpoint):
         """See :meth:`on_train_start`."""
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Find out what there is to beat."""
+        """Find the score to beat."""
         super().on_train_start(trainer, pl_module)
         file = Path(self.dirpath or "") / f"{self.filename}{self.FILE_EXTENSION}"
         if not file.is_file() or self.monitor is None:

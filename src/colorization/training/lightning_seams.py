@@ -1,7 +1,7 @@
-"""What is used of Lightning's inner parts: the counts of its loops, and what a checkpoint says of them.
+"""Lightning's internals that are used here: the counts of its loops, in memory and in checkpoints.
 
 Lightning promises none of it. ``pyproject.toml`` bounds its version therefore, and ``tests/test_lightning_seams.py``
-fails where another version has moved something.
+fails if another version has moved something.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def batches_of_epoch(trainer: pl.Trainer) -> int:
 
 
 def batch_of_run(trainer: pl.Trainer) -> int:
-    """The number of the batch in hand, from 0, over all epochs."""
+    """The number of the current batch, from 0, over all epochs."""
     return trainer.fit_loop.epoch_loop.total_batch_idx
 
 
@@ -42,15 +42,15 @@ def epoch_has_more(trainer: pl.Trainer) -> bool:
 
 
 def tell_place(trainer: pl.Trainer, checkpoint: dict[str, Any], place: str | None) -> None:
-    """Change the counts in a checkpoint so that a resume goes on at the very place of the save.
+    """Change the counts in a checkpoint: a resume then continues exactly at the place of the save.
 
-    What Lightning does on resume follows from its counts alone, and it knows fewer places than there are.
+    On resume Lightning follows its counts alone, and they tell fewer places apart than there are.
 
     Args:
         trainer: which saves.
         checkpoint: changed in place.
         place: ``before validation``, ``between batches`` or ``within an epoch`` (whose rest is to come, though
-            ``max_steps`` has ended it); of any other what Lightning does is right.
+            ``max_steps`` has ended it); for any other Lightning is right.
     """
     loops = checkpoint["loops"]["fit_loop"]
     if place == "before validation":

@@ -15,7 +15,7 @@ class PixelLoss(nn.Module):
 
     Args:
         name: ``mse``, ``l1`` or ``huber`` of both channels, or ``delta_e94`` (:func:`delta_e94`, over 110).
-        delta: where the Huber loss turns from square to linear, in normalised ab (0.05 is 5.5 Lab units).
+        delta: the error at which the Huber loss turns from square to linear, in normalised ab (0.05 is 5.5 Lab units).
         colorfulness: weight of the distance between a picture's :func:`colorfulness` and its truth's.
     """
 
@@ -146,7 +146,7 @@ class RebalancedLoss(nn.Module):
         self._tables = there[nearest.indices], labels * class_weights[there[nearest.indices[:, :1]]]
 
     def forward(self, log_shares: torch.Tensor, ab: torch.Tensor, photo_weights: torch.Tensor) -> torch.Tensor:
-        """Log-probabilities (B, Q, h, w), normalised ab (B, 2, h, w) of the truth, and what each photo counts for (B,)
+        """Log-probabilities (B, Q, h, w), normalised ab (B, 2, h, w) of the truth, and the weight of each photo (B,)
         to a scalar."""
         assert self._tables is not None, "prepare() comes first"
         classes, labels = self._tables
@@ -164,7 +164,7 @@ class AdversarialLoss(nn.Module):
     """The pix2pix objective (Isola et al. 2017): adversarial + ``l1_weight`` · L1.
 
     Args:
-        name: as in the config; kept so that a checkpoint can tell it.
+        name: as in the config; checkpoints show it.
         l1_weight: λ of the L1 term.
         mode: ``vanilla`` (cross-entropy on logits) or ``lsgan`` (least squares).
         real_label: target for real patches in the D step; 0.9 is one-sided label smoothing (Salimans et al. 2016).
@@ -188,7 +188,7 @@ class AdversarialLoss(nn.Module):
         return F.binary_cross_entropy_with_logits(logits, targets)
 
     def discriminator(self, real: torch.Tensor, fake: torch.Tensor) -> torch.Tensor:
-        """D's loss from its logits on real and on generated pictures; halved, so that D learns slower than G."""
+        """D's loss from its logits on real and on generated pictures; halved: D learns slower than G."""
         return 0.5 * (self._judge(real, self.real_label) + self._judge(fake, 0.0))
 
     def generator(self, fake: torch.Tensor) -> torch.Tensor:

@@ -1,7 +1,7 @@
-"""Resuming a run: its configuration is taken up again, and what may change is listed here.
+"""Resuming a run: its configuration is used again; :data:`MAY_CHANGE` lists the keys that may change.
 
-``python -m colorization.train run_id=X ckpt_path=last [overrides]`` goes on with run X as it was configured. Only keys
-like those of :data:`MAY_CHANGE` take another value; any other is refused by name before anything is written.
+``python -m colorization.train run_id=X ckpt_path=last [overrides]`` resumes run X as it was configured. Only these
+keys take another value; a change of any other is an error before anything is written.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from colorization.networks import building
 
 log = logging.getLogger(__name__)
 
-# What another value of does not make another experiment. The photos may lie elsewhere, but must be the same ones
+# Keys whose change does not make another experiment. The photos may lie elsewhere, but must be the same ones
 # (:meth:`colorization.data.datamodules.PhotoDataModule.check_same`).
 MAY_CHANGE = (
     *("run_id", "sweep", "trust", "ckpt_path", "init_weights", "test", "samples", "checkpoint_*", "optimized_metric"),
@@ -54,7 +54,7 @@ def may_change(key: str) -> bool:
 
 
 def merge_overrides(stored: Sequence[str], given: Sequence[str]) -> list[str]:
-    """``stored`` overrides without those whose key is given anew, then ``given``.
+    """``stored`` overrides, except those whose key is given again, then ``given``.
 
     Another choice of loggers (``logger=csv``) takes those below it along: they are settings of the choice before. So it
     is with callbacks and the profiler; but ``best`` is in each choice of callbacks.
@@ -74,7 +74,7 @@ def _parse(override: str) -> Override:
 
 
 def stored_overrides(run: Run) -> list[str]:
-    """What the run was asked for on the command line, but where it was to lie; nothing if it has not begun."""
+    """The run's overrides of the command line, without its output folder; nothing if it has not begun."""
     file = run.path / "overrides.yaml"
     stored: Any = OmegaConf.to_container(OmegaConf.load(file)) if file.is_file() else []
     return [str(o) for o in stored if not str(o).startswith(("paths.output_dir=", "paths.run_dir="))]
@@ -110,13 +110,13 @@ def restore(cfg: DictConfig, overrides: list[str]) -> tuple[DictConfig, list[str
 
 
 def keep_settings(cfg: DictConfig, run: Run, overrides: Sequence[str]) -> None:
-    """Give ``cfg`` the values that ``run`` was trained with so far; only those of :data:`MAY_CHANGE` are today's.
+    """Give ``cfg`` the values that ``run`` was trained with so far; only keys of :data:`MAY_CHANGE` keep today's.
 
     Others differ from the run's ``config.yaml`` without being asked for on another machine (its batch size), or where
     a default has changed since.
 
     Raises:
-        InputError: a value that must stay was asked to change; the key, both values and what to do instead.
+        InputError: a fixed value was asked to change; names the key, both values and the alternative.
     """
     file = run.path / "config.yaml"
     if not file.is_file():
@@ -128,7 +128,7 @@ def keep_settings(cfg: DictConfig, run: Run, overrides: Sequence[str]) -> None:
     for key in sorted(before.keys() | now.keys(), key=lambda k: (k != "model.name", k)):
         if may_change(key) or (key in before and key in now and before[key] == now[key]):
             continue
-        # A group (model=unet) or an experiment asks for all that is in it; what is new there, this version has brought.
+        # A group (model=unet) or an experiment asks for all its keys; new keys there are from this version.
         parts = [a for a in asked if key == a or key.startswith(f"{a}.") or a in ("experiment", "debug")]
         if any(key in before or "." in a or key == a for a in parts):
             raise InputError(_refusal(key, now.get(key), before.get(key, "its default"), run))
@@ -153,9 +153,9 @@ def _leaves(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def find_checkpoint(cfg: DictConfig, run: runs.Run) -> tuple[Path | None, str | None]:
-    """Where to go on from, and the parent if that is another run's checkpoint.
+    """The checkpoint to resume from, and the parent if it is another run's.
 
-    ``ckpt_path=last`` goes on in the run's own folder (from ``previous.ckpt`` where ``last.ckpt`` is damaged); a file
+    ``ckpt_path=last`` resumes in the run's own folder (from ``previous.ckpt`` if ``last.ckpt`` is damaged); a file
     starts a new run.
     """
     if cfg.ckpt_path is None:
@@ -214,7 +214,7 @@ def whole_checkpoint(run: runs.Run) -> Path | None:
 
 
 def saves(run: runs.Run) -> bool:
-    """Whether the run has a checkpoint to go on from, whole or not."""
+    """Whether the run has a checkpoint to resume from, whole or not."""
     return run.last_checkpoint.is_file() or run.previous_checkpoint.is_file()
 
 

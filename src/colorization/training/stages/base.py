@@ -1,4 +1,4 @@
-"""What all stages share: the network, reading a batch, validation, the description in the checkpoint."""
+"""Base class of all stages: the network, reading a batch, validation, the description in the checkpoint."""
 
 from __future__ import annotations
 
@@ -69,15 +69,15 @@ class ColorizationStage(pl.LightningModule):
             their parameters' names, of which the longest counts, e.g. ``{"encoder": 0.2, "encoder.conv_stem": 0}``;
             0 freezes them.
         head_epochs: epochs (may be a fraction) at the start in which the parts with a factor of their own rest.
-        about: what the model is, see :func:`.descriptions.about`, which travels in the weights; and for lists of models
-            a ``description`` and their ``place``.
+        about: description of the model, which travels in the weights, see :func:`.descriptions.about`; for lists of
+            models also a ``description`` and a ``place``.
         pretrained: all other keys of the model's config, e.g. ``resnet_weights``, for
             :func:`colorization.models.pretrained.load` when a run starts from nothing.
 
     All arguments are plain scalars, lists and dictionaries: they are the hyper-parameters of the checkpoint.
     """
 
-    takes_any_loss = False  # whether a loss from elsewhere does, called as loss(prediction, truth)
+    takes_any_loss = False  # whether any package's loss will do, called as loss(prediction, truth)
     loss_type: type[nn.Module]
     fitting_losses: str  # for the message when loss and stage do not go together
     gradient_clip_algorithm: str
@@ -177,7 +177,7 @@ class ColorizationStage(pl.LightningModule):
         }
 
     def prepare(self, channels_last: bool, fused: bool, activation_checkpointing: bool, compile: bool) -> None:
-        """How the step runs on this machine, see ``configs/accelerator``; what it computes stays the same.
+        """How the step runs on this machine, see ``configs/accelerator``; its results stay the same.
 
         Raises:
             InputError: activation checkpointing of a network that has no :class:`Level`.
@@ -220,7 +220,7 @@ class ColorizationStage(pl.LightningModule):
         return self.lr_factors[max(parts, key=len)] if parts else 1.0
 
     def build_optimizer(self, network: nn.Module, lr_factor: float = 1.0) -> torch.optim.Optimizer:
-        """The configured optimizer over the parameters that require a gradient, those of one learning rate together."""
+        """The configured optimizer over the parameters that require a gradient, grouped by learning rate."""
         arguments = {k: v for k, v in self.optimizer_spec.items() if k != "_target_"}
         arguments["lr"] *= lr_factor
         cls = get_class(self.optimizer_spec["_target_"])
@@ -290,7 +290,7 @@ class ColorizationStage(pl.LightningModule):
     ) -> None:
         """Log ``train/<name>``; the loss is shown in the progress bar, all are kept as ``train_values``.
 
-        Where a row is written the metrics of the first photos are logged, too, as the network has just predicted them
+        If a row is written at this step, the metrics of the first photos are also logged, for the predictions just made
         (in training mode).
 
         Args:
@@ -314,7 +314,7 @@ class ColorizationStage(pl.LightningModule):
             self.log(f"train/{name}", value, prog_bar=name == "loss", batch_size=len(lab))
 
     def measure(self, custom: Sequence[CustomMetric]) -> None:
-        """Measure these metrics, too, in validation and test."""
+        """Also measure these metrics in validation and test."""
         for metrics in (self.val_metrics, self.test_metrics):
             metrics.custom = [metric.fresh() for metric in custom]
 
@@ -342,7 +342,7 @@ class ColorizationStage(pl.LightningModule):
         metrics.reset()
 
     def describe(self) -> dict[str, Any]:
-        """The document for :func:`colorization.models.checkpoint.save_weights`, with what the trainer knows by now."""
+        """The document for :func:`colorization.models.checkpoint.save_weights`, with the trainer's current metrics."""
         trainer = self._trainer
         data = getattr(trainer, "datamodule", None)
         figures = {k: round(float(v), 5) for k, v in trainer.callback_metrics.items()} if trainer else {}

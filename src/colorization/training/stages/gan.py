@@ -67,7 +67,7 @@ class GANStage(ColorizationStage):
 
     @classmethod
     def monitor(cls) -> str:
-        """LPIPS where its weights can be had, else ΔE2000 + ΔCF. (ΔE2000 alone would choose the dullest epoch.)"""
+        """LPIPS if its weights are available, otherwise ΔE2000 + ΔCF. (ΔE2000 alone would choose the dullest epoch.)"""
         return "val/lpips" if metrics.lpips_network()[0] is not None else "val/delta_e2000_cf"
 
     def configure_optimizers(self) -> tuple[list[Any], list[Any]]:
@@ -130,7 +130,7 @@ class GANStage(ColorizationStage):
     def generator_step(
         self, optimizer: Any, L: torch.Tensor, ab: torch.Tensor, fake: torch.Tensor, update: bool, adversarial: bool
     ) -> dict[str, torch.Tensor]:
-        """Move G towards the truth (L1) and towards what D takes for true; D itself is frozen."""
+        """Move G towards the truth (L1) and towards pictures that D takes for true; D itself is frozen."""
         self.toggle_optimizer(optimizer)
         l1 = self.loss.l1(fake, ab)
         loss = self.loss.l1_weight * l1
