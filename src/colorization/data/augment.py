@@ -25,14 +25,14 @@ _LETTERS = np.array(list("abcdefghijklmnoprstuvwz ABCDEGHKLMS 0123456789 .,"))
 def framed(rgb: np.ndarray, generator: np.random.Generator) -> np.ndarray:
     """A photo as it lies in an archive: with a paper border or mount, torn or straight, perhaps a caption.
 
-    All that is not the photo is neutral, so that a network learns to leave it so.
+    Everything but the photo is neutral: a network learns to leave it so.
 
     Args:
         rgb: (H, W, 3) uint8.
         generator: of all choices.
 
     Returns:
-        (H, W, 3) uint8, a new array; the photo keeps its scale and loses what the paper covers.
+        (H, W, 3) uint8, a new array; the photo keeps its scale and loses the part under the paper.
     """
     height, width = rgb.shape[:2]
     rows, columns = np.arange(height)[:, None], np.arange(width)[None]
@@ -72,7 +72,7 @@ def framed(rgb: np.ndarray, generator: np.random.Generator) -> np.ndarray:
         font = _FONTS[int(generator.integers(len(_FONTS)))]
         cv2.putText(ink, text, place, font, bottom / 60 + 0.15, 255.0, 1, cv2.LINE_AA)
         tone = tone + (ink / 255) * ((60 if light else 200) - tone)
-    if generator.random() < 0.3:  # the shadow, or a drawn line, where the photo begins
+    if generator.random() < 0.3:  # the shadow or a drawn line at the edge of the photo
         edge = cv2.dilate(paper.astype(np.uint8), np.ones((3, 3), np.uint8)).astype(bool) & ~paper
         paper = paper | edge
         tone = np.where(edge, generator.uniform(0, 255), tone)
@@ -80,7 +80,7 @@ def framed(rgb: np.ndarray, generator: np.random.Generator) -> np.ndarray:
 
 
 class Augment:
-    """From a photo to what a stage is given; every random choice follows from the seed of the call.
+    """From a photo to the input of a stage; every random choice follows from the seed of the call.
 
     Args:
         image_size: side of the square crop, pixels.

@@ -37,7 +37,7 @@ SPLITS = ("train", "val", "test")
 
 
 def is_number(value: object) -> bool:
-    """Whether a config value is a number (YAML gives strings and booleans, too)."""
+    """Whether a config value is a number (YAML also gives strings and booleans)."""
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
@@ -48,7 +48,7 @@ class PhotoDataModule(pl.LightningDataModule):
     ``"grey": (B, 1, S, S) uint8``.
 
     Args:
-        name: what tables call this data.
+        name: of this data in tables.
         image_size: side of the square crops, pixels.
         batch_size: photos a batch, of all processes that train together.
         num_workers: loader processes; ``auto``: see :func:`colorization.data.loading.auto_workers`.
@@ -113,7 +113,7 @@ class PhotoDataModule(pl.LightningDataModule):
         self.crop_scale = (float(smallest), float(largest))
         self.augmentation = {"crop_scale": self.crop_scale, "flip": flip, "damage": damage, "frames": frames}
         self.photos: dict[str, Any] = {}  # of the subclass's kind of PhotoSet
-        self.scans: dict[str, list[Facts]] = {}  # of all photos, those that are left out, too
+        self.scans: dict[str, list[Facts]] = {}  # of all photos, also excluded ones
         self.facts: dict[str, list[Facts]] = {}
         self.unreadable: list[Facts] = []
         self.left_out: list[Facts] = []
@@ -168,7 +168,7 @@ class PhotoDataModule(pl.LightningDataModule):
         raise NotImplementedError
 
     def setup(self, stage: str | None = None) -> None:
-        """Find, check and split the photos; once, whatever Lightning's ``stage``."""
+        """Find, check and split the photos; once, for any ``stage`` of Lightning."""
         if self.photos:
             return
         photos = self.load_splits()
@@ -219,7 +219,7 @@ class PhotoDataModule(pl.LightningDataModule):
             log.warning("look alike: %s and %s", *pair)
 
     def manifest(self) -> dict[str, Any]:
-        """Every photo with its split, size in bytes and colorfulness, and what is in no split, for ``split.json``."""
+        """Every photo with its split, bytes and colorfulness, and the photos in no split, for ``split.json``."""
         return {
             "schema": 1,
             "name": self.name,
@@ -236,7 +236,7 @@ class PhotoDataModule(pl.LightningDataModule):
         }
 
     def describe(self) -> dict[str, Any]:
-        """What weights remember of their training data: name, count, hash, mean a*b* (Lab units), image size, and the
+        """The training data for the description of weights: name, count, hash, mean a*b* (Lab units), image size, and
         :func:`colorization.data.splits.split_hash` of the run's ``split.json``."""
         if "train" not in self.facts or self._description:
             return self._description
@@ -300,12 +300,12 @@ class PhotoDataModule(pl.LightningDataModule):
             yield photos.read(i).transpose(2, 0, 1)
 
     def first_photos(self, batch: Mapping[str, Any], number: int) -> dict[str, torch.Tensor] | None:
-        """The first validation photos as a batch; ``None`` if none of them can be read. ``batch`` is not looked at."""
+        """The first validation photos as a batch; ``None`` if none of them can be read. ``batch`` is not used."""
         dataset: Any = self.val_dataloader().dataset
         return dataset.__getitems__([(0, i) for i in range(min(number, len(dataset)))])
 
     def protocol(self) -> dict[str, Any]:
-        """What an evaluation says of its photos."""
+        """The facts of an evaluation about its photos."""
         return {
             "data": self.name,
             "data_hash": data_hash(self.facts["test"]),
@@ -333,13 +333,13 @@ class FolderDataModule(PhotoDataModule):
     """One folder, split by hash, or a folder for each split.
 
     Args:
-        data_dir: the one folder; not looked at where ``train_dir`` or ``test_dir`` is given.
+        data_dir: the one folder; ignored if ``train_dir`` or ``test_dir`` is given.
         train_dir, val_dir, test_dir: a folder for each split. Training needs the first two, fitting an
             ensemble only the second, evaluation only the last.
         val_fraction, test_fraction: shares of ``data_dir``.
         cache_dir: keeps the check of the photos and the packed photos for other runs; ``None`` keeps neither.
         cache: how photos are packed (:mod:`colorization.data.packed`): ``raw``, ``jpeg`` (a fifth of the size),
-            ``auto`` (raw up to 32 GB) or ``off`` (each photo is decoded anew each time).
+            ``auto`` (raw up to 32 GB) or ``off`` (each photo is decoded each time).
         cache_side: short side of packed training photos, pixels; ``auto``: the smallest crop of a square photo still
             has ``image_size``.
         exclude: pattern or patterns of photos and folders to leave out, see :func:`.photofiles.matches`.
@@ -391,11 +391,11 @@ class FolderDataModule(PhotoDataModule):
         self._folder: FolderPhotos | None = None  # all photos of data_dir
 
     def recipe(self, train: bool) -> Recipe:
-        """What is done to photos that are packed, for training or for evaluation."""
+        """How photos are packed, for training or for evaluation."""
         return Recipe(self.cache, self.cache_side if train else self.image_size, square=not train)
 
     def fast(self, split: str, train: bool) -> PhotoSet | PackedPhotos:
-        """The packed photos: of training the whole folder, so that another seed's split finds it packed, too."""
+        """The packed photos: for training the whole folder, for other seeds' splits."""
         if self.cache == "off" or self.cache_dir is None:
             return self.photos[split]
         if (split, train) not in self._packed:
@@ -408,7 +408,7 @@ class FolderDataModule(PhotoDataModule):
         return self._packed[split, train]
 
     def scanned(self, *splits: str) -> tuple[FolderPhotos, list[Facts]]:
-        """All photos of splits of one folder, those that are left out, too, by name."""
+        """All photos of splits of one folder by name, also excluded ones."""
         facts = sorted((f for split in splits for f in self.scans[split]), key=lambda f: f.name)
         one = self.photos[splits[0]]
         return FolderPhotos(one.root, one.key, [f.name for f in facts]), facts
@@ -464,7 +464,7 @@ class FolderDataModule(PhotoDataModule):
         return "test" in by_identity(manifest, ({"path": f.name, "bytes": f.bytes, "digest": f.digest} for f in facts))
 
     def find_folder(self) -> FolderPhotos:
-        """The photos of the one folder, not looked at yet. Raises ``InputError``."""
+        """The photos of the one folder, not read yet. Raises ``InputError``."""
         if not self.data_dir:
             raise InputError("datamodule.data_dir is not set; give a folder of photographs")
         if self._folder is None:
@@ -484,9 +484,9 @@ class ShardsDataModule(PhotoDataModule):
         data_dir: their folder: a path, or a URL that fsspec knows.
         lanes: of each epoch's order; where this is a multiple of the number of processes, each reads its share of the
             shards alone. Another number is another order.
-        cache_dir: keeps those from elsewhere; of this machine, not one that several share. ``None``: the user's cache.
-        cache_gb: what all shards may take there, about; ``None``: all that is needed.
-        name: what tables call this data; default: as when they were written.
+        cache_dir: for remote shards, a local folder of this machine alone. ``None``: the user's cache.
+        cache_gb: approximate limit of that folder; ``None``: no limit.
+        name: of this data in tables; default: the name in the shards.
         others: see :class:`PhotoDataModule`.
     """
 

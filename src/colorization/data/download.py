@@ -1,6 +1,6 @@
 """Download COCO val2017 (Lin et al. 2014; 5,000 photographs): ``python -m colorization.data.download``.
 
-A download that was cut short goes on where it stopped. ``val2017`` appears only once it is whole.
+An interrupted download resumes where it stopped. ``val2017`` appears only once it is whole.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _CHUNK = 1 << 18
 
 
 class _NetworkError(Exception):
-    """What may go better at the next attempt."""
+    """An error that may be gone at the next attempt."""
 
 
 def download_coco(data_dir: Path, url: str = URL, md5: str = MD5) -> Path:
@@ -48,9 +48,9 @@ def download_coco(data_dir: Path, url: str = URL, md5: str = MD5) -> Path:
         The folder of the photographs.
 
     Raises:
-        InputError: no download, not the right file, or too little room. What was loaded stays, except a wrong file.
+        InputError: no download, a wrong file, or too little room. A partial download stays, a wrong file does not.
         OSError: the disk refuses.
-        KeyboardInterrupt: Ctrl-C; what was loaded stays.
+        KeyboardInterrupt: Ctrl-C; the partial download stays.
     """
     folder = data_dir / "coco"
     photos = folder / NAME
@@ -73,7 +73,7 @@ def download_coco(data_dir: Path, url: str = URL, md5: str = MD5) -> Path:
 
 
 def fetch(url: str, part: Path) -> None:
-    """Download ``url`` to ``part``, going on after the bytes that it has.
+    """Download ``url`` to ``part``, resuming after the bytes that it has.
 
     Raises:
         InputError: no connection after several attempts, the server refuses, or too little room.
@@ -131,7 +131,7 @@ def _fetch_rest(url: str, part: Path) -> None:
 def unpack(archive: Path, photos: Path) -> None:
     """Unpack the folder ``photos.name`` of a zip to ``photos``.
 
-    Everything is unpacked beside it first, so that a kill half-way leaves no ``photos``.
+    Everything is unpacked beside it first: a kill half-way leaves no ``photos``.
 
     Raises:
         InputError: not a zip, one with paths that lead outside, or one without that folder; or too little room.

@@ -18,7 +18,7 @@ _ROWS = 256  # compared with all others at a time
 def fingerprint(rgb: np.ndarray) -> np.ndarray:
     """(H, W, 3) uint8 to (128,) bool: whether each of 8x8 places is darker than the next to the right, and below.
 
-    (Krawetz's dHash in both directions. What hardly changes the reduced lightness changes few bits.)
+    (Krawetz's dHash in both directions. A small change of the reduced lightness changes few bits.)
     """
     grey = cv2.resize(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), (9, 9), interpolation=cv2.INTER_AREA)
     return np.stack([grey[:8, 1:] > grey[:8, :8], grey[1:, :8] > grey[:8, :8]]).ravel()

@@ -1,4 +1,4 @@
-"""The loader: photos to batches, in an order that a resumed run takes up where it left off."""
+"""The loader: photos to batches, in an order that a resumed run continues."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def auto_workers() -> int:
 class EpochSampler(Sampler[Key]):
     """Every photo once an epoch, as (epoch, position), shuffled by (seed, epoch); or in order, as if always epoch 0.
 
-    The epoch travels with the position so that a photo's augmentation depends on (seed, epoch, position) alone: not
+    The epoch travels with the position: a photo's augmentation depends on (seed, epoch, position) alone: not
     on the number of workers, nor on where a run was interrupted. Of several processes that train together each gets
     its share of every batch: the batches are the same however many there are.
 
@@ -55,7 +55,7 @@ class EpochSampler(Sampler[Key]):
         batch: photos a batch, of all processes.
         even: whether each process must have as many photos as the others (in training; then up to one photo less than
             there are processes is left out).
-        shards: makes the order, where the photos come in shards.
+        shards: makes the order, if the photos come in shards.
     """
 
     def __init__(
@@ -181,7 +181,7 @@ multiprocessing.util.Finalize(None, _end_workers, exitpriority=100)
 class PhotoLoader(DataLoader[Any]):
     """A ``DataLoader`` whose place within the epoch is saved in Lightning's checkpoints and restored from them.
 
-    ``batch_size`` is that of all processes that train together; each loads its share.
+    ``batch_size`` counts the photos of all processes together; each loads its share.
     """
 
     sampler: EpochSampler
@@ -261,9 +261,9 @@ class PhotoLoader(DataLoader[Any]):
             iterator._shutdown_workers()  # type: ignore[attr-defined]
 
     def state_dict(self) -> dict[str, Any]:
-        """The current epoch, the batches handed out in it, and of shards what their order depends on."""
+        """The current epoch, the batches handed out in it, and for shards the id of their order."""
         return self._restored or {"epoch": self.sampler.epoch, "done": self._done, **self._order}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on in that epoch after that many batches; any other epoch starts at its beginning."""
+        """Resume in that epoch after that many batches; any other epoch starts at its beginning."""
         self._restored = dict(state)

@@ -46,7 +46,7 @@ _ABANDONED = 3600  # seconds after which a half-written pack that nobody writes 
 
 @dataclass(frozen=True)
 class Recipe:
-    """What is done to each photo.
+    """How each photo is packed.
 
     Attributes:
         format: ``raw`` or ``jpeg``.
@@ -76,14 +76,14 @@ class Recipe:
         return cv2.resize(rgb, (width, height), interpolation=cv2.INTER_AREA)
 
     def bytes(self, facts: Facts) -> int:
-        """What a photo takes, in JPEG about."""
+        """Bytes of a photo; in JPEG an estimate."""
         assert facts.size is not None
         height, width = self.shape(*facts.size)
         return height * width * 3 if self.format == "raw" else int(height * width * JPEG_BITS / 8)
 
 
 def settled(recipe: Recipe, facts: Sequence[Facts]) -> Recipe:
-    """The recipe with what ``auto`` means for these photos: raw up to 32 GB, else jpeg."""
+    """The recipe with ``auto`` resolved for these photos: raw up to 32 GB, else jpeg."""
     if recipe.format != "auto":
         return recipe
     raw = replace(recipe, format="raw")
@@ -91,7 +91,7 @@ def settled(recipe: Recipe, facts: Sequence[Facts]) -> Recipe:
 
 
 class PackedPhotos:
-    """The photos of a pack; see :func:`pack`. What a worker process gets of it is the path, not the pixels."""
+    """The photos of a pack; see :func:`pack`. A worker process gets the path, not the pixels."""
 
     def __init__(self, folder: Path, recipe: Recipe, names: Sequence[str], places: np.ndarray) -> None:
         self.folder, self.recipe, self.names = folder, recipe, list(names)
@@ -133,7 +133,7 @@ class PackedPhotos:
         return PackedPhotos(self.folder, self.recipe, [self.names[i] for i in chosen], self._places[chosen])
 
     def damage(self) -> str | None:
-        """What is wrong with the file, else ``None``: by its size and the checksums of up to 256 MB of it."""
+        """The fault of the file, or ``None``: by its size and the checksums of up to 256 MB of it."""
         file = self.folder / "photos.bin"
         expected = int((self._places[:, 0] + self._places[:, 1]).max())
         if not file.is_file() or file.stat().st_size != expected:
@@ -150,7 +150,7 @@ def pack(photos: FolderPhotos, facts: Sequence[Facts], recipe: Recipe, cache_dir
 
     Args:
         photos: photos of a folder.
-        facts: what the scan found out about each of them; the unreadable ones are not packed.
+        facts: of the scan about each of them; the unreadable ones are not packed.
         recipe: see also :func:`settled`.
         cache_dir: where packs are kept.
 

@@ -1,4 +1,4 @@
-"""Sets of photographs: where they are, how one is read, and what is known of each before training starts."""
+"""Sets of photographs: where they are, how one is read, and the facts of the scan before training."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _SCAN_SIDE = 128  # pictures are reduced to about this before their colour stati
 
 @dataclass(frozen=True, slots=True)  # there may be millions of them
 class Facts:
-    """What the scan found out about one photo.
+    """Facts of the scan about one photo.
 
     Attributes:
         name: path relative to the set's folder, with forward slashes.
@@ -60,7 +60,7 @@ def read_rgb(path: str | os.PathLike[str], content: bytes | None = None) -> np.n
 
     Args:
         path: the file.
-        content: its bytes, where they have been read already.
+        content: its bytes, if they have been read already.
 
     Raises:
         Unreadable: it cannot be read, or is damaged; a photo of which a part is missing is no truth.
@@ -119,7 +119,7 @@ class FolderPhotos:
         names: only these (relative, forward slashes); default all photos by the rule of :mod:`.photofiles`.
         exclude: patterns of photos and folders to leave out, see :func:`colorization.files.photofiles.matches`.
         cache_dir: where the scan is remembered between runs (keyed by path, size and times of change); ``None``
-            scans anew.
+            scans again.
 
     Raises:
         InputError: no such folder, or nothing in it.
@@ -228,7 +228,7 @@ class FolderPhotos:
         if not path.exists():
             return []
         stat = path.stat()
-        # The time of change, too: a copy that keeps size and modification time may hold something else.
+        # Also the time of change: a copy that keeps size and modification time may hold something else.
         return [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
 
 

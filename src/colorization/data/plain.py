@@ -50,7 +50,7 @@ class PlainLoader:
 
     Args:
         loader: any iterable with a length.
-        source: what to call it in messages.
+        source: its name in messages.
         seed: of the run.
         train: whether each epoch has random numbers of its own; else all have the same.
     """
@@ -156,7 +156,7 @@ class PlainDataModule(pl.LightningDataModule):
 
     Attributes:
         own: that data module; Lightning's hooks go to it.
-        name: what tables call this data: ``own.name``, or its class.
+        name: of this data in tables: ``own.name``, or its class.
         intervals: whether evaluation may claim confidence intervals on this data.
     """
 
@@ -273,12 +273,12 @@ class PlainDataModule(pl.LightningDataModule):
         self._description = {"name": self.name, "mean_ab": mean, "image_size": side}
 
     def describe(self) -> dict[str, Any]:
-        """What weights remember of their training data: its name, and of its first photos the mean a*b* (Lab units) and
-        the short side; nothing before :meth:`setup` for training."""
+        """The training data for the description of weights: its name, the mean a*b* (Lab units) and the short side of
+        its first photos; nothing before :meth:`setup` for training."""
         return self._description
 
     def protocol(self) -> dict[str, Any]:
-        """What an evaluation says of its photos."""
+        """The facts of an evaluation about its photos."""
         assert self._test is not None and self._test.size is not None
         height, width = self._test.size
         return {

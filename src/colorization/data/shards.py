@@ -15,7 +15,7 @@ here share and which can be kept below a size. One that is missing or damaged en
 The order of an epoch is made of a number of lanes through the shards, which take turns photo by photo. Of P processes
 that train together each has every P-th photo of the order (:class:`colorization.data.loading.EpochSampler`), which is
 every P-th lane where P divides their number: it reads its share of the shards and no others. The order does not depend
-on P, so the batches are the same however many processes there are, and a stopped run goes on with another number of
+on P, so the batches are the same however many processes there are, and a stopped run resumes with another number of
 them. (MosaicML's streaming calls the lanes canonical nodes.)
 """
 
@@ -68,7 +68,7 @@ _COLUMNS: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Index:
-    """What is known of packed photos: an array of N for each column, and N names."""
+    """Facts of packed photos: an array of N for each column, and N names."""
 
     names: list[str]
     columns: dict[str, np.ndarray]
@@ -110,15 +110,15 @@ class Index:
 
 
 class ShardedPhotos:
-    """The photos of one split; what a worker process gets of it are places, not pixels.
+    """The photos of one split; a worker process gets their places, not pixels.
 
     Args:
         folder: of the split's shards.
-        recipe: what was done to the photos.
+        recipe: how the photos were packed.
         index: of the photos.
         lanes: of an epoch's order.
-        cache_dir: where shards from elsewhere are kept; those of this machine are read where they are.
-        cache_bytes: what they may take there, about; ``None``: no bound.
+        cache_dir: for copies of remote shards; local shards are read in place.
+        cache_bytes: approximate limit of these copies; ``None``: no limit.
         chosen: positions of these photos in the index; default all.
     """
 
@@ -246,7 +246,7 @@ class ShardedPhotos:
         raise OSError(f"{self.cache_dir} does not keep it")
 
     def _fetch(self, shard: int, get: Callable[[Location, Path], None]) -> None:
-        """Bring a shard from elsewhere to this machine. Several threads and processes may ask for it at once."""
+        """Copy a remote shard to this machine. Several threads and processes may ask for it at once."""
         file = self.cache_dir / _file(shard)
         if self._touch(file):
             return
@@ -285,7 +285,7 @@ class ShardedPhotos:
                 unfinished = file.name.startswith(".")  # and if it is old, by a process that was killed
                 old = time.time_ns() - modified > _ABANDONED * 1e9
                 if file != new and (old if unfinished else used > self.cache_bytes):
-                    file.unlink()  # whoever has it open still can read it
+                    file.unlink()  # processes that have it open can still read it
                     used -= size
 
 
@@ -296,7 +296,7 @@ def _file(shard: int) -> str:
 def open_shards(
     location: str, lanes: int, cache_dir: Path, cache_bytes: int | None = None
 ) -> tuple[dict[str, Any], dict[str, ShardedPhotos]]:
-    """What ``shards.json`` says, and the photos of each split.
+    """The content of ``shards.json``, and the photos of each split.
 
     Args:
         location: path or URL.
@@ -361,7 +361,7 @@ def write(
     chosen = [i for i, f in enumerate(facts) if f.error is None]
     chosen.sort(key=lambda i: hashlib.sha256(os.fsencode(facts[i].name)).digest())
     wanted = json.dumps([SCHEMA, asdict(recipe), shard_bytes, [(facts[i].name, facts[i].digest) for i in chosen]])
-    mark = folder / f"{hashlib.sha256(wanted.encode()).hexdigest()[:16]}.mark"  # what the parts there belong to
+    mark = folder / f"{hashlib.sha256(wanted.encode()).hexdigest()[:16]}.mark"  # of the shards that the parts are for
     parts: list[Index] = []
     locations.make_folder(folder)
     if mark.exists():

@@ -47,7 +47,7 @@ def split_names(
 
 
 def first_by_hash(names: Sequence[str], number: int, seed: int) -> list[int]:
-    """Positions of ``number`` of the names, sorted; of a larger number these are a part, whatever else there is."""
+    """Positions of ``number`` of the names, sorted; a larger number includes these, whatever other names there are."""
     return sorted(sorted(range(len(names)), key=lambda i: _rank(names[i], seed))[:number])
 
 
@@ -56,7 +56,7 @@ def _rank(name: str, seed: int) -> bytes:
 
 
 def same_content(names: Sequence[str], digests: Sequence[str | None]) -> list[list[int]]:
-    """Positions of photos, those of one content together, by name within a group."""
+    """Positions of photos, grouped by content, by name within a group."""
     groups: dict[tuple[str, str], list[int]] = {}
     for i in sorted(range(len(names)), key=lambda i: names[i]):
         digest = digests[i]
@@ -65,7 +65,7 @@ def same_content(names: Sequence[str], digests: Sequence[str | None]) -> list[li
 
 
 def identity(photo: Mapping[str, Any]) -> tuple[Any, ...]:
-    """What two entries of a ``split.json`` for the same photo share: its content, or if that is not known its name."""
+    """The identity of a photo in a ``split.json``: its content, or its name if the content is not known."""
     return (photo["digest"],) if photo.get("digest") else (photo["path"], photo["bytes"])
 
 

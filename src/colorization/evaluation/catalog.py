@@ -1,4 +1,4 @@
-"""What is measured: one entry for each figure, read by tables, cards, protocols and (``GET /api/schema``) the web app.
+"""The list of metrics: one entry each, read by tables, cards, protocols and (``GET /api/schema``) the web app.
 
 Imports no torch. A metric of a photo is one entry, whose ``formula`` names the function that computes it.
 """
@@ -24,18 +24,18 @@ class Metric:
         label: for people, short: of a column or a card.
         title: the same where there is room, e.g. above a curve; empty: the label.
         unit: after the figure; empty: none.
-        digits: behind the point, wherever the figure is shown.
-        better: ``higher`` or ``lower``; ``None`` where neither is (a colorfulness beyond the truth's is no virtue).
-        help: what it says, for people who do not know it.
+        digits: behind the point, in all tables and pages.
+        better: ``higher`` or ``lower``; ``None`` if neither is (more colorfulness than the truth's is no virtue).
+        help: its meaning, for people who do not know it.
         form: how it is defined, with its source.
         formula: the function that computes it for each photo; its parameters are named as in
-            :class:`colorization.evaluation.metrics.Compared`. ``None``: it is no matter of single photos, or a
+            :class:`colorization.evaluation.metrics.Compared`. ``None``: it has no value for a single photo, or a
             collector of :mod:`colorization.evaluation.scoring` measures it.
         arguments: further ones of the formula.
-        axis: what is bad and what is good, as the centre and the edge of a radar; ``None``: it is on none.
+        axis: a bad and a good value, as centre and edge of a radar; ``None``: it has no axis.
         shown: whether tables have its column unless asked otherwise.
         paired: whether rows are compared by it, photo by photo.
-        trained: whether training measures it, too, and the colorizer on a photo in colour.
+        trained: whether training also measures it, and the colorizer on a photo in colour.
     """
 
     name: str
@@ -55,7 +55,7 @@ class Metric:
 
     @property
     def heading(self) -> str:
-        """Of its column in a table: the label, an arrow towards what is better, the unit."""
+        """The heading of its column: the label, an arrow in the better direction, the unit."""
         arrow = {"higher": " ↑", "lower": " ↓", None: ""}[self.better]
         return self.label + arrow + (f" ({self.unit})" if self.unit else "")
 
@@ -218,11 +218,11 @@ METRICS = (
 
 @dataclass(frozen=True)
 class Logged:
-    """What a training logs besides the metrics.
+    """A value that training logs besides the metrics.
 
     Attributes:
         name: in ``metrics.csv`` of a run, after its split.
-        title: for people; ``unit``, ``digits``, ``better``: as of a :class:`Metric`.
+        title: for people; ``unit``, ``digits``, ``better``: as in :class:`Metric`.
         first: whether its curve is shown at once.
     """
 
@@ -250,7 +250,7 @@ LOGGED = (
     Logged("peak_memory_mb", "Memory", 0, unit="MB"),
 )
 BY_NAME = {metric.name: metric for metric in METRICS}
-# Of pixels against pixels: what is better can be said of a single photo, and training measures it.
+# Metrics that compare pixels with pixels, which training measures: a single photo has a better and a worse value.
 HIGHER_IS_BETTER = {m.name: m.better == "higher" for m in METRICS if m.trained and m.paired}
 # Of two sets of photos.
 KID_FORM = (

@@ -68,7 +68,7 @@ class CustomMetric:
         """The value over all photos of all processes, a scalar.
 
         Raises:
-            InputError: a process had no photo; torchmetrics would wait for it for ever.
+            InputError: a process had no photo; torchmetrics would wait for it forever.
         """
         if not all(distributed.gather(self.metric.update_called)):
             raise InputError(

@@ -23,7 +23,7 @@ LIGHTNESS = 5.0  # L*: from this mean difference on the table says that a system
 def named_folders(predictions: object) -> dict[str, Path]:
     """Row name -> folder, of the config's ``predictions``: a folder, a list of them, or a name for each.
 
-    A folder without a name goes by its own, where two have the same by their paths.
+    A folder without a given name has its own; folders of the same name go by their paths.
     """
     if predictions is None:
         return {}
@@ -37,7 +37,7 @@ def named_folders(predictions: object) -> dict[str, Path]:
 class Pictures:
     """A folder with one picture for each photo, of the photo's name (with any ending) and shape.
 
-    A picture that has the photo's shape, at whatever size, goes the photo's way: short side to the size, centre crop.
+    A picture of the photo's shape, at any size, is treated as the photo: short side to the size, centre crop.
     One that is exactly the size of the crop is taken for the crop. Only its a* and b* are scored, with the true L*.
     (Colours that sRGB does not have were clipped in a picture; with the true L* it may then score a tenth of a dB
     better than the model that made it.)
@@ -93,7 +93,7 @@ class Pictures:
         return color.split(found)[1]
 
     def remarks(self) -> list[str]:
-        """What a reader of the row has to know; empty if there is nothing."""
+        """Remarks for readers of the row; empty if there are none."""
         result, difference = [], float(np.mean(self.lightness))
         if self.grey:
             result.append(f"{self.grey} of {len(self.lightness)} pictures are grey")

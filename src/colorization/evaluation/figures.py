@@ -22,7 +22,7 @@ def strip(lab: torch.Tensor, true_lab: torch.Tensor, grey: torch.Tensor | None =
 
     Args:
         lab, true_lab: (3, H, W) Lab.
-        grey: (1, H, W) in [0, 1], the ``L`` that the network saw; default that of the truth.
+        grey: (1, H, W) in [0, 1], the network's input ``L``; default the truth's.
 
     Returns:
         (H, 3 * W, 3) uint8.
@@ -46,7 +46,7 @@ def grid(strips: Sequence[np.ndarray], columns: int = 2) -> np.ndarray:
 
 
 def comparison(rows: Sequence[Sequence[torch.Tensor]], titles: Sequence[str], path: Path) -> None:
-    """Photos below each other, what was made of each side by side.
+    """Photos below each other, with the results for each side by side.
 
     Args:
         rows: for each photo one (3, H, W) picture in [0, 1] a column, all of one size.
@@ -114,7 +114,7 @@ def sparsification(
     """Sparsification curves, one panel a model.
 
     Args:
-        curves: model -> uncertainty -> (N,) mean error of what remains, as a share of the error of all.
+        curves: model -> uncertainty -> (N,) mean error of the remaining pixels, as a share of the error of all.
         shares: (N,) of the pixels that are left out.
         limits: the curves that are drawn in grey.
         path: the PNG to write.

@@ -55,7 +55,7 @@ class Judge:
 
 
 class Judged(Collector):
-    """The metrics ``top1`` and, of the truths, ``true_top1``; ``row.kid``, where there is more than one photo.
+    """The metrics ``top1`` and, of the truths, ``true_top1``; ``row.kid``, if there is more than one photo.
 
     Args:
         rows: the first gets ``true_top1``.

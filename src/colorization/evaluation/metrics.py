@@ -56,10 +56,10 @@ def window_means(x: torch.Tensor) -> torch.Tensor:
 
 
 def _windowed(x: torch.Tensor, window: Sequence[float]) -> torch.Tensor:
-    """Means under a symmetric window of odd length wherever it lies inside the picture.
+    """Means under a symmetric window of odd length, at all places where it lies inside the picture.
 
     Shifted copies are added up, down and then across: on a CPU as fast as a depthwise convolution, and in float32
-    whatever the settings for convolutions (autocast, TF32).
+    for all settings of convolutions (autocast, TF32).
     """
     reach = len(window) // 2
     for dim in (-2, -1):
@@ -87,7 +87,7 @@ def ssim(rgb: torch.Tensor, truth: torch.Tensor, truth_means: torch.Tensor | Non
     """
     if min(rgb.shape[-2:]) < len(_WINDOW):
         raise InputError(f"SSIM needs pictures of {len(_WINDOW)} pixels or more, not {rgb.shape[-1]}x{rgb.shape[-2]}")
-    # Each factor is written as what it lacks of 1: with d = x - y, (2 mx my + c1) / (mx² + my² + c1) is
+    # Each factor is written as 1 minus a term: with d = x - y, (2 mx my + c1) / (mx² + my² + c1) is
     # 1 - md² / (mx² + my² + c1), and with covariance and variances likewise. Where float32 cancels, in E[d²] - md² and
     # E[x²] - mx², the terms are small: d is small, and variances do not depend on the offset.
     x, y = rgb - 0.5, truth - 0.5
@@ -207,7 +207,7 @@ def bleeding(rounded_lab: torch.Tensor, near_edges: torch.Tensor) -> torch.Tenso
         100 * (sum of s outside E) / (sum of s everywhere); 0 where the mean of s is below EVEN.
 
     Colours that change where things end have next to 0, a border of colour that runs through an even surface has 100,
-    and of a soft border counts what lies outside E. It is a share, so that pale colours do not pass for tidy ones; only
+    and of a soft border counts what lies outside E. It is a share: pale colours do not pass for tidy ones; only
     grey and a single colour have 0. Some edges are in colour only, and surfaces shade off: good is the truth's own
     figure (24 % on ImageNet photographs at 256 pixels, 30 % with its colours 16 pixels wide, 35 % with them 32 wide).
 
@@ -230,7 +230,7 @@ def stains(lab: torch.Tensor, true_lab: torch.Tensor) -> torch.Tensor:
         lab, true_lab: (B, 3, H, W), Lab units.
 
     Returns:
-        (B,) float32: 100 or 0, so that the mean is the share of photos in %.
+        (B,) float32: 100 or 0; the mean is the share of photos in %.
     """
     side = max(2, min(lab.shape[-2:]) // 8)
     squares = functools.partial(F.avg_pool2d, kernel_size=side, stride=side // 2)
@@ -284,7 +284,7 @@ def photo_delta_colorfulness(colorfulness: torch.Tensor, true_colorfulness: torc
 
 
 class Truth:
-    """True photos, and what several formulas need of them, each computed once.
+    """True photos, and values that several formulas share, each computed once.
 
     Attributes:
         true_lab: (B, 3, H, W) Lab.
@@ -311,7 +311,7 @@ class Truth:
 
 
 class Compared:
-    """Predictions beside their truths: what a formula of :mod:`.catalog` may ask for, by the names of its parameters.
+    """Predictions and their truths: the values that formulas of :mod:`.catalog` take, by the names of their parameters.
 
     Attributes:
         rgb: the prediction as it is displayed, (B, 3, H, W) in [0, 1]; ``lab``: the same in Lab; all of :class:`Truth`;
@@ -373,7 +373,7 @@ def image_metrics(
 def score(
     rgb: torch.Tensor, predictors: Sequence[Callable[[torch.Tensor], torch.Tensor]], further: bool = False
 ) -> tuple[torch.Tensor, list[torch.Tensor], list[dict[str, torch.Tensor]]]:
-    """What predictors make of photos, and what that scores.
+    """Predictions of several predictors, and their metrics.
 
     Args:
         rgb: (B, 3, H, W) uint8, prepared by :class:`colorization.data.augment.Augment` without ``train``.
@@ -406,7 +406,7 @@ def _image_metrics(
 
 
 def means(values: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Of what :func:`image_metrics` gives for a prediction, the scalar means, and ``delta_colorfulness``."""
+    """The scalar means of the values of :func:`image_metrics`, and ``delta_colorfulness``."""
     result = {name: of_images.mean() for name, of_images in values.items()}
     return {**result, "delta_colorfulness": (result["colorfulness"] - result["true_colorfulness"]).abs()}
 
@@ -415,7 +415,7 @@ class ColorizationMetrics(torchmetrics.Metric):
     """Means of :func:`image_metrics` over a loop, of the L1 loss, and ΔCF (``delta_colorfulness`` of :mod:`.catalog`).
 
     ``compute`` returns scalars, over the photos of all processes: ``l1`` (of normalised ab), the metrics of training
-    (``lpips`` where it can be had), ``true_colorfulness``, ``delta_colorfulness`` and what is in ``custom``.
+    (``lpips`` if its weights are there), ``true_colorfulness``, ``delta_colorfulness`` and those of ``custom``.
 
     Attributes:
         custom: further metrics, which count the same photos.
@@ -425,11 +425,11 @@ class ColorizationMetrics(torchmetrics.Metric):
     _NAMES = ("l1", *(m.name for m in METRICS if m.trained and m.formula), "true_colorfulness")
 
     def __init__(self) -> None:
-        super().__init__(sync_on_compute=False)  # torchmetrics waits for ever for a process that had no photo
+        super().__init__(sync_on_compute=False)  # torchmetrics would wait forever for a process without a photo
         # One value a photo, kept on the device: exact means, and nothing waits for the device before the end.
         for name in self._NAMES:
             self.add_state(name, [], dist_reduce_fx=None)
-        self.custom: list[CustomMetric] = []  # in a list, so that no checkpoint has their weights
+        self.custom: list[CustomMetric] = []  # in a plain list: no checkpoint has their weights
 
     def update(self, lab: torch.Tensor, true_lab: torch.Tensor) -> None:
         """Add a batch of predictions and truths, (B, 3, H, W) Lab."""

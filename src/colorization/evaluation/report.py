@@ -1,4 +1,4 @@
-"""What an evaluation says: means with intervals, paired comparisons, tables and curves."""
+"""The report of an evaluation: means with intervals, paired comparisons, tables and curves."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from colorization.evaluation.statistics import FEWEST_PHOTOS, bootstrap
 if TYPE_CHECKING:
     from colorization.evaluation.judge import Judge
 
-FIGURES = tuple(m.name for m in METRICS)  # what metrics.json has of each row, in this order
-COLUMNS = tuple(m.name for m in METRICS if m.shown)  # of these table.md shows, where there are any
+FIGURES = tuple(m.name for m in METRICS)  # in metrics.json for each row, in this order
+COLUMNS = tuple(m.name for m in METRICS if m.shown)  # columns of table.md, if there are values
 OF_SET = "over all photos at once"
 HEADINGS = {m.name: m.heading for m in METRICS}
 COMPARISONS = tuple(m.name for m in METRICS if m.paired)
 
 
 def protocol(datamodule: AnyDataModule, photos: int, cfg: DictConfig) -> dict[str, Any]:
-    """What a reader has to know to compare these figures with others."""
+    """The facts needed to compare these figures with others."""
     return {
         **datamodule.protocol(),
         "n": photos,
@@ -119,7 +119,7 @@ def summarize(rows: list[Row], intervals: bool, resamples: int, seed: int) -> di
 
 
 def _measured(values: np.ndarray) -> np.ndarray:
-    """Without those of photos that a metric says nothing of."""
+    """Without NaN: photos for which the metric has no value."""
     return values[~np.isnan(values)]
 
 
@@ -140,7 +140,7 @@ def _verdict(ci95: list[float] | None) -> str:
 
 
 def write_per_image(path: Path, rows: list[Row], names: Sequence[str]) -> None:
-    """One line for each photo and row; ``strip`` names the file of its strip, where there is one."""
+    """One line for each photo and row; ``strip`` names the file of its strip, if there is one."""
     columns = list(rows[0].values)
     # Not every file's name is UTF-8, but this file is.
     with path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
@@ -191,8 +191,8 @@ def curves(row: Row) -> dict[str, np.ndarray]:
 
 
 def table(report: dict[str, Any], columns: Sequence[str] | None = None) -> str:
-    """The report as Markdown: all photos, then without the near-grey ones if there are any, then what does not beat
-    grey. ``columns``: names of metrics; ``None``: those that are shown by default, and the custom ones."""
+    """The report as Markdown: all photos, then without the near-grey ones if there are any, then the rows that do
+    not beat grey. ``columns``: names of metrics; ``None``: those that are shown by default, and the custom ones."""
     custom = {m["name"]: Metric(**m, help=m["form"]) for m in report.get("custom_metrics", ())}
     known = BY_NAME | custom
     columns = columns or (*COLUMNS, *custom)

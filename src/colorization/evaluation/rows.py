@@ -26,22 +26,22 @@ GREY, MEAN = "grey", "mean colour"
 
 @dataclass
 class Row:
-    """One row of the table: a way to get ab from L, and what it scored.
+    """One row of the table: a way to get ab from L, and its scores.
 
     Attributes:
         name: as shown.
         predict: ``L`` (B, 1, H, W) in [0, 1] to normalised ab (B, 2, H, W).
-        network: which answers, if it is one of this process; ``None`` for all else.
-        inputs, outputs: what that network takes and answers, see :func:`.descriptions.about`.
-        facts: what is known of the weights (file, stage, pretrained parts, ...).
+        network: the torch network behind ``predict``; ``None`` for all other rows.
+        inputs, outputs: of that network, see :func:`.descriptions.about`.
+        facts: about the weights (file, stage, pretrained parts, ...).
         values: metric -> one value a photo, in the order of the test split.
         of_set: custom metrics over all photos at once, by name; if means over photos, also in ``values``.
         fid: Fréchet distance to the truths as ``{"mean", "reason"}``; ``None`` if not asked for.
-        kid: distance of what the judge sees to what it sees in the truths; ``None`` without one.
+        kid: distance to the truths in the judge's features; ``None`` without a judge.
         answers: of an ensemble: ``L`` to the ab of each member, (K, B, 2, H, W).
         uncertainties: how well uncertainties tell the error; empty if not asked for.
         strips: names of the files with the strips of the first photos.
-        pictures: of another system's row what it made; ``predict`` is of no use then.
+        pictures: the results of another system; ``predict`` is not used then.
         curve: chroma factor -> metric -> one value a photo; empty if not asked for.
         hints: points of the truth that the model is told in each photo, :func:`.hinting.revealed`; ``None``: none, and
             it is not asked to take any.
@@ -66,7 +66,7 @@ class Row:
 
 
 def find_weights(cfg: DictConfig) -> list[Path]:
-    """The files to evaluate: those asked for, else the newest finished run of each model and what ships."""
+    """The files to evaluate: the given ones, or the newest finished run of each model and the weights that ship."""
     output_dir = Path(cfg.paths.output_dir)
     if cfg.weights is not None:
         several = list(cfg.weights.values()) if isinstance(cfg.weights, DictConfig) else cfg.weights
@@ -135,13 +135,13 @@ def at_hints(row: Row, numbers: Sequence[int]) -> list[Row]:
 
 
 def row_name(description: dict[str, Any]) -> str:
-    """The stage, and of its pretrained parts what they are (``network`` is G itself)."""
+    """The stage, with the sources of its pretrained parts (``network`` is G itself)."""
     parts = {part: source for part, source in description["pretrained"].items() if part != "network"}
     return description["stage"] + "".join(f" ({source} {part})" for part, source in parts.items())
 
 
 def facts_of(file: Path, description: dict[str, Any]) -> dict[str, Any]:
-    """What a row tells of its weights."""
+    """The facts of a row about its weights."""
     keys = ("stage", "network", "pretrained", "training_data", "loss", "version", "git")
     return {"weights": str(file), **{k: description.get(k) for k in keys}}
 

@@ -32,7 +32,7 @@ CHROMA_FACTORS = tuple(i / 5 for i in range(9))  # of the curve: 0 to 1.6
 
 
 class Progress:
-    """``status.json`` of an evaluation, for whoever watches it: state (as of a run), photos ``done`` of ``total``,
+    """``status.json`` of an evaluation, for those who watch it: state (as in a run), photos ``done`` of ``total``,
     ``pid`` and ``process_started`` (seconds since 1970), ``error``. Written at most twice a second while it runs."""
 
     def __init__(self, folder: Path) -> None:
@@ -60,7 +60,7 @@ class Progress:
 
 @dataclass
 class Scored:
-    """A batch, and what the rows make of it.
+    """A batch, and the predictions of all rows.
 
     Attributes:
         indices: positions of the photos in the split.
@@ -100,7 +100,7 @@ def score(
     collectors: Sequence[Collector] = (),
     custom: Sequence[CustomMetric] = (),
 ) -> None:
-    """Fill ``values`` of every row, and do what the collectors do.
+    """Fill ``values`` of every row, and run the collectors.
 
     Args:
         rows: the first is grey.
@@ -127,7 +127,7 @@ def score(
 
 
 def _predictor(row: Row, indices: list[int], rgb: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
-    """What answers for a row in this batch."""
+    """The function that answers for a row in this batch."""
     if row.hints is not None:
         return functools.partial(row.predict, hints=hinting.revealed(color.rgb_to_lab(rgb), indices, row.hints))
     if (pictures := row.pictures) is None:
@@ -244,7 +244,7 @@ class FrechetDistances(Collector):
 
 
 class Strips(Collector):
-    """``strips/``: of the first photos what each model made of them, beside input and truth."""
+    """``strips/``: each model's result for the first photos, beside input and truth."""
 
     def __init__(self, rows: Sequence[Row], names: Sequence[str], folder: Path, number: int) -> None:
         super().__init__(rows)
@@ -294,7 +294,7 @@ class Uncertainties(Collector):
         super().__init__([row for row in rows if row.uncertainties])
         self._places = [i for i, row in enumerate(rows) if row.uncertainties]
         self.comparison, self.file = comparison, folder / "uncertainty.png"
-        self._maps: dict[int, dict[str, np.ndarray]] = {}  # photo -> what the last model's maps are called -> (H, W)
+        self._maps: dict[int, dict[str, np.ndarray]] = {}  # photo -> name of the map -> (H, W), of the last model
 
     def add(self, batch: Scored) -> None:
         L, _ = color.split(batch.lab)

@@ -1,4 +1,4 @@
-"""How well an uncertainty tells the error, pixel by pixel within each photo and photo by photo."""
+"""How well an uncertainty predicts the error, pixel by pixel within each photo and photo by photo."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import scipy.stats
 
 from colorization.evaluation.statistics import bootstrap
 
-# What is compared for each model, and how tables and figures call it. The last two cost nothing and know nothing of the
-# model's doubts: what does not beat them is of no use.
+# The uncertainties that are compared for each model, with their names in tables. The last two cost nothing and know
+# nothing of the model's doubts: an uncertainty that does not beat them is useless.
 MEASURES = {
     "members": "members' disagreement",
     "distribution": "spread of the distribution",
@@ -25,7 +25,7 @@ SHARES = np.linspace(0, 0.99, 100)  # of pixels left out, of the curves in the f
 
 
 def correlations(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
-    """Pearson's and Spearman's correlation of (N,) values; 0, 0 where either is constant and so tells nothing."""
+    """Pearson's and Spearman's correlation of (N,) values; 0, 0 if either is constant."""
     if np.ptp(x) == 0 or np.ptp(y) == 0:
         return 0.0, 0.0
     return float(scipy.stats.pearsonr(x, y).statistic), float(scipy.stats.spearmanr(x, y).statistic)
@@ -51,7 +51,7 @@ def sparsification(error: np.ndarray, uncertainty: np.ndarray) -> np.ndarray:
 
 
 def ause(error: np.ndarray, uncertainty: np.ndarray) -> float:
-    """The area under the sparsification error (Ilg et al. 2018): between the curve of ``uncertainty`` and that of the
+    """The area under the sparsification error (Ilg et al. 2018): between the curves of ``uncertainty`` and of the
     error itself, the oracle's, over the share of pixels left out from 0 to 1. 0 is perfect."""
     return float((sparsification(error, uncertainty) - sparsification(error, error)).mean())
 

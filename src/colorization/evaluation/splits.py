@@ -45,7 +45,7 @@ def _run_of(file: Path) -> Path:
 
 
 def check_unseen(splits: dict[Path, dict[str, Any]], datamodule: AnyDataModule, allowed: bool) -> dict[str, int]:
-    """How many of the test photos each of the weights was trained on, for those of which it is known.
+    """How many of the test photos each of the weights was trained on, if that is known.
 
     Raises:
         InputError: any, unless ``allowed``.

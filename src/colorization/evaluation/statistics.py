@@ -19,7 +19,7 @@ def bootstrap(
         statistic: maps (resamples, photos) positions, drawn with replacement, to (resamples,) values.
         photos: how many there are.
         resamples: how many times.
-        seed: the same seed draws the same photos, so that intervals of one table are comparable.
+        seed: the same seed draws the same photos: intervals of one table are comparable.
 
     Returns:
         (low, high), or ``None`` with fewer than :data:`FEWEST_PHOTOS`.
@@ -27,7 +27,7 @@ def bootstrap(
     if photos < FEWEST_PHOTOS:
         return None
     rng = np.random.default_rng(seed)
-    # In pieces, so that 10,000 photos times 2,000 resamples do not fill the memory.
+    # In pieces: 10,000 photos times 2,000 resamples would fill the memory.
     piece = max(1, 5_000_000 // photos)
     values = np.concatenate(
         [
