@@ -1,1 +1,1 @@
-"""The REST API: what the commands do, over HTTP. Read ``app.py`` first; ``configs/serve.yaml`` has every setting."""
+"""The REST API: the commands over HTTP. Read ``app.py`` first; ``configs/serve.yaml`` has every setting."""

@@ -36,7 +36,7 @@ BLUEPRINTS = tuple(
     m.blueprint for m in (training, colorize, metrics, models, schema, history, jobs, system, session, docs)
 )
 
-parser.unknown = None  # what a schema does not know is refused in queries, too, as each schema says
+parser.unknown = None  # unknown fields are refused, also in queries, as each schema says
 
 
 def create_app(settings: Settings) -> APIFlask:

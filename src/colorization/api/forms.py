@@ -1,6 +1,6 @@
-"""The settings of the forms: one entry each, by which requests are checked and which ``GET /api/schema`` tells.
+"""The settings of the forms: one entry each, which checks requests and which ``GET /api/schema`` returns.
 
-What a form takes besides (files, folders, weights, the model) has pickers of its own and stands with its route.
+Other inputs of a form (files, folders, weights, the model) have their own pickers and are defined with its route.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Choice:
 
     Attributes:
         value: in requests.
-        label: for people; ``help``: what it means.
+        label: for people; ``help``: its meaning.
         takes: further fields of the form that go with it.
     """
 
@@ -50,7 +50,7 @@ class Setting:
 
     Attributes:
         key: the field of the request.
-        label: for people; ``help``: what it does, in a sentence or two.
+        label: for people; ``help``: its effect, in a sentence or two.
         kind: ``share`` is a number that people see in percent.
         default: where nothing is asked; of a training each model's own, see ``per``.
         low, high: its range, both included; ``above`` its lower limit, not included.
@@ -58,10 +58,10 @@ class Setting:
             ``high``.
         offered: of a number the values that a form offers, if not all.
         choices: its values.
-        none: what it is called to leave it out; empty: it always has a value.
+        none: label of "no value"; empty: it always has a value.
         config: the key of the config tree that it overrides, or the field of :class:`.colorizer.Settings` or
             :class:`.writing.Output` that it is.
-        per: whether its default is that of the model or of the data.
+        per: whether its default depends on the model or on the data.
         of_network: the argument of the weights' network that has its default; other weights do not have it.
         further: whether a form shows it only to those who ask for more.
     """
@@ -119,7 +119,7 @@ def with_settings(
 
 
 def defaults(settings: Sequence[Setting]) -> dict[str, Any]:
-    """What a request has where nothing is asked."""
+    """The values of a request that sets nothing."""
     return {setting.key: setting.default for setting in settings}
 
 

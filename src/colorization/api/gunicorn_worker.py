@@ -1,4 +1,4 @@
-"""gunicorn's worker of threads, with what a server without a proxy before it needs."""
+"""gunicorn's thread worker, with the protections that a server without a proxy needs."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class PacedUnreader(SocketUnreader):
         self._waited, self._received = 0.0, 0
 
     def chunk(self, size_hint: int | None = None) -> bytes:
-        """What has come, at least a byte; none at the end.
+        """The bytes received so far, at least one; none at the end.
 
         Raises:
             TimeoutError: it takes too long.

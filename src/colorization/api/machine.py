@@ -1,4 +1,4 @@
-"""What the server runs on. Asks no torch, which takes seconds and hundreds of megabytes to import."""
+"""The server's machine. Does not import torch, which takes seconds and hundreds of megabytes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the routes share: one object of each service for each app."""
+"""The services that routes share: one object of each for each app."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Services:
     telemetry: Telemetry
 
     def close(self) -> None:
-        """End the threads; training processes go on, unfinished jobs with the next start."""
+        """End the threads; training processes continue, unfinished jobs resume with the next start."""
         self.streams.closing.set()
         self.jobs.close()
         self.trainings.close()
@@ -52,7 +52,7 @@ class Services:
 
 
 def build(settings: Settings) -> Services:
-    """All services, with what an earlier server left unfinished taken up.
+    """All services; unfinished work of an earlier server is resumed.
 
     Raises:
         InputError: another server has this ``output_dir``, or the database cannot be opened.

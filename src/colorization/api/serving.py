@@ -1,4 +1,4 @@
-"""What listens: gunicorn (one process, threads), or waitress where gunicorn cannot run (Windows)."""
+"""The HTTP server: gunicorn (one process, threads), or waitress if gunicorn cannot run (Windows)."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def _gunicorn(settings: Settings, words: str) -> None:
     parent = os.getpid()
     try:
         Application().run()
-    except SystemExit as error:  # what gunicorn ends with, in this process and in the worker
+    except SystemExit as error:  # how gunicorn ends, in this process and in the worker
         if error.code == Arbiter.WORKER_BOOT_ERROR and os.getpid() == parent:
             sys.exit(2)
         raise

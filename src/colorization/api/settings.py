@@ -21,7 +21,7 @@ RUNNERS = ("local", "ray", "slurm")
 
 @dataclass(kw_only=True)
 class Settings:
-    """See ``configs/serve.yaml``, where each is explained and has its default."""
+    """See ``configs/serve.yaml``, which explains each and has its default."""
 
     host: str
     port: int
@@ -54,7 +54,7 @@ class Settings:
 
     @property
     def state_dir(self) -> Path:
-        """What the server itself keeps: database, uploads, results."""
+        """The server's own folder: database, uploads, results."""
         return Path(self.output_dir) / "server"
 
     @property

@@ -45,7 +45,7 @@ class Telemetry:
         return round(time.monotonic() - self._start, 1)
 
     def counts(self) -> dict[str, dict[str, Any]]:
-        """How much there is of what: ``runs`` and ``jobs`` by state, ``streams``, ``photos`` at the models."""
+        """Counts: ``runs`` and ``jobs`` by state, ``streams``, ``photos`` at the models."""
         runs = select(Run.state, func.count()).where(~Run.removed).group_by(Run.state)
         jobs = select(Job.state, func.count()).group_by(Job.state)
         with self._database() as session:
@@ -56,7 +56,7 @@ class Telemetry:
         return found
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
-        """What the registry asks for at each scrape."""
+        """Called by the registry at each scrape."""
         texts = {"runs": "Training runs", "jobs": "Jobs", "streams": "Event streams", "photos": "Photos at the models"}
         for name, values in self.counts().items():
             family = GaugeMetricFamily(f"colorization_{name}", texts[name], labels=("state",))
@@ -71,7 +71,7 @@ class Telemetry:
         return []
 
     def count(self, request: Request, response: Response, seconds: float) -> None:
-        """One request was answered. Labels are few whatever clients send."""
+        """Count an answered request. Labels stay few, whatever clients send."""
         route = str(request.url_rule) if request.url_rule else "none"
         method = request.method if request.method in METHODS else "other"
         self._requests.labels(method, route, str(response.status_code)).inc()

@@ -39,7 +39,7 @@ _importing = threading.Lock()
 
 
 class Colorize:
-    """Colorizes uploads; options are those of ``POST /api/colorize``, as plain JSON."""
+    """Colorizes uploads; options as in ``POST /api/colorize``, as plain JSON."""
 
     def __init__(
         self, settings: Settings, database: Database, jobs: Jobs, colorizers: Colorizers, results: Results
@@ -136,7 +136,7 @@ class Colorize:
         return self.jobs.submit("batch", dict(options), items, id, refused)
 
     def batch(self, context: Context) -> dict[str, Any]:
-        """The kind of job ``batch``: what is waiting of its files."""
+        """The kind of job ``batch``: colorizes its waiting files."""
         try:
             self.weights(context.request)
         except Problem as error:
@@ -196,7 +196,7 @@ class Colorize:
 def _colorize(
     colorizer: Colorizer, upload: Upload, target: Path, heat: Path, options: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Write what is asked for, and tell what is known of it."""
+    """Write the requested results, and return their facts."""
     colours = Colours(**forms.given_to(Colours, forms.COLORIZE, options))
     output = Output(**forms.given_to(Output, forms.COLORIZE, options))
     uncertainty = heat if options["uncertainty"] else None
@@ -214,7 +214,7 @@ def _colorize(
 
 
 def _metrics() -> Callable[[Colorizer, Path, Colours], dict[str, Any]]:
-    """:func:`_scores`, with what it needs imported and LPIPS loaded, by one thread."""
+    """:func:`_scores` in one thread, after its imports and with LPIPS loaded."""
     with _importing:
         threads = cv2.getNumThreads()
         import colorization.data.augment  # noqa: F401

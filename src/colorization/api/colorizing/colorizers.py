@@ -34,7 +34,7 @@ T = TypeVar("T")
 
 
 def memory(file_bytes: int) -> int:
-    """What a loaded model takes, in bytes, about.
+    """Approximate bytes of a loaded model.
 
     Measured with onnxruntime: 25 to 45 MB for a file of 6 MB and 117 to 243 MB for one of 50 MB, which it holds in its
     own order, too; and 75 to 80 MB that it keeps after working copies of 512x680.
@@ -170,7 +170,7 @@ class Colorizers:
             return sum(memory(size) for _, _, size, _ in self._loaded)
 
     def _backend(self, file: Path, threads: int) -> Backend:
-        stat = file.stat()  # the weights of a run that goes on change
+        stat = file.stat()  # the weights of an unfinished run change
         key = str(file), stat.st_mtime_ns, stat.st_size, threads
         with self._lock:
             future = self._loaded.get(key)

@@ -1,4 +1,4 @@
-"""What a browser shows of a picture that it does not know itself (TIFF, HEIF), or that is too large for a thumbnail."""
+"""Previews for browsers of pictures that they cannot show (TIFF, HEIF), or that are too large for a thumbnail."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Weights by id: what a client may name. An id is never a path.
+"""Weights by id, which clients may name. An id is never a path.
 
 An id is a run's (its weights, while it trains its best so far), ``<run>.best`` or ``<run>.last`` for its checkpoints,
 ``file-<name>`` of a ``<name>.safetensors`` in the output folder (where ensembles are written), or ``shipped-<name>`` of
@@ -41,8 +41,8 @@ class Weights:
         run: id of the run that it is of, if any; ``state``: of that run.
         kind: ``weights``, ``best`` or ``last`` of a run, ``file`` or ``shipped``.
         created: ISO 8601; of a run's the time of its file.
-        description: what it says of itself; ``{}`` of a checkpoint, all of which would have to be read.
-        since: what it is sorted by: when its run began, else ``created``.
+        description: its own; ``{}`` for a checkpoint, which would have to be read completely.
+        since: the sort key: when its run began, else ``created``.
     """
 
     id: str
@@ -93,7 +93,7 @@ def _file_of_run(id: str, folder: Path) -> Path | None:
 
 
 def listing(output_dir: Path) -> list[Weights]:
-    """All weights, newest first, what ships last. Files that do not say what they are are left out."""
+    """All weights, newest first, the shipped ones last. Files without a description are left out."""
     output_dir = Path(output_dir)
     found = [w for f in sorted(output_dir.glob("*.safetensors")) for w in _whole(FILE + f.stem, "file", f)]
     for entry in _folders(output_dir / "runs"):
@@ -109,7 +109,7 @@ def _folders(folder: Path) -> Iterator[os.DirEntry[str]]:
 
 
 def newest_of_stages(output_dir: Path) -> dict[str, Weights]:
-    """Stage -> its newest weights: of a finished run or a file, else what ships."""
+    """Stage -> its newest weights: of a finished run or a file, else the shipped ones."""
     newest: dict[str, Weights] = {}
     for weights in listing(output_dir):
         if weights.kind in ("file", "shipped") or (weights.kind == "weights" and weights.state == "finished"):

@@ -1,1 +1,1 @@
-"""What every answer keeps to: problems, security, events."""
+"""Rules of all answers: problems, security, events."""

@@ -1,4 +1,4 @@
-"""What ``openapi.json`` says beyond the schemas of the routes: errors, the token."""
+"""Parts of ``openapi.json`` beyond the schemas of the routes: errors, the token."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from apiflask import APIFlask
 
 from colorization.api.http import problems, security
 
-# What the checks of :mod:`~colorization.api.http.security` answer, to any request.
+# Answers of the checks of :mod:`~colorization.api.http.security` to any request.
 ANYWHERE = {
     "400": "The request cannot be read.",
     "403": "The request comes from the page of another site.",

@@ -101,7 +101,7 @@ def register(app: APIFlask) -> None:
 
     @app.before_request
     def json_can_be_read() -> None:
-        """What the parser of the schemas lets fall: nesting without end, numbers of 5,000 digits, half characters."""
+        """Errors beyond the parser of the schemas: endless nesting, numbers of 5,000 digits, half characters."""
         if not request.is_json or not (body := request.get_data()):
             return
         try:

@@ -1,4 +1,4 @@
-"""Answers hold no path of the server: what the library says is shortened before it goes out."""
+"""Answers hold no path of the server: messages of the library are shortened before they are sent."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def without_paths(value: Any, *folders: str | Path) -> Any:
 
     Args:
         value: plain data.
-        folders: what lies in one of these is named relative to it, any other file by its name alone.
+        folders: files in one of these are named relative to it, any other file by its name alone.
     """
     if isinstance(value, dict):
         return {k: without_paths(v, *folders) for k, v in value.items()}

@@ -1,7 +1,7 @@
-"""Who may ask what: Host header, other sites, token, rate; and the headers of every answer.
+"""Checks of requests: Host header, other sites, token, rate; and the headers of every answer.
 
 A server that only this machine reaches is still reached by every web page that is open on it: the Host header stops DNS
-rebinding, ``Origin`` and ``Sec-Fetch-Site`` stop what other sites send. A token stops everybody else.
+rebinding, ``Origin`` and ``Sec-Fetch-Site`` stop requests of other sites. A token stops everybody else.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ PAGE = (
 
 
 class Access:
-    """The checks, with what they remember: the token, the key that signs sessions, how often who asked.
+    """The checks and their state: the token, the key that signs sessions, the rate of each client.
 
     Attributes:
         token: that has to be shown; ``None``: nothing has to.
@@ -85,7 +85,7 @@ class Access:
             raise Problem(421, "this server does not go by that name; the setting allowed_hosts adds one")
 
     def check_site(self) -> None:
-        """Refuse what another site's page sends to the API, but links to it."""
+        """Refuse requests of another site's page to the API, except links to it."""
         if not self._from_another_site():
             return
         mode, to = (request.headers.get(f"Sec-Fetch-{name}") for name in ("Mode", "Dest"))
@@ -115,7 +115,7 @@ class Access:
             raise Problem(403, "a session is for browsers, which tell the origin; send Authorization: Bearer <token>")
 
     def check_guess(self, token: str) -> None:
-        """Refuse a token that is not the server's; 429 for who has guessed too often, whatever is guessed next."""
+        """Refuse a token that is not the server's; 429 for clients that have guessed too often."""
         if not self._limiter.test(self._guesses, "guess", _client()):
             raise self._too_many(self._guesses, "guess", "too many wrong tokens")
         if self.token and not hmac.compare_digest(token.encode(), self.token.encode()):
@@ -123,7 +123,7 @@ class Access:
             raise _unauthorized("that is not the token of this server")
 
     def check_rate(self) -> None:
-        """Refuse what is more than ``settings.rate``; asking for the health always may."""
+        """Refuse more than ``settings.rate``; requests for the health always pass."""
         if request.path != "/api/health" and not self._limiter.hit(self._rate, "rate", _client()):
             raise self._too_many(self._rate, "rate", f"more than {self.settings.rate}")
 

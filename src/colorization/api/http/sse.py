@@ -36,7 +36,7 @@ class Event:
     """One event.
 
     Attributes:
-        id: tells the source where to go on after this one; comes back as ``Last-Event-ID``.
+        id: the source resumes after this one; comes back as ``Last-Event-ID``.
         type: its name; ``data``: plain JSON.
         last: whether the stream ends here.
     """

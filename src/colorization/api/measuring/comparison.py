@@ -38,7 +38,7 @@ class Comparisons:
         Args:
             given: the photo.
             ids: of weights.
-            options: those of :data:`colorization.api.forms.COMPARISON`.
+            options: of :data:`colorization.api.forms.COMPARISON`.
 
         Raises:
             Problem: 413, 415 or 422 for the photo, 422 for the ids.
@@ -57,7 +57,7 @@ class Comparisons:
         return self.colorize.jobs.submit("compare", request, [(c, stored.path.name) for c in columns], job_id)
 
     def run(self, context: Context) -> dict[str, Any]:
-        """The job: what is waiting of its columns.
+        """The job: computes its waiting columns.
 
         Returns:
             ``photo`` (the truth), ``columns`` (each as ``POST /api/colorize`` answers, with ``name``), ``best``: metric

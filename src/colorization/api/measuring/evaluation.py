@@ -54,9 +54,9 @@ PATIENCE = 30.0  # seconds that a process has to end after SIGTERM
 
 
 class Evaluations:
-    """All evaluations of an ``output_dir``, those of the command line included.
+    """All evaluations of an ``output_dir``, including those of the command line.
 
-    They lie in ``<output_dir>/eval/<id>``; the table has what is listed of them.
+    They lie in ``<output_dir>/eval/<id>``; the table lists them.
     """
 
     def __init__(self, settings: Settings, database: Database) -> None:
@@ -102,7 +102,7 @@ class Evaluations:
             code = self._watch(context, folder, process) if process else None
             if not adopted or _state(folder) in ("finished", "failed"):
                 break
-            process = None  # it died with the earlier server, or was what it left of its workers
+            process = None  # it died with the earlier server, or is a left-over worker
         state, error = _state(folder), _status(folder).get("error")
         if state != "finished":
             raise InputError(self._public(error) if state == "failed" and error else self._reason(folder, code))
@@ -277,7 +277,7 @@ def _wait(process: psutil.Process, seconds: float) -> tuple[bool, int | None]:
 
 
 def _end(process: psutil.Process) -> None:
-    """SIGTERM, and SIGKILL with all that it started if it does not end."""
+    """SIGTERM, then SIGKILL for it and its children if it does not end."""
     started = process.create_time()
     processes.terminate(process.pid, started)
     if not _wait(process, PATIENCE)[0]:

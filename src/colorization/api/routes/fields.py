@@ -1,4 +1,4 @@
-"""What the schemas of several routes share."""
+"""Fields that several routes share."""
 
 from __future__ import annotations
 

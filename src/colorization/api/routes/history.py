@@ -1,4 +1,4 @@
-"""What past runs have left: lists, logs, curves, configurations, samples; and their deletion."""
+"""Past runs: lists, logs, curves, configurations, samples; and their deletion."""
 
 from __future__ import annotations
 

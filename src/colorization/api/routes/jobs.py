@@ -1,4 +1,4 @@
-"""Jobs: what goes on after its request was answered, see :mod:`colorization.api.storage.jobs`."""
+"""Jobs: work that continues after its request was answered, see :mod:`colorization.api.storage.jobs`."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ def stream(job_id: str) -> Response:
     found, of = find(job_id), services().jobs
     last = last_event_id()
     if last and found.state in ENDED and not list(of.events(job_id, last)):
-        return Response(status=204)  # tells an EventSource to stop connecting again
+        return Response(status=204)  # stops an EventSource from connecting again
     return services().streams.response(lambda last: of.events(job_id, last))
 
 

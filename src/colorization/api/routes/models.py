@@ -1,4 +1,4 @@
-"""What there is to colorize with: the stages, and weights by id."""
+"""Models for colorizing: the stages, and weights by id."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What figures and settings there are, each with all that tables and forms need of it."""
+"""All figures and settings, with everything that tables and forms need."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How the server is: health, machine, figures for Prometheus; and what photographs it has."""
+"""State of the server: health, machine, figures for Prometheus; and the folders of photographs."""
 
 from __future__ import annotations
 

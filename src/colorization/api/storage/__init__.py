@@ -1,1 +1,1 @@
-"""What the server keeps: its database, jobs, uploads and results."""
+"""The server's storage: its database, jobs, uploads and results."""

@@ -1,4 +1,4 @@
-"""What the server remembers, in SQLAlchemy: SQLite with WAL by default, PostgreSQL and others by their URL.
+"""The server's tables, in SQLAlchemy: SQLite with WAL by default, PostgreSQL and others by their URL.
 
 Files are the truth of runs and results; these tables make them quick to list, and hold what no file does (queue, jobs).
 Times are ISO 8601 in UTC (:func:`colorization.core.runs.utc_now`), ids made by the server.
@@ -41,7 +41,7 @@ class Run(Base):
         queued_ns: when it was put into the queue, which gives the order.
         pid, process_started: of the process, with its start in seconds since 1970 (pids are used again); null once
             it is gone.
-        job: instead of them, where a cluster runs it: which (``ray``, ``slurm``), a colon, and the job's name there.
+        job: instead of them, if a cluster runs it: its kind (``ray``, ``slurm``), a colon, and the job's name there.
         stop_asked, stop_force: when its process was asked to end (seconds since 1970), and whether to kill it then.
         removed: deleted from the history, its files kept.
     """
@@ -77,11 +77,11 @@ class Run(Base):
 
 
 class Job(Base):
-    """Work that goes on after its request was answered: a batch, an evaluation, a comparison.
+    """Work that continues after its request was answered: a batch, an evaluation, a comparison.
 
     Attributes:
         state: one of :data:`JOB_STATES`.
-        request: what was asked; ``result``: what came of it; ``error``: why it failed, one sentence.
+        request: as sent; ``result``: if finished; ``error``: why it failed, one sentence.
         done, total: progress.
     """
 
@@ -109,7 +109,7 @@ class JobItem(Base):
         number: from 0, in the order of the request.
         name: as the client called it, for display only; ``upload``: as it lies in the job's folder.
         state: waiting, done or failed (with its ``error``).
-        facts: what the client is told of it (result urls, size, seconds, ...).
+        facts: for the client (result urls, size, seconds, ...).
     """
 
     __tablename__ = "job_items"
@@ -124,7 +124,7 @@ class JobItem(Base):
 
 
 class JobEvent(Base):
-    """What a job's stream has told; the id is the event's."""
+    """An event of a job's stream; the id is the event's."""
 
     __tablename__ = "job_events"
 
@@ -139,7 +139,7 @@ class Result(Base):
 
     Attributes:
         name: for the download; ``file``: in the folder of results.
-        kind: ``result``, or what stands beside one: ``uncertainty``, ``truth``.
+        kind: ``result``, or a picture beside one: ``uncertainty``, ``truth``.
     """
 
     __tablename__ = "results"

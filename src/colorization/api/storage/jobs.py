@@ -1,7 +1,7 @@
-"""Jobs: work that goes on after its request was answered, with progress, cancelling, and a life beyond a crash.
+"""Jobs: work that continues after its request was answered, with progress and cancelling; it survives a crash.
 
-A kind of job is a function ``(Context) -> result``. It runs in a thread; what it has done lies in the database
-(:class:`.database.JobItem`), so that after a crash it is called again and goes on with the rest.
+A kind of job is a function ``(Context) -> result``. It runs in a thread; finished files are in the database
+(:class:`.database.JobItem`): after a crash it is called again and continues with the rest.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ ENDED = ("finished", "failed", "cancelled")
 
 
 class Cancelled(Exception):
-    """The job was cancelled or paused, or the server is closing (it then goes on with the next start)."""
+    """The job was cancelled or paused, or the server is closing (it then resumes with the next start)."""
 
 
 class Stop(threading.Event):
@@ -48,7 +48,7 @@ class Context:
 
     @property
     def cancelled(self) -> bool:
-        """Whether the job itself is to end, whatever becomes of the server."""
+        """Whether the job itself is to end, not only the server."""
         return self._stop.is_set()
 
     def check(self) -> None:
@@ -63,7 +63,7 @@ class Context:
             return list(session.scalars(select(JobItem).where(*where).order_by(JobItem.number)))
 
     def finish_item(self, number: int, facts: dict[str, Any] | None = None, error: str | None = None) -> None:
-        """Record the end of one file, count it, and tell the stream; once, whatever crashes."""
+        """Record the end of one file, count it, and add an event; exactly once, even after a crash."""
         state = "failed" if error else "done"
         with self._telling, self.database() as session:
             item = session.get(JobItem, (self.id, number))
@@ -84,7 +84,7 @@ class Context:
 
 
 def item_event(item: JobItem) -> dict[str, Any]:
-    """A file of a job as a client is told of it."""
+    """A file of a job, as clients see it."""
     return {**{k: getattr(item, k) for k in ("number", "name", "state", "error")}, "result": item.facts}
 
 
@@ -96,7 +96,7 @@ class Jobs:
 
     Args:
         database: where.
-        functions: kind -> what does it; filled before the first job.
+        functions: kind -> its function; filled before the first job.
         workers: jobs of a kind at a time; no kind waits for another.
     """
 
@@ -108,7 +108,7 @@ class Jobs:
         self._lock = threading.Lock()
 
     def recover(self) -> None:
-        """Go on with what an earlier server left unfinished. Called once, at the start."""
+        """Resume the unfinished jobs of an earlier server. Called once, at the start."""
         with self.database() as session:
             session.execute(update(Job).where(Job.state == "running").values(state="queued"))
             left = session.scalars(select(Job).where(Job.state == "queued").order_by(Job.created, Job.id)).all()
@@ -129,7 +129,7 @@ class Jobs:
             kind: of :attr:`functions`.
             request: plain JSON that the function gets.
             items: (name, upload) of each file, see :class:`.database.JobItem`.
-            id: its id, where files were stored under it already; see :func:`new_id`.
+            id: its id, if files were stored under it already; see :func:`new_id`.
             refused: number -> reason, of items that have failed already; their upload is empty.
         """
         created = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="microseconds")  # tells their order
@@ -199,7 +199,7 @@ class Jobs:
         return self._stop(id, "cancelled")
 
     def pause(self, id: str) -> bool:
-        """Like :meth:`cancel`, but :meth:`resume` goes on; only where the function, called again, does what is left."""
+        """Like :meth:`cancel`, but it can be resumed; only if the function, called again, does the rest."""
         return self._stop(id, "paused")
 
     def _stop(self, id: str, state: str) -> bool:
@@ -222,7 +222,7 @@ class Jobs:
         return self._queue(id, ("paused",))
 
     def retry(self, id: str) -> bool:
-        """Have an ended job do again those of its files that failed or were not done; False if there are none."""
+        """Have an ended job retry its failed and unfinished files; False if there are none."""
         with self.database() as session:
             if (job := session.get(Job, id)) is None or job.state not in ENDED:
                 return False
@@ -278,7 +278,7 @@ class Jobs:
             yield Event(str(after), "state", {"state": "deleted"}, True)
 
     def close(self) -> None:
-        """Stop; what is unfinished goes on with the next start."""
+        """Stop; unfinished jobs resume with the next start."""
         self._closing.set()
         for pool in self._pools.values():
             pool.shutdown(wait=True, cancel_futures=True)

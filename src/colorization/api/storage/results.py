@@ -24,7 +24,7 @@ from colorization.api.storage.database import Database, Job, Result
 from colorization.api.storage.jobs import ENDED, new_id
 
 NEW = datetime.timedelta(minutes=1)
-SWEPT = datetime.timedelta(seconds=10)  # between two looks for what has expired
+SWEPT = datetime.timedelta(seconds=10)  # between two searches for expired results
 
 
 class Results:
@@ -109,7 +109,7 @@ class Results:
         return datetime.datetime.fromisoformat(result.created) + self._age
 
     def answer(self, result: Result) -> dict[str, Any]:
-        """What a client is told of it."""
+        """The facts for clients."""
         return {
             "id": result.id,
             "url": self.url(result),
@@ -120,7 +120,7 @@ class Results:
         }
 
     def remove(self, results: Sequence[Result]) -> None:
-        """Remove these, whatever their age."""
+        """Remove these, at any age."""
         if not results:
             return
         with self.database() as session:
@@ -158,7 +158,7 @@ class Results:
         yield pieces.take()
 
     def sweep(self) -> None:
-        """Remove what has expired."""
+        """Remove expired results."""
         now = self._swept = _now()
         with self._lock, self.database() as session:
             held = [id for id, times in self._held.items() if times]
@@ -177,7 +177,7 @@ class Results:
         self.remove(gone)
 
     def recover(self) -> None:
-        """Remove what a killed server left: files without a row, rows without a file. Called once, at the start."""
+        """Remove left-overs of a killed server: files without a row, rows without a file. Called once, at the start."""
         self.sweep()
         with self.database() as session:
             rows = list(session.scalars(select(Result)))
@@ -199,7 +199,7 @@ class Results:
 
 
 class _Pieces:
-    """What was written since the last look; a file that cannot seek."""
+    """The bytes written since the last read; a file that cannot seek."""
 
     def __init__(self) -> None:
         self._pieces: list[bytes] = []

@@ -105,14 +105,14 @@ def check_form(settings: Settings, single: bool) -> None:
 
 
 def problem(error: Exception, upload: Upload) -> Problem:
-    """What the client is told of a file that could not be read or colorized; nothing of where it lies."""
+    """The message for clients about a file that could not be read or colorized, without its path."""
     reason = str(error).removeprefix(f"{errors.shown(upload.path)}: ").replace(str(upload.path), upload.name)
     status = 413 if isinstance(error, pictures.TooLarge) else 415 if isinstance(error, pictures.UnknownType) else 422
     return Problem(status, f"{upload.name}: {reason}")
 
 
 def sweep(settings: Settings, database: Database) -> None:
-    """Remove what requests that a killed server was in have left: uploads of no job. Called once, at the start."""
+    """Remove left-overs of a killed server's requests: uploads of no job. Called once, at the start."""
     shutil.rmtree(settings.state_dir / "uploads", ignore_errors=True)
     with database() as session:
         known = set(session.scalars(select(Job.id)))

@@ -1,1 +1,1 @@
-"""Trainings as processes of their own: what may be trained, where it runs, what it says."""
+"""Trainings as separate processes: allowed settings, runners, events."""

@@ -1,4 +1,4 @@
-"""What the stages are: from the configuration tree and the networks themselves, without any weights."""
+"""Facts about the stages, from the configuration tree and the networks themselves, without any weights."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def describe(kind: str, folder: Path) -> list[dict[str, Any]]:
 
     Args:
         kind: of device, whose batch size is the default.
-        folder: remembers what takes torch, and so seconds, to find out.
+        folder: caches facts that need torch, and so seconds.
     """
     *stages, ensemble = _kept(folder, "models", kind, lambda: [*map(_stage, names()), _ensemble()])
     starts = defaults(kind, folder)
@@ -56,7 +56,7 @@ def describe(kind: str, folder: Path) -> list[dict[str, Any]]:
 
 
 def defaults(kind: str, folder: Path) -> dict[str, dict[str, dict[str, Any]]]:
-    """What a training starts with where nothing else is asked, by the composed configuration.
+    """The defaults of a training, from the composed configuration.
 
     Args:
         kind, folder: as for :func:`describe`.
@@ -81,7 +81,7 @@ def _defaults(per: str, kind: str) -> dict[str, dict[str, Any]]:
 
 
 def _kept(folder: Path, name: str, kind: str, find: Callable[[], Any]) -> Any:
-    """What was found out once, of these configs, these networks and this kind of device."""
+    """The cached facts of these configs, these networks and this kind of device."""
     file = folder / f"{name}-{kind}-{_fingerprint()}.json"
     with _lock:
         if not file.is_file():
@@ -91,7 +91,7 @@ def _kept(folder: Path, name: str, kind: str, find: Callable[[], Any]) -> Any:
 
 @functools.cache
 def _fingerprint() -> str:
-    """Of all that is kept: this file and those that it asks, the configs and the networks."""
+    """Identity of the cache: this file and those that it uses, the configs and the networks."""
     digest = hashlib.sha256(b"".join(Path(m).read_bytes() for m in (__file__, forms.__file__, descriptions.__file__)))
     for package in ("colorization.configs", "colorization.networks"):
         root = Path(str(resources.files(package)))
@@ -125,7 +125,7 @@ def _ensemble() -> dict[str, Any]:
 
 
 def _about(name: str, network: Mapping[Any, Any], said: DictConfig | None) -> dict[str, Any]:
-    """What a model says it is, as its weights do; and the sentence that stands in lists."""
+    """The model's description, as in its weights, and the sentence for lists."""
     given = {} if said is None else {str(k): v for k, v in OmegaConf.to_container(said).items()}  # type: ignore[union-attr]
     about = descriptions.about({"stage": name, "network": network, "about": given})
     facts = {key: about[key] for key in descriptions.ABOUT}

@@ -1,4 +1,4 @@
-"""What a client may train: a request becomes the overrides of the training command, or 422 with field and reason.
+"""Checks a training request: it becomes the overrides of the training command, or 422 with field and reason.
 
 The rule for ``overrides``, each of which is ``key=value`` as on the command line:
 
@@ -37,13 +37,13 @@ if TYPE_CHECKING:
 GROUPS = ("model", "datamodule", "loss", "callbacks", "experiment", "debug", "accelerator", "trainer")
 SECTIONS = ("model", "datamodule", "loss", "callbacks", "accelerator", "trainer")
 LEAVES = ("seed", "test", "samples", "checkpoint_minutes", "checkpoint_steps")
-# Field of a request -> what it overrides.
+# Field of a request -> the key that it overrides.
 FIELDS = {
     "model": "model",
     **{setting.key: setting.config for setting in (forms.DATAMODULE, *forms.TRAINING)},
     "data": "datamodule.data_dir",
 }
-# Of an override, so that the schema refuses most of what must not be.
+# Of an override: the schema refuses most forbidden ones.
 PATTERN = r"^[a-z][A-Za-z0-9_]*(\.[A-Za-z0-9_]+)*=[A-Za-z0-9_./,+\[\] -]*$"
 _CLOSED = re.compile(r"(^_|^name$|^kind$|^resume$|(dir|dirpath|path|file|filename|archive|url|monitor)$)")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
@@ -104,7 +104,7 @@ def plan(asked: Mapping[str, Any], settings: Settings) -> Plan:
 
 
 def plan_resume(run: runs.Run, epochs: int | None, settings: Settings) -> Plan:
-    """The plan of going on with a run: its stored configuration, and more epochs or as many.
+    """The plan of resuming a run: its stored configuration, and more epochs or as many.
 
     Raises:
         Problem: 422 with the field and the reason.
@@ -136,7 +136,7 @@ def plan_resume(run: runs.Run, epochs: int | None, settings: Settings) -> Plan:
 
 
 def checkpointed(run: runs.Run) -> bool:
-    """Whether there is something to go on from."""
+    """Whether there is a checkpoint to resume from."""
     return run.last_checkpoint.is_file() or run.previous_checkpoint.is_file()
 
 
@@ -161,8 +161,8 @@ def find_folder(asked: str, roots: Sequence[str], field: str = "data") -> Path:
 
 
 def check(config: DictConfig, roots: Sequence[Path]) -> None:
-    """Refuse what cannot be trained: as the command does before it starts, with the photos found and the network built
-    (without its memory).
+    """Refuse settings that cannot be trained, as the command does before it starts: the photos are found and the network
+    is built (without its memory).
 
     Raises:
         InputError: and what :func:`_mistakes` lists.
@@ -260,7 +260,7 @@ def _check_takes_data(config: DictConfig) -> None:
 
 
 def _mistakes() -> tuple[type[Exception], ...]:
-    """What config, Hydra and torch raise for values that cannot be."""
+    """Errors of config, Hydra and torch for impossible values."""
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 

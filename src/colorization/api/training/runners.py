@@ -26,7 +26,7 @@ from colorization.api.training import processes
 
 _SECRETS = ("COLORIZATION_TOKEN", "COLORIZATION_DATABASE")  # of the server; no run needs them
 TIMEOUT = 3.0  # seconds that a cluster has to answer
-STOPPING = 60  # seconds after which Ray kills what it was asked to stop
+STOPPING = 60  # seconds after which Ray kills a job that it was asked to stop
 
 
 class Unreachable(Exception):
@@ -39,7 +39,7 @@ class Ended:
 
     Attributes:
         code: its exit code, negative for a signal; ``None`` if nobody knows.
-        reason: what a cluster says of it.
+        reason: a cluster's message.
         begun: false if the cluster has no trace of it.
     """
 
@@ -49,7 +49,7 @@ class Ended:
 
 
 class Runner(ABC):
-    """Starts the processes of runs, and knows what has become of them; all raise :class:`Unreachable`."""
+    """Starts the processes of runs, and knows their state; all raise :class:`Unreachable`."""
 
     def job(self, row: Run) -> str | None:
         """The name of the job that the row's process will be, for ``Run.job``; here none."""
@@ -57,7 +57,7 @@ class Runner(ABC):
 
     @abstractmethod
     def start(self, row: Run, command: Sequence[str], output: Path) -> None:
-        """Start it, with what it says appended to ``output``."""
+        """Start it; its output is appended to ``output``."""
 
     @abstractmethod
     def poll(self, row: Run) -> Ended | None:
@@ -73,7 +73,7 @@ class Runner(ABC):
 
 
 class Local(Runner):
-    """Child processes in sessions of their own: what ends the server does not end them."""
+    """Child processes in sessions of their own: they outlive the server."""
 
     def __init__(self) -> None:
         self._children: dict[str, subprocess.Popen[bytes]] = {}
@@ -106,7 +106,7 @@ class Local(Runner):
 
 
 class Cluster(Runner):
-    """What the two clusters share: a job's name."""
+    """Base of the two clusters: a job's name."""
 
     kind: str
 
@@ -170,7 +170,7 @@ class Ray(Cluster):
         """Nothing: Ray does so by itself, :data:`STOPPING` seconds after it was asked to stop it."""
 
     def _ask(self, path: str, content: dict[str, Any] | None = None) -> Any:
-        """What the cluster answers; ``None`` where it knows no such job."""
+        """The cluster's answer; ``None`` if it does not know the job."""
         headers = {"Content-Type": "application/json"}
         if token := _ray_token():
             headers["Authorization"] = f"Bearer {token}"
@@ -282,5 +282,5 @@ def _environment() -> dict[str, str]:
 
 
 def _appending(command: Sequence[str], output: Path) -> str:
-    """In a shell, whose place the command takes: what it is sent arrives."""
+    """In a shell that the command replaces: it gets the signals itself."""
     return f"exec {shlex.join(command)} >> {shlex.quote(str(output))} 2>&1 < /dev/null"

@@ -52,7 +52,7 @@ class RunEvents:
 
     def __init__(self, trainings: Trainings, id: str, describe: Callable[[Run], dict[str, Any]]) -> None:
         self.trainings, self.id, self.describe = trainings, id, describe
-        self._notice: str | None = None  # that was told last
+        self._notice: str | None = None  # the last one sent
         self._app = current_app._get_current_object()  # type: ignore[attr-defined]
 
     def is_over(self, last: str | None) -> bool:
@@ -70,7 +70,7 @@ class RunEvents:
         except Problem:
             yield Event(str(place), "end", {"id": self.id, "state": "deleted"}, last=True)
             return
-        # What has ended before its files are read has all of its events in them.
+        # A run that ended before its files are read has all of its events in them.
         ended = row.state not in UNFINISHED and not row.has_process
         notice = self.trainings.notices.get(self.id)
         run = self.trainings.folder(row)

@@ -1,9 +1,9 @@
 """Training runs: a queue of processes that outlive the server (:mod:`.runners`), and the index of all run folders.
 
-A run's files are the truth (:mod:`.runs`). One thread starts what waits, notices what has ended, and reads
+A run's files are the truth (:mod:`.runs`). One thread starts waiting runs, notices ended ones, and reads
 each ``status.json`` that has changed, runs of the command line included, into the table of which lists are made.
 
-What a crash of the server leaves is put right by the next one: a run is in the table before its folder is made, and
+The next server repairs the state after a crash: a run is in the table before its folder is made, and
 its process is found by its command line if the server died before it had noted the pid. ``status.json`` is written
 only while holding the run's lock, which its process holds as long as it lives, so that no living run is called dead.
 """
@@ -38,9 +38,9 @@ from colorization.core.overrides import quoted
 log = logging.getLogger(__name__)
 
 UNFINISHED = ("queued", "running")
-OUTPUT = "process.log"  # of the process, in the run folder: what it said before and beside its train.log
+OUTPUT = "process.log"  # of the process, in the run folder: its output before and beside train.log
 QUEUE = 1000  # runs that wait
-GRACE = 10.0  # seconds that a process has to end before it is killed, where that was asked
+GRACE = 10.0  # seconds that a process has to end before it is killed
 TICK = 0.5
 _SHARE = 20  # looking at the folders takes a twentieth of the time at most
 _PAUSE = 20.0  # seconds for which a cluster that does not answer is left alone
@@ -55,7 +55,7 @@ class Trainings:
         self.runs_dir = self.output_dir / "runs"
         self.runners = runners.make(settings)
         self.notices: dict[str, str] = {}  # why nothing is known of a run at the moment
-        self._silent: dict[runners.Runner, tuple[float, str]] = {}  # until when it is left alone, and what it is
+        self._silent: dict[runners.Runner, tuple[float, str]] = {}  # until when it is left alone, and the reason
         self._seen: dict[str, int] = {}
         self._next_look = 0.0
         self._lock = threading.RLock()
@@ -63,7 +63,7 @@ class Trainings:
         self._thread = threading.Thread(target=self._supervise, name="trainings", daemon=True)
 
     def start(self) -> None:
-        """Take up what an earlier server left, then supervise."""
+        """Resume the work of an earlier server, then supervise."""
         for half_deleted in self.runs_dir.glob(".deleted-*"):
             shutil.rmtree(half_deleted, ignore_errors=True)
         with self.database() as session:
@@ -78,7 +78,7 @@ class Trainings:
         self._thread.start()
 
     def close(self) -> None:
-        """End the thread; the runs go on."""
+        """End the thread; the runs continue."""
         self._closing.set()
         self._wake.set()
         if self._thread.is_alive():
@@ -189,7 +189,7 @@ class Trainings:
                     return
                 try:
                     with self._holding(id) as run:
-                        run.path.rename(doomed)  # at once, so that a crash leaves no half of it
+                        run.path.rename(doomed)  # at once: a crash leaves no half of it
                 except Timeout as error:
                     raise Problem(409, f"{id}: another process is using this run") from error
                 session.delete(row)
@@ -287,7 +287,7 @@ class Trainings:
             self._wake.clear()
 
     def _look(self) -> None:
-        """Read what has changed in the run folders into the table."""
+        """Read changes in the run folders into the table."""
         began = time.monotonic()
         with self._lock:
             stamps = {}
@@ -329,7 +329,7 @@ class Trainings:
                     self._take(row, status)
 
     def _take(self, row: Run, status: dict[str, Any]) -> None:
-        """Let a row say what its ``status.json`` does."""
+        """Update a row from its ``status.json``."""
         row.status, row.state, row.seen = status, status["state"], self._seen.get(row.id, 0)
         row.model = str(status.get("model") or row.model or "")
         row.created = row.created or str(status.get("created") or status.get("started") or status.get("time") or "")
@@ -375,7 +375,7 @@ class Trainings:
         return runners.of(row, self.runners)
 
     def _silence(self, runner: runners.Runner) -> str | None:
-        """What it said as it did not answer, as long as it is left alone."""
+        """The reason why it did not answer, as long as it is left alone."""
         until, said = self._silent.get(runner, (0.0, ""))
         return said if time.monotonic() < until else None
 
@@ -384,12 +384,12 @@ class Trainings:
         return str(error)
 
     def _settle(self, row: Run, ended: runners.Ended) -> None:
-        """Say what became of a run whose process is gone, unless it has said so itself."""
+        """Set the state of a run whose process is gone, unless the run has done so itself."""
         if row.status.get("state") in UNFINISHED or row.state in UNFINISHED:
             state = "failed" if row.stop_asked is None else "stopped"
             changes = {"state": state, "error": self._reason(row, ended), "eta_seconds": None, **_before(row)}
             if not self._write(row, changes, only=UNFINISHED, anywhere=row.job is not None):
-                return  # its loaders hold the lock a moment longer, or another process has gone on with it
+                return  # its loaders hold the lock a moment longer, or another process has resumed it
         row.pid = row.process_started = row.job = row.stop_asked = None
         row.stop_force = False
         self.notices.pop(row.id, None)
@@ -503,7 +503,7 @@ class Trainings:
 
 
 def _before(row: Run) -> dict[str, Any]:
-    """What the status of a run goes back to that was to be resumed and has not come to it; empty for a new run."""
+    """The status to restore if a run was to be resumed and did not start; empty for a new run."""
     before = row.status.get("before") if row.status.get("state") == "queued" else None
     return {**before, "before": None} if before else {}
 
