@@ -161,8 +161,8 @@ def find_folder(asked: str, roots: Sequence[str], field: str = "data") -> Path:
 
 
 def check(config: DictConfig, roots: Sequence[Path]) -> None:
-    """Refuse settings that cannot be trained, as the command does before it starts: the photos are found and the network
-    is built (without its memory).
+    """Refuse settings that cannot be trained, as the command does before it starts: photos are found, the network is
+    built (without its memory).
 
     Raises:
         InputError: and what :func:`_mistakes` lists.
