@@ -271,17 +271,27 @@ def test_early_stopping_on_no_metric_is_a_sentence(command, capsys) -> None:
     assert "val/nothing" in error and "val/delta_e2000" in error
 
 
+ON_TERMINAL = f"""
+import os, sys
+terminal = os.open(sys.argv.pop(1), os.O_WRONLY)
+for number, name in ((1, "stdout"), (2, "stderr")):
+    os.dup2(terminal, number)
+    setattr(sys, name, open(number, "w", buffering=1, closefd=False))  # the old ones are of a file
+os.close(terminal)
+{forks.TRAIN}
+"""
+
+
 @pytest.mark.parametrize(("callbacks", "bar", "other"), [("default", "it/s", "•"), ("rich_progress", "•", "s/it")])
 def test_a_terminal_has_one_bar(callbacks, bar, other, tmp_path) -> None:
     """tqdm's or Rich's; without a terminal there are log lines, which all other tests read."""
     fcntl, termios = pytest.importorskip("fcntl"), pytest.importorskip("termios")
     ours, theirs = os.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 200, 0, 0))  # else it has no columns
-    command = [sys.executable, "-m", "colorization.train", *SMALL, *STAGES["baseline"], "test=false"]
+    options = [*SMALL, *STAGES["baseline"], "test=false", f"callbacks={callbacks}"]
     environment = os.environ | {"TERM": "xterm-256color"}
-    process = subprocess.Popen(
-        [*command, f"callbacks={callbacks}"], cwd=tmp_path, env=environment, stdout=theirs, stderr=theirs
-    )
+    process = forks.Process(tmp_path, os.ttyname(theirs), *options, code=ON_TERMINAL, environment=environment)
+    wait_for((tmp_path / "outputs").exists, process=process)  # it has opened its end
     os.close(theirs)
     said = b""
     with contextlib.suppress(OSError):  # of its end, on Linux
