@@ -191,7 +191,7 @@ def test_the_quickstart_of_each_stage_learns(stage, command, tmp_path, capsys) -
             ["callbacks=early_stopping", "limit_val_batches"],
         ),
         (["hydra/sweeper=optuna"], ["hydra/sweeper/optuna", "python -m colorization.sweep"]),
-        (["datamodule._target_=builtins.dict"], ["datamodule._target_=builtins.dict", "PhotoDataModule"]),
+        (["datamodule._target_=builtins.dict"], ["datamodule._target_=builtins.dict", "LightningDataModule"]),
         (["datamodule.flip=a(b"], ["datamodule.flip=a(b", "'datamodule.flip='"]),
     ],
 )
