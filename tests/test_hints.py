@@ -42,6 +42,21 @@ def test_a_hint_has_its_colour_at_its_place_and_little_elsewhere(colorizer: Colo
     assert np.abs(alone[face].astype(int) - told[face]).mean() < 3
 
 
+@pytest.mark.parametrize("size", [(80, 200), (200, 80), (90, 90)])
+def test_places_in_the_middle_square_are_those_of_the_same_pixels(size: tuple[int, int]) -> None:
+    height, width = size
+    photo = np.arange(height * width).reshape(size)
+    side = min(size)
+    top, left = (height - side) // 2, (width - side) // 2
+    square = photo[top : top + side, left : left + side]
+    places = [(y, x) for y in range(5, height, 10) for x in range(5, width, 10)]
+    given = [Hint((x + 0.5) / width, (y + 0.5) / height, "red", 0.1) for y, x in places]
+    moved = hints.in_centre(given, height, width)
+    seen = [square[int(h.y * side), int(h.x * side)] for h in moved]
+    assert seen == [photo[y, x] for y, x in places if photo[y, x] in square]
+    assert {(h.colour, h.radius) for h in moved} == {("#ff0000", 0.1)}
+
+
 def test_a_colour_spreads_over_an_even_object_and_stops_at_its_edge() -> None:
     L = np.full((96, 128), 0.3, np.float32)
     L[:, 64:] = 0.7
@@ -89,6 +104,8 @@ def test_the_command_takes_hints_says_so_and_repeats_them_to_the_byte(tmp_path, 
     ("wrong", "said"),
     [
         (["--hint", "0.4,0.85,navyblu"], "colour 'navyblu': should be like #3b5a8c"),
+        (["--hint", "0.4,0.85,rgb(300, 0, 0)"], "colour 'rgb(300, 0, 0)': should be like #3b5a8c"),
+        (["--hint", "0.4,0.85,hsl(0, 300%, 50%)"], "colour 'hsl(0, 300%, 50%)': should be like #3b5a8c"),
         (["--hint", "600,3,navy"], "lies outside of the photo, which has 512x512 pixels"),
         (["--hint", "navy"], "hint 'navy': should be like 120,340,#3b5a8c or 0.4,0.2,navy"),
         (["--hint", "1.2.3,0.1,navy"], "hint '1.2.3,0.1,navy': should be like"),

@@ -9,7 +9,7 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ _SWEEPS = 4  # in each direction; a path that winds more often is a little too l
 def parsed_colour(text: str) -> str:
     """``#rrggbb`` of a colour as CSS writes it (``#3b5a8c``, ``navy``, ``rgb(59, 90, 140)``). Raises ``InputError``."""
     try:
-        return "#{:02x}{:02x}{:02x}".format(*ImageColor.getrgb(str(text).strip())[:3])
+        return "#" + bytes(ImageColor.getrgb(str(text).strip())[:3]).hex()  # rgb(300, 0, 0) is no colour either
     except ValueError as error:
         raise InputError(f"colour {text!r}: should be like #3b5a8c or a name of CSS, e.g. navy") from error
 
@@ -94,6 +94,13 @@ class Hint:
         rows, columns = np.ogrid[top : min(height, y + reach + 1), left : min(width, x + reach + 1)]
         inside = (rows - y) ** 2 + (columns - x) ** 2 <= radius**2
         return slice(top, top + len(inside)), slice(left, left + inside.shape[1]), inside
+
+
+def in_centre(hints: Sequence[Hint], height: int, width: int) -> tuple[Hint, ...]:
+    """Those within the largest square in the middle of a photo of this size, at their places in that square."""
+    side = min(height, width)
+    places = [(0.5 + (h.x - 0.5) * width / side, 0.5 + (h.y - 0.5) * height / side) for h in hints]
+    return tuple(replace(h, x=x, y=y) for h, (x, y) in zip(hints, places, strict=True) if 0 <= x <= 1 and 0 <= y <= 1)
 
 
 def as_given(hints: Sequence[Hint], palette: Sequence[str], height: int, width: int) -> dict[str, np.ndarray]:
