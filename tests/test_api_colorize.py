@@ -26,7 +26,9 @@ import tifffile
 from conftest import PATIENCE, wait_for
 from flask.testing import FlaskClient
 from PIL import Image
+from skimage.color import deltaE_ciede2000, lab2rgb, rgb2lab
 from sqlalchemy import update
+from test_hinted import save_lively
 from test_pictures import DEEP_XMP
 
 from colorization import eval as evaluation
@@ -35,7 +37,8 @@ from colorization.api.http.problems import Problem
 from colorization.api.settings import load
 from colorization.api.storage.database import Result
 from colorization.api.storage.results import Results
-from colorization.colorize.colorizer import Colorizer
+from colorization.colorize.colorizer import Colorizer, Settings
+from colorization.colorize.hints import Hint
 from colorization.data.datamodules import sample_photo
 from colorization.models import loading
 from colorization.models.weights import resolve_weights
@@ -154,6 +157,174 @@ def test_the_metrics_of_a_colour_photo_are_those_of_the_evaluation(
     assert answer["metrics"]["true_colorfulness"] == pytest.approx(float(expected["true_colorfulness"]), abs=1e-4)
     assert answer["metrics"]["lpips"] is None and "AlexNet" in answer["metrics"]["lpips_missing"]
     assert client.get(answer["truth"]["url"]).data == (folder / "coffee.png").read_bytes()
+
+
+# Colours that a person gives
+
+
+NAVY = {"x": 0.4, "y": 0.85, "colour": "navy"}  # of a coat
+TAN = {"x": 0.8, "y": 0.1, "colour": "tan", "radius": 0.05}
+
+
+@pytest.fixture
+def hinted(tmp_path: Path, compose_train: Any) -> str:
+    """The id of weights that take hints and a palette; whoever uses it makes its app in this folder."""
+    (folder := tmp_path / "outputs").mkdir(exist_ok=True)
+    save_lively(folder / "hinted.safetensors", compose_train)
+    return "file-hinted"
+
+
+def pixels_of(client: FlaskClient, answer: dict[str, Any]) -> np.ndarray:
+    return np.asarray(opened(client.get(answer["result"]["url"]).data).convert("RGB"))
+
+
+def test_a_hint_stands_at_its_place_and_is_told(client: FlaskClient, photo_bytes: Any) -> None:
+    photo = photo_bytes(256, "PNG")
+    plain = client.post("/api/colorize", data=form(photo, "p.png")).json
+    assert (plain["hints"], plain["palette"]) == ([], [])
+    told = [{**NAVY, "colour": "#000080", "radius": 0.02}, {**TAN, "colour": "#d2b48c"}]
+    for fields in ({}, {"weights": "unet,shipped-classes", "uncertainty": "true", "flips": "true"}):
+        answer = client.post("/api/colorize", data=form(photo, "p.png", hints=json.dumps([NAVY, TAN]), **fields)).json
+        assert answer["hints"] == told and answer["palette"] == []
+        pixels = pixels_of(client, answer)
+        for hint in told:
+            lab = rgb2lab(pixels[int(hint["y"] * 256), int(hint["x"] * 256)])
+            colour = np.array([int(hint["colour"][i : i + 2], 16) for i in (1, 3, 5)], np.uint8)
+            # As far as a screen has it at the photo's lightness.
+            wanted = rgb2lab(lab2rgb(np.array([lab[0], *rgb2lab(colour / 255.0)[1:]])))
+            assert deltaE_ciede2000(lab, wanted) <= 3, hint
+    # The file says it, and what is kept of the result, too.
+    software = opened(client.get(answer["result"]["url"]).data).getexif()[305]
+    assert "a person gave 2 colours at places" in software and "#000080 at 0.400 0.850" in software
+    assert "person" not in opened(client.get(plain["result"]["url"]).data).getexif()[305]
+    kept = client.get(f"/api/colorize/results/{answer['result']['id']}").json
+    assert kept["hints"] == told and kept["palette"] == [] and kept["name"] == "p-colorized.png"
+    # Sent as it was told, it is the same picture.
+    again = client.post("/api/colorize", data=form(photo, "p.png", hints=json.dumps(kept["hints"]), **fields)).json
+    assert (pixels_of(client, again) == pixels).all()
+    listed = client.get("/api/colorize/results").json["results"]
+    assert [len(r["hints"]) for r in listed] == [2, 2, 2, 0]
+    assert client.get(f"/api/colorize/results/{'0' * 32}").status_code == 404
+    assert client.delete(answer["result"]["url"]).status_code == 204
+    assert client.get(f"/api/colorize/results/{answer['result']['id']}").status_code == 404
+
+
+def test_a_palette_is_for_weights_that_take_it_and_for_batches(make_app: Any, hinted: str, photo_bytes: Any) -> None:
+    client = make_app().test_client()
+    photo, fields = photo_bytes(64, "PNG"), {"weights": hinted, "palette": '["Navy", "rgb(210, 180, 140)"]'}
+    plain, answer = (
+        client.post("/api/colorize", data=form(photo, "p.png", **f)).json for f in ({"weights": hinted}, fields)
+    )
+    assert answer["palette"] == ["#000080", "#d2b48c"] and answer["hints"] == []
+    assert (pixels_of(client, answer) != pixels_of(client, plain)).any()
+    software = opened(client.get(answer["result"]["url"]).data).getexif()[305]
+    assert "a person gave the palette #000080, #d2b48c" in software
+    files = [(io.BytesIO(photo), f"{i}.png") for i in range(2)]
+    job = client.post("/api/colorize/batch", data={"files": files, **fields}).json
+    assert '"finished"' in client.get(job["stream"]).text
+    for item in client.get(job["url"]).json["items"]:
+        assert item["result"]["palette"] == answer["palette"]
+        assert (pixels_of(client, item["result"]) == pixels_of(client, answer)).all()
+        kept = client.get(f"/api/colorize/results/{item['result']['result']['id']}").json
+        assert kept["palette"] == answer["palette"] and kept["job"] == job["id"]
+    refused = client.post("/api/colorize", data=form(photo, "p.png", palette='["navy"]'))
+    assert refused.status_code == 422 and refused.json["detail"] == "palette: weights of a classes have no such setting"
+    files = [(io.BytesIO(photo), "p.png")]
+    refused = client.post("/api/colorize/batch", data={"files": files, "hints": "[]"})
+    assert refused.status_code == 422 and refused.json["detail"] == "hints: are for a single photo, not for a batch"
+
+
+def test_colours_that_cannot_work_are_one_sentence(client: FlaskClient, photo_bytes: Any) -> None:
+    array = "should be a JSON array, e.g. ["
+    for fields, key, words in (
+        ({"hints": ""}, "hints", array),
+        ({"hints": "navy"}, "hints", array),
+        ({"hints": json.dumps(NAVY)}, "hints", array),
+        ({"hints": "[" * 40_000}, "hints", array),
+        ({"hints": "[1" + "0" * 5000 + "]"}, "hints", array),
+        ({"hints": "[" + " " * 50_000 + "]"}, "hints", "has 50002 characters; at most 50000 are taken"),
+        ({"hints": json.dumps([NAVY] * 257)}, "hints", "has 257 values; at most 256 are taken"),
+        ({"hints": "[3]"}, "hints.0", 'should be an object like {"x": '),
+        ({"hints": json.dumps([NAVY, {**NAVY, "size": 3}])}, "hints.1", "should be an object like"),
+        ({"hints": json.dumps([{"x": 0.4, "y": 0.85}])}, "hints.0", "should be an object like"),
+        ({"hints": json.dumps([NAVY, {**NAVY, "x": 1.5}])}, "hints.1", "x=1.5: should be a number from 0 to 1"),
+        ({"hints": json.dumps([{**NAVY, "y": "0.4"}])}, "hints.0", "y=0.4: should be a number from 0 to 1"),
+        ({"hints": json.dumps([{**NAVY, "x": True}])}, "hints.0", "x=True: should be a number"),
+        ({"hints": json.dumps([{**NAVY, "x": float("nan")}])}, "hints.0", "x=nan: should be a number"),
+        ({"hints": json.dumps([{**NAVY, "radius": 0.6}])}, "hints.0", "radius=0.6: should be a number from 0 to 0.5"),
+        ({"hints": json.dumps([{**NAVY, "colour": "navyblu"}])}, "hints.0", "colour 'navyblu': should be like #3b5a8c"),
+        ({"hints": json.dumps([{**NAVY, "colour": None}])}, "hints.0", "colour None: should be like #3b5a8c"),
+        ({"hints": json.dumps([{**NAVY, "colour": "rgb(300, 0, 0)"}])}, "hints.0", "should be like #3b5a8c"),
+        ({"hints": json.dumps([{**NAVY, "colour": "\ud800"}])}, "hints.0", "should be like #3b5a8c"),
+        ({"palette": "navy, tan"}, "palette", array),
+        ({"palette": '["navy", "\\u0000"]'}, "palette.1", "should be like #3b5a8c"),
+        ({"palette": json.dumps(["navy"] * 17)}, "palette", "has 17 values; at most 16 are taken"),
+    ):
+        answer = client.post("/api/colorize", data=form(photo_bytes(), **fields))
+        assert answer.status_code == 422 and list(answer.json["errors"]) == [key], (fields, answer.json)
+        assert answer.content_type == "application/problem+json"
+        assert answer.json["detail"].startswith(f"{key}: ") and words in answer.json["detail"], answer.json
+    # None are none, and a number that is an integer in JSON is one, too.
+    for hints in ("[]", '[{"x": 0, "y": 1, "colour": "#abc", "radius": 0}]'):
+        assert client.post("/api/colorize", data=form(photo_bytes(), hints=hints, palette="[]")).status_code == 200
+
+
+def test_metrics_are_measured_with_the_hints_at_their_places(client: FlaskClient, photo_bytes: Any) -> None:
+    wide = np.zeros((64, 192, 3), np.uint8)
+    wide[:, 64:128] = np.asarray(opened(photo_bytes(64, "PNG")).convert("RGB"))
+    content = encoded(Image.fromarray(wide), "PNG")
+
+    def measured(*hints: dict[str, Any]) -> dict[str, Any]:
+        fields = {"mode": "color", "hints": json.dumps(hints)}
+        return client.post("/api/colorize", data=form(content, "p.png", **fields)).json["metrics"]
+
+    plain = measured()
+    outside, middle = ({"x": x, "y": 0.5, "colour": "lime", "radius": 0.1} for x in (0.1, 0.5))
+    assert measured(outside) == plain  # of the square in the middle, which this place is not in
+    assert measured(middle)["delta_e2000"] > plain["delta_e2000"] + 3
+
+
+def test_photos_with_different_hints_at_once_do_not_mix(make_app: Any, hinted: str, photo_bytes: Any) -> None:
+    app = make_app(waiting=100)
+    photo = photo_bytes(64, "PNG")
+    asked = [{}, {"hints": json.dumps([NAVY])}, {"hints": json.dumps([TAN])}, {"palette": '["navy"]'}] * 3
+
+    def colorized(fields: dict[str, str]) -> np.ndarray:
+        client = app.test_client()
+        return pixels_of(client, client.post("/api/colorize", data=form(photo, "p.png", weights=hinted, **fields)).json)
+
+    alone = [colorized(fields) for fields in asked[:4]]
+    assert all((a != b).any() for i, a in enumerate(alone) for b in alone[:i])
+    with ThreadPoolExecutor(len(asked)) as pool:
+        for number, pixels in enumerate(pool.map(colorized, asked)):
+            assert np.abs(pixels.astype(int) - alone[number % 4]).max() <= 1, asked[number]
+
+
+def test_gathered_calls_with_different_hints_answer_as_single_ones(tmp_path: Path, compose_train: Any) -> None:
+    save_lively(tmp_path / "hinted.safetensors", compose_train)
+    backend = loading.load(tmp_path / "hinted.safetensors", "cpu", "torch")
+    calls: list[int] = []
+
+    class Counted:
+        name, description, digest = backend.name, backend.description, backend.digest
+
+        def __call__(self, L: np.ndarray, **given: Any) -> np.ndarray:
+            calls.append(len(L))
+            time.sleep(0.05)  # the others come meanwhile
+            return backend(L, **given)
+
+    gathered = Colorizer([Gathered(Counted())])
+    L = np.random.default_rng(0).random((1, 1, 48, 64), np.float32)
+    settings = [
+        Settings(), Settings(hints=[Hint(**NAVY)]), Settings(hints=[Hint(**TAN)]), Settings(palette=["navy"]),
+        Settings(hints=[Hint(**NAVY)], palette=["tan"], flips=True),
+    ] * 3  # fmt: skip
+    with ThreadPoolExecutor(len(settings)) as pool:
+        answers = list(pool.map(lambda one: gathered.answer(L, one).ab, settings))
+    alone = [Colorizer([backend]).answer(L, one).ab for one in settings]
+    for one, answer in zip(alone, answers, strict=True):
+        np.testing.assert_allclose(answer, one, atol=1e-4)
+    assert len(calls) < sum(calls) == 18 and np.abs(alone[0] - alone[1]).max() > 0.01
 
 
 # What is refused
@@ -502,28 +673,28 @@ def test_gathered_calls_answer_as_single_ones() -> None:
     class Counted:
         name, description, digest = backend.name, backend.description, backend.digest
 
-        def __call__(self, L: np.ndarray, vividness: float | None = None) -> np.ndarray:
+        def __call__(self, L: np.ndarray, **given: Any) -> np.ndarray:
             calls.append(len(L))
             time.sleep(0.05)  # the others come meanwhile
-            return backend(L, vividness)
+            return backend(L, **given)
 
     gathered = Gathered(Counted(), most=4)
     rng = np.random.default_rng(0)
     inputs = [rng.random((1, 1, *size), np.float32) for size in [(48, 64)] * 10 + [(64, 48)] * 6]
     vividness = [None] * 5 + [1.0] * 5 + [None] * 6
     with ThreadPoolExecutor(len(inputs)) as pool:
-        answers = list(pool.map(gathered, inputs, vividness))
+        answers = list(pool.map(lambda L, v: gathered(L, vividness=v), inputs, vividness))
     for L, v, answer in zip(inputs, vividness, answers, strict=True):
-        np.testing.assert_allclose(answer, backend(L, v), atol=1e-4)
+        np.testing.assert_allclose(answer, backend(L, vividness=v), atol=1e-4)
     assert sum(calls) == len(inputs) > len(calls) and max(calls) <= 4
 
 
 def test_a_failing_network_fails_all_that_were_gathered_and_no_more() -> None:
     class Broken:
-        name, description, digest = "torch", {}, ""
+        name, description, digest = "torch", {"network": {"_target_": "a.Network"}}, ""
         broken = True
 
-        def __call__(self, L: np.ndarray, vividness: float | None = None) -> np.ndarray:
+        def __call__(self, L: np.ndarray, **given: Any) -> np.ndarray:
             if self.broken:
                 raise RuntimeError("out of memory")
             return np.zeros((1, len(L), 2, *L.shape[2:]), np.float32)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import SMALL_ENCODERS
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from scipy import ndimage
 
 from colorization import Colorizer, train
@@ -34,6 +34,13 @@ def lively() -> HintedUNet:
     for part in (*network.hints, *network.palette):
         torch.nn.init.normal_(part[2].weight, 0, 0.3)
     return network
+
+
+def save_lively(file: Path, compose_train: Callable[..., DictConfig]) -> None:
+    """Weights of :func:`lively`, which say of themselves what a run's do."""
+    about = OmegaConf.to_container(compose_train("model=hinted").model.about)
+    network = {"_target_": "colorization.networks.hinted.HintedUNet", **SPEC}
+    checkpoint.save_weights(file, lively(), descriptions.describe("hinted", network, {}, about=about))
 
 
 def given(height: int, width: int) -> dict[str, torch.Tensor]:
@@ -123,12 +130,8 @@ def test_a_palette_says_which_colours_there_are_and_how_many() -> None:
 def test_backends_mirror_images_and_files_are_told_alike(
     tmp_path: Path, compose_train: Callable[..., DictConfig]
 ) -> None:
-    stage = instantiate(compose_train(*SMALL_ENCODERS["hinted"]).model)
     file = tmp_path / "hinted.safetensors"
-    about = descriptions.describe(
-        "hinted", {"_target_": "colorization.networks.hinted.HintedUNet", **SPEC}, {}, about=stage.about
-    )
-    checkpoint.save_weights(file, lively(), about)
+    save_lively(file, compose_train)
     onnx_export.export(file, file.with_suffix(".onnx"))
     L, told = (
         np.random.default_rng(0).random((1, 1, 48, 64), np.float32),

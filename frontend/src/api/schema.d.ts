@@ -134,6 +134,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/colorize/results/{result_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** A result as the list has it, with the colours that a person gave. */
+        get: operations["get_colorize_listed"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/data": {
         parameters: {
             query?: never;
@@ -780,6 +797,11 @@ export interface components {
             /** @description one more of them */
             model?: string;
             /**
+             * @description Colours that shall be in the picture, wherever they fit: a JSON array of at most 16, as CSS writes them. Only for weights that take a palette (`model=hinted`).
+             * @example ["navy", "#d2b48c"]
+             */
+            palette?: string;
+            /**
              * @description Quality. Of JPEG and WebP.
              * @default 95
              */
@@ -850,6 +872,11 @@ export interface components {
              */
             format: "same" | "jpeg" | "png" | "tiff" | "webp";
             /**
+             * @description Colours that are known at places of the photo: a JSON array of at most 256. `x` and `y` are shares of the upright photo's width and height, `colour` is as CSS writes it, `radius` (default 0.02) is a share of the short side. The place gets this colour in the photo's lightness, and it spreads over the object. For any weights.
+             * @example [{"x": 0.4, "y": 0.85, "colour": "navy", "radius": 0.02}]
+             */
+            hints?: string;
+            /**
              * @description Kind of photo.
              * @default grey
              * @enum {string}
@@ -857,6 +884,11 @@ export interface components {
             mode: "grey" | "color";
             /** @description one more of them */
             model?: string;
+            /**
+             * @description Colours that shall be in the picture, wherever they fit: a JSON array of at most 16, as CSS writes them. Only for weights that take a palette (`model=hinted`).
+             * @example ["navy", "#d2b48c"]
+             */
+            palette?: string;
             /**
              * @description Quality. Of JPEG and WebP.
              * @default 95
@@ -892,8 +924,16 @@ export interface components {
         };
         ColorizeOut: {
             height: number;
+            hints: components["schemas"]["HintOut"][];
             metrics: (Record<string, never> | null) | components["schemas"]["ScoresOut"];
             pages: number;
+            /**
+             * @example [
+             *       "#000080",
+             *       "#d2b48c"
+             *     ]
+             */
+            palette: string[];
             result: components["schemas"]["ResultOut"];
             seconds: number;
             /** @description the photo as it was sent */
@@ -1091,6 +1131,25 @@ export interface components {
             status: string;
             version: string;
         };
+        HintOut: {
+            /** @example #000080 */
+            colour: string;
+            /**
+             * @description share of its short side
+             * @example 0.02
+             */
+            radius: number;
+            /**
+             * @description share of the upright photo's width
+             * @example 0.4
+             */
+            x: number;
+            /**
+             * @description share of its height
+             * @example 0.85
+             */
+            y: number;
+        };
         ImageOut: {
             /** @description ε2, %: share of the pixels that are right within 2 % */
             accuracy_2?: number;
@@ -1272,6 +1331,7 @@ export interface components {
              * @description earlier only while results take more than results_mb
              */
             expires: string;
+            hints: components["schemas"]["HintOut"][];
             id: string;
             /** @description the job that made it */
             job: string | null;
@@ -1279,6 +1339,40 @@ export interface components {
             media_type: string;
             /** @example photo-colorized.jpg */
             name: string;
+            /**
+             * @example [
+             *       "#000080",
+             *       "#d2b48c"
+             *     ]
+             */
+            palette: string[];
+            /** @example /api/colorize/result/0123456789abcdef0123456789abcdef */
+            url: string;
+        };
+        ListedResultOut1: {
+            bytes: number;
+            /** Format: date-time */
+            created: string;
+            /**
+             * Format: date-time
+             * @description earlier only while results take more than results_mb
+             */
+            expires: string;
+            hints: components["schemas"]["HintOut"][];
+            id: string;
+            /** @description the job that made it */
+            job: string | null;
+            /** @example image/jpeg */
+            media_type: string;
+            /** @example photo-colorized.jpg */
+            name: string;
+            /**
+             * @example [
+             *       "#000080",
+             *       "#d2b48c"
+             *     ]
+             */
+            palette: string[];
             /** @example /api/colorize/result/0123456789abcdef0123456789abcdef */
             url: string;
         };
@@ -2479,6 +2573,73 @@ export interface operations {
             };
             /** @description Validation error */
             422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Too many requests; Retry-After has the seconds. */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    get_colorize_listed: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                result_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ListedResultOut1"];
+                };
+            };
+            /** @description The request cannot be read. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The request comes from the page of another site. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description There is no such result, or it has expired */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The Host header names another server. */
+            421: {
                 headers: {
                     [name: string]: unknown;
                 };

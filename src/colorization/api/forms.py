@@ -1,6 +1,7 @@
 """The settings of the forms: one entry each, which checks requests and which ``GET /api/schema`` returns.
 
-Other inputs of a form (files, folders, weights, the model) have their own pickers and are defined with its route.
+Other inputs of a form (files, folders, weights, the model, a person's colours) have their own pickers and are defined
+with its route.
 """
 
 from __future__ import annotations

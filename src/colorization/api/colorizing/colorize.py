@@ -7,6 +7,7 @@ import shutil
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from colorization.api.storage.results import Results
 from colorization.api.storage.uploads import Upload
 from colorization.colorize.colorizer import Colorizer
 from colorization.colorize.colorizer import Settings as Colours
+from colorization.colorize.hints import Hint, in_centre
 from colorization.core import runs
 from colorization.core.errors import InputError, about, told_elsewhere
 from colorization.files import pictures, writing
@@ -80,11 +82,11 @@ class Colorize:
             for name in (f"result{suffix}", "uncertainty.png", f"truth{source.suffix}")
         )
 
-        def result(path: Path, name: str, kind: str) -> dict[str, Any] | None:
+        def result(path: Path, name: str, kind: str, given: Any = None) -> dict[str, Any] | None:
             if not path.is_file():
                 return None
             media_type = uploads.MEDIA_TYPES[path.suffix]
-            return self.results.answer(self.results.add(path, name, media_type, job_id, kind))
+            return self.results.answer(self.results.add(path, name, media_type, job_id, kind, given))
 
         try:
             done = self.colorizers.run(
@@ -92,8 +94,9 @@ class Colorize:
             )
             if options["mode"] == "color":
                 shutil.copyfile(source, truth)  # the upload stays until the batch has recorded its end
+            given = {key: done[key] for key in ("hints", "palette")}
             return {
-                "result": result(target, f"{stem}-colorized{suffix}", "result"),
+                "result": result(target, f"{stem}-colorized{suffix}", "result", given),
                 "uncertainty": result(heat, f"{stem}-uncertainty.png", "uncertainty"),
                 "truth": result(truth, f"{stem}{source.suffix}", "truth"),
                 **done,
@@ -197,9 +200,18 @@ def _colorize(
     colorizer: Colorizer, upload: Upload, target: Path, heat: Path, options: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Write the requested results, and return their facts."""
-    colours = Colours(**forms.given_to(Colours, forms.COLORIZE, options))
+    colours = Colours(
+        **forms.given_to(Colours, forms.COLORIZE, options),
+        hints=tuple(Hint(**hint) for hint in options.get("hints", ())),  # comparisons and older jobs have none
+        palette=options.get("palette", ()),
+    )
     output = Output(**forms.given_to(Output, forms.COLORIZE, options))
     uncertainty = heat if options["uncertainty"] else None
+    try:
+        colorizer.check(colours)
+    except InputError as error:
+        field, _, reason = str(error).partition(": ")
+        raise invalid(field, reason) from error
     try:
         facts = colorizer.colorize_file(upload.path, target, colours, output, uncertainty=uncertainty)
         scores = _metrics()(colorizer, upload.path, colours) if options["mode"] == "color" else None
@@ -210,7 +222,8 @@ def _colorize(
             raise
         raise uploads.problem(error, upload) from error  # the type cannot hold this picture
     used = [{"stage": b.description["stage"], "sha256": b.digest} for b in colorizer.backends]
-    return {**facts, "weights": used, "metrics": scores}
+    given = {"hints": [asdict(hint) for hint in colours.hints], "palette": list(colours.palette)}
+    return {**facts, **given, "weights": used, "metrics": scores}
 
 
 def _metrics() -> Callable[[Colorizer, Path, Colours], dict[str, Any]]:
@@ -239,6 +252,7 @@ def _scores(colorizer: Colorizer, file: Path, colours: Colours) -> dict[str, Any
     with about(file, told_elsewhere):  # it was colorized
         photo = pictures.read_rgb(file)
     rgb = Augment(size, train=False).batch([photo], [0])["rgb"]
+    colours = replace(colours, hints=in_centre(colours.hints, *photo.shape[:2]))  # which is what is measured
 
     def predict(L: torch.Tensor) -> torch.Tensor:
         ab = colorizer.answer(np.ascontiguousarray(L.numpy()), colours).ab * (colours.saturation * colours.strength)

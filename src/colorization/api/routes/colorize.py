@@ -2,22 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 from apiflask import APIBlueprint, Schema
 from apiflask.fields import File, Float, Integer, List, Nested, String
 from apiflask.validators import Length, Range
 from flask import Response, request, send_file
-from marshmallow import post_load
+from marshmallow import ValidationError, post_load, pre_load
 
 from colorization.api import forms
 from colorization.api.colorizing import previews
 from colorization.api.http.problems import Problem
-from colorization.api.routes.fields import BINARY, WEIGHTS_ID, WEIGHTS_IDS, PageIn, described, flag, with_fields
+from colorization.api.routes.fields import (
+    BINARY,
+    WEIGHTS_ID,
+    WEIGHTS_IDS,
+    JSONArray,
+    PageIn,
+    described,
+    flag,
+    with_fields,
+)
 from colorization.api.routes.jobs import JobOut, answer
 from colorization.api.services import services
 from colorization.api.storage import uploads
+from colorization.api.storage.database import Result
 from colorization.api.storage.uploads import MEDIA_TYPES, Upload
+from colorization.colorize.hints import Hint, parsed_colour
+from colorization.core.errors import InputError
 from colorization.evaluation.catalog import METRICS
 from colorization.models.weights import DEFAULT_WEIGHTS
 
@@ -25,6 +39,17 @@ blueprint = APIBlueprint("colorize", __name__, tag="Colorize")
 
 SCORES = tuple(m for m in METRICS if m.trained and m.formula)  # of one photo
 IMAGES = dict.fromkeys(sorted(set(MEDIA_TYPES.values())), BINARY)
+HINTS, PALETTE = 256, 16  # of a photo at most
+HINTS_EXAMPLE = '[{"x": 0.4, "y": 0.85, "colour": "navy", "radius": 0.02}]'
+
+
+def _hint(given: Any) -> dict[str, Any]:
+    try:
+        return asdict(Hint(**given))
+    except TypeError as error:  # no object, or another key
+        raise InputError(f"should be an object like {HINTS_EXAMPLE[1:-1]}") from error
+    except InputError as error:
+        raise InputError(str(error).removeprefix("hint: ")) from error
 
 
 @forms.with_settings(forms.COLORIZE, multipart=True)
@@ -39,6 +64,13 @@ class OptionsIn(Schema):
         },
     )
     model = String(validate=WEIGHTS_ID, metadata={"description": "one more of them"})
+    palette = JSONArray(
+        parsed_colour,
+        PALETTE,
+        f"Colours that shall be in the picture, wherever they fit: a JSON array of at most {PALETTE}, as CSS writes "
+        "them. Only for weights that take a palette (`model=hinted`).",
+        '["navy", "#d2b48c"]',
+    )
 
     @post_load
     def split(self, data: dict[str, Any], **_: Any) -> dict[str, Any]:
@@ -52,12 +84,28 @@ class ColorizeIn(OptionsIn):
     """A photo, and how it is colorized."""
 
     file = File(required=True, metadata={"description": "the photo"})
+    hints = JSONArray(
+        _hint,
+        HINTS,
+        f"Colours that are known at places of the photo: a JSON array of at most {HINTS}. `x` and `y` are shares of "
+        "the upright photo's width and height, `colour` is as CSS writes it, `radius` (default 0.02) is a share of the "
+        "short side. The place gets this colour in the photo's lightness, and it spreads over the object. For any "
+        "weights.",
+        HINTS_EXAMPLE,
+    )
 
 
 class BatchIn(OptionsIn):
     """Photos, and how they are colorized."""
 
     files = List(File(), required=True, validate=Length(1), metadata={"description": "the photos"})
+
+    @pre_load
+    def no_hints(self, data: Mapping[str, Any], **_: Any) -> Mapping[str, Any]:
+        """Places are those of one photo."""
+        if "hints" in data:
+            raise ValidationError("are for a single photo, not for a batch", "hints")
+        return data
 
 
 class ResultOut(Schema):
@@ -72,6 +120,22 @@ class ResultOut(Schema):
         required=True,
         metadata={"format": "date-time", "description": "earlier only while results take more than results_mb"},
     )
+
+
+class HintOut(Schema):
+    """The colour that a person gave at a place."""
+
+    x = Float(required=True, metadata={"description": "share of the upright photo's width", "example": 0.4})
+    y = Float(required=True, metadata={"description": "share of its height", "example": 0.85})
+    colour = String(required=True, metadata={"example": "#000080"})
+    radius = Float(required=True, metadata={"description": "share of its short side", "example": 0.02})
+
+
+class GivenOut(Schema):
+    """The colours that a person gave for a photo, as they were applied."""
+
+    hints = List(Nested(HintOut), required=True)
+    palette = List(String(), required=True, metadata={"example": ["#000080", "#d2b48c"]})
 
 
 class UsedWeightsOut(Schema):
@@ -91,7 +155,7 @@ class ScoresOut(Schema):
     lpips_missing = String(required=True, allow_none=True, metadata={"description": "why lpips is null"})
 
 
-class ColorizeOut(Schema):
+class ColorizeOut(GivenOut):
     """A colorized photo."""
 
     result = Nested(ResultOut, required=True)
@@ -187,7 +251,7 @@ def preview(form_and_files_data: dict[str, Any]) -> Response:
     return Response(content, mimetype="image/jpeg")
 
 
-class ListedResultOut(ResultOut):
+class ListedResultOut(ResultOut, GivenOut):
     """A colorized photo as a list has it."""
 
     created = String(required=True, metadata={"format": "date-time"})
@@ -206,9 +270,31 @@ class ResultsOut(Schema):
 @blueprint.output(ResultsOut)
 def results(query_data: dict[str, Any]) -> dict[str, Any]:
     """Colorized photos that can still be fetched, the newest first."""
-    of = services().results
-    found, total = of.page(**query_data)
-    return {"results": [{**of.answer(r), "created": r.created, "job": r.job_id} for r in found], "total": total}
+    found, total = services().results.page(**query_data)
+    return {"results": [_listed(r) for r in found], "total": total}
+
+
+@blueprint.get("/colorize/results/<result_id>")
+@blueprint.output(ListedResultOut)
+@blueprint.doc(responses={404: "There is no such result, or it has expired"})
+def listed(result_id: str) -> dict[str, Any]:
+    """A result as the list has it, with the colours that a person gave."""
+    return _listed(_found(result_id))
+
+
+def _listed(result: Result) -> dict[str, Any]:
+    return {
+        **services().results.answer(result),
+        **(result.given or {"hints": [], "palette": []}),
+        "created": result.created,
+        "job": result.job_id,
+    }
+
+
+def _found(id: str) -> Result:
+    if (found := services().results.get(id)) is None:
+        raise Problem(404, "there is no such result, or it has expired")
+    return found
 
 
 class ResultIn(Schema):
@@ -241,9 +327,7 @@ def result(result_id: str, query_data: dict[str, Any]) -> Response:
 @blueprint.doc(responses={404: "There is no such result, or it has expired", 409: "It belongs to a job"})
 def delete(result_id: str) -> Any:
     """Delete a result that nobody needs any more."""
-    of = services().results
-    if (found := of.get(result_id)) is None:
-        raise Problem(404, "there is no such result, or it has expired")
+    of, found = services().results, _found(result_id)
     if found.job_id is not None:
         raise Problem(409, "it belongs to a job; delete that")
     of.remove([found])
@@ -251,9 +335,7 @@ def delete(result_id: str) -> Any:
 
 
 def _preview(id: str, side: int) -> Response:
-    of = services().results
-    if (found := of.get(id)) is None:
-        raise Problem(404, "there is no such result, or it has expired")
+    of, found = services().results, _found(id)
     response = Response(mimetype="image/jpeg")
     response.set_etag(f"{id}-{side}")
     response.headers["Cache-Control"] = "private, max-age=86400"  # a result never changes
@@ -265,9 +347,7 @@ def _preview(id: str, side: int) -> Response:
 
 
 def _file(id: str, download: bool = False) -> Response:
-    results = services().results
-    if (found := results.get(id)) is None:
-        raise Problem(404, "there is no such result, or it has expired")
+    results, found = services().results, _found(id)
     try:
         response = send_file(
             results.path(found).absolute(),

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from apiflask import Schema
-from apiflask.fields import Boolean, Integer
+from apiflask.fields import Boolean, Integer, String
 from apiflask.validators import Range, Regexp
+from marshmallow import ValidationError
 from marshmallow.fields import Field
 
 from colorization.api.colorizing import weights
 from colorization.api.http import sse
+from colorization.core.errors import InputError
 from colorization.evaluation.catalog import Metric
 
 WEIGHTS_ID = Regexp(weights.ID, error="should be an id of GET /api/checkpoints, or a stage")
@@ -79,3 +82,40 @@ def flag(description: str) -> Flag:
     text = {"type": "string", "pattern": f"^({'|'.join(TRUE + FALSE)})$"}
     metadata = {"description": description, "anyOf": [{"type": "boolean"}, text]}
     return Flag(load_default=False, metadata=metadata)
+
+
+class JSONArray(String):
+    """A JSON array in a form, which is text.
+
+    Args:
+        one: what is made of each value; raises ``InputError`` where it cannot be.
+        most: values at most.
+        description, example: of the text.
+    """
+
+    LONGEST = 50_000  # characters
+
+    def __init__(self, one: Callable[[Any], Any], most: int, description: str, example: str) -> None:
+        metadata = {"description": description, "example": example, "maxLength": self.LONGEST}
+        super().__init__(load_default=list, metadata=metadata)
+        self._one, self._most, self._example = one, most, example
+
+    def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> Any:
+        text = super()._deserialize(value, *args, **kwargs)
+        if len(text) > self.LONGEST:
+            raise ValidationError(f"has {len(text)} characters; at most {self.LONGEST} are taken")
+        try:
+            values = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise ValidationError(f"should be a JSON array, e.g. {self._example}") from error
+        if not isinstance(values, list):
+            raise ValidationError(f"should be a JSON array, e.g. {self._example}")
+        if len(values) > self._most:
+            raise ValidationError(f"has {len(values)} values; at most {self._most} are taken")
+        made = []
+        for number, one in enumerate(values):
+            try:
+                made.append(self._one(one))
+            except InputError as error:
+                raise ValidationError({number: [str(error)]}) from error
+        return made

@@ -140,6 +140,8 @@ class Result(Base):
     Attributes:
         name: for the download; ``file``: in the folder of results.
         kind: ``result``, or a picture beside one: ``uncertainty``, ``truth``.
+        given: ``hints`` and ``palette`` as they were applied; null for pictures beside a result, and for results of
+            earlier versions.
     """
 
     __tablename__ = "results"
@@ -152,6 +154,7 @@ class Result(Base):
     file: Mapped[str]
     media_type: Mapped[str]
     bytes: Mapped[int] = mapped_column(BigInteger)
+    given: Mapped[dict[str, Any] | None]
 
 
 class Evaluation(Base):

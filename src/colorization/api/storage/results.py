@@ -47,7 +47,13 @@ class Results:
         self._swept = _now()
 
     def add(
-        self, content: Path | bytes, name: str, media_type: str, job_id: str | None = None, kind: str = "result"
+        self,
+        content: Path | bytes,
+        name: str,
+        media_type: str,
+        job_id: str | None = None,
+        kind: str = "result",
+        given: dict[str, Any] | None = None,
     ) -> Result:
         """A new result.
 
@@ -56,7 +62,7 @@ class Results:
             name: for the download.
             media_type: of the content.
             job_id: whose it is.
-            kind: see :class:`~colorization.api.storage.database.Result`.
+            kind, given: see :class:`~colorization.api.storage.database.Result`.
         """
         id = new_id()
         path = self.folder / f"{id}{Path(name).suffix.lower()}"
@@ -64,7 +70,7 @@ class Results:
             path.write_bytes(content)
         else:
             shutil.move(content, path)
-        result = Result(id=id, job_id=job_id, created=_now().isoformat(), kind=kind, name=name)
+        result = Result(id=id, job_id=job_id, created=_now().isoformat(), kind=kind, name=name, given=given)
         result.file = path.name
         result.media_type, result.bytes = media_type, path.stat().st_size
         with self.database() as session:
