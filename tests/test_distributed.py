@@ -43,7 +43,8 @@ SMALL = [
     "trainer.log_every_n_steps=1",
     "samples=2",
 ]
-TWO = ["trainer=ddp", "trainer.devices=2"]
+# (On a busy machine the second may need longer to start than the first would wait.)
+TWO = ["trainer=ddp", "trainer.devices=2", f"trainer.timeout={PATIENCE}"]
 
 
 @pytest.fixture
