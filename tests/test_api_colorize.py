@@ -195,7 +195,7 @@ def test_a_hint_stands_at_its_place_and_is_told(client: FlaskClient, photo_bytes
             assert deltaE_ciede2000(lab, wanted) <= 3, hint
     # The file says it, and what is kept of the result, too.
     software = opened(client.get(answer["result"]["url"]).data).getexif()[305]
-    assert "a person gave 2 colours at places" in software and "#000080 at 0.400 0.850" in software
+    assert "a person gave colours at 2 places" in software and "#000080 at 0.400 0.850" in software
     assert "person" not in opened(client.get(plain["result"]["url"]).data).getexif()[305]
     kept = client.get(f"/api/colorize/results/{answer['result']['id']}").json
     assert kept["hints"] == told and kept["palette"] == [] and kept["name"] == "p-colorized.png"

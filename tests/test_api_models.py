@@ -25,7 +25,7 @@ from colorization.models.weights import resolve_weights, shipped_weights
 from colorization.networks.building import build_network
 
 STAGES = ["baseline", "unet", "gan", "fusion", "encoder_unet", "classes", "hinted"]
-SHIPPED = ["shipped-baseline", "shipped-classes", "shipped-gan", "shipped-unet"]
+SHIPPED = ["shipped-baseline", "shipped-classes", "shipped-hinted", "shipped-unet"]
 
 
 @pytest.fixture
@@ -54,9 +54,9 @@ def test_all_stages_and_the_ensemble_are_listed_without_any_weights(make_app: An
         assert model["loss"]["name"] == config.loss.name
     assert models["fusion"]["frozen_parameters"] == 11_176_512  # ResNet-18 without its last layer
     assert models["ensemble"]["parameters"] == sum(models[n]["parameters"] for n in STAGES)
-    for name in ("baseline", "unet", "gan", "classes"):
+    for name in ("baseline", "unet", "classes", "hinted"):
         assert [w["id"] for w in models[name]["weights"]] == [f"shipped-{name}"]
-    assert models["fusion"]["weights"] == []
+    assert models["fusion"]["weights"] == models["gan"]["weights"] == []
 
 
 def test_a_server_that_has_described_the_models_once_needs_no_torch_for_it(make_app: Any, tmp_path: Path) -> None:

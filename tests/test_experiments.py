@@ -73,4 +73,4 @@ def test_a_study_starts_its_runs_from_runs_that_are_there(study: str, compose_tr
         runs.append(given["run_id"])
         start = given.get("init_weights")
         assert start is None or start in runs or (study != "cifar10" and start.startswith("cifar10-")), command
-    assert len(runs) == {"cifar10": 15, "imagenet-sample": 20, "uncertainty": 2, "photos": 5}[study]
+    assert len(runs) == {"cifar10": 15, "imagenet-sample": 20, "uncertainty": 2, "photos": 6}[study]

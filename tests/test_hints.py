@@ -89,7 +89,7 @@ def test_the_command_takes_hints_says_so_and_repeats_them_to_the_byte(tmp_path, 
     assert [(h["colour"], round(h["x"] * 512)) for h in said["hints"]] == [("#000080", 205), ("#a04040", 150)]
     assert said["settings"]["vividness"] == 0.4
     software = Image.open("one.jpg").getexif()[305]
-    assert "a person gave 2 colours at places" in software and "#a04040 at 0.294 0.587" in software
+    assert "a person gave colours at 2 places" in software and "#a04040 at 0.294 0.587" in software
     assert colorize(["a.png", "-o", "one.jpg", "--overwrite"]) == 0
     assert "person" not in Image.open("one.jpg").getexif()[305]
     # What is there is not replaced.

@@ -20,6 +20,13 @@ $python -m colorization.export weights="$out/runs/photos-classes-more/checkpoint
 evaluate validation "{classes: '$shipped'}" datamodule=folder datamodule.name=validation datamodule.test_dir="$data/val" \
   datamodule.image_size=128 strips=0 lpips=false vividness="[0,0.2,0.4,0.6,0.8,1]"
 
+# The same classes with hints, and what a number of points of the truth is worth.
+train photos-hinted experiment=photos/hinted init_weights=photos-classes-more $photos
+hinted=$out/shipped/hinted.safetensors
+$python -m colorization.export weights="$out/runs/photos-hinted/checkpoints/last.ckpt" format=float16 output="$hinted" size=160 paths.output_dir="$out"
+evaluate hints "{classes: '$shipped', hinted: '$hinted'}" datamodule=folder datamodule.name=validation datamodule.test_dir="$data/val" \
+  datamodule.image_size=128 strips=0 lpips=false hints="[0,1,2,5,10,50,100]"
+
 unet=$out/shipped/unet.safetensors
 for stage in baseline unet gan; do
   $python -m colorization.export weights=photos-$stage format=float16 output="$out/shipped/$stage.safetensors" paths.output_dir="$out"
@@ -34,4 +41,4 @@ evaluate test "{baseline: '$out/shipped/baseline.safetensors', gan: '$out/shippe
 [ -n "$tiny" ] || $python "$study/aged.py" "$data/test" "$unet" "$shipped" > "$study/aged.md"
 [ -n "$tiny" ] || $python "$study/sources.py" "$out/eval/photos/test/per_image.csv" > "$study/sources.md"
 [ -n "$tiny" ] || gzip -9nc "$out/eval/photos/test/per_image.csv" > "$study/test/per_image.csv.gz"
-conclude photos-baseline photos-unet photos-gan photos-classes photos-classes-more
+conclude photos-baseline photos-unet photos-gan photos-classes photos-classes-more photos-hinted

@@ -80,7 +80,7 @@ class Settings:
     def told(self) -> str:
         """What a person gave, for the result's tag; empty if nothing."""
         points = ", ".join(f"{h.colour} at {h.x:.3f} {h.y:.3f}" for h in self.hints)
-        said = [f"{len(self.hints)} colours at places (share of width, of height): {points}"] if points else []
+        said = [f"colours at {len(self.hints)} places (share of width, of height): {points}"] if points else []
         said += [f"the palette {', '.join(self.palette)}"] if self.palette else []
         return f"a person gave {' and '.join(said)}" if said else ""
 

@@ -25,6 +25,7 @@ SMALLEST_SIDE = 3  # of a point, pixels of what the network sees
 # How far a colour spreads over an even object, as a share of the short side. An edge is as far as this many times the
 # short side for a step of 1 in lightness (L* / 100) and the network's own colours (normalised ab); grain is no edge.
 REACH, EDGE, GRAIN = 0.5, 4.0, 0.015
+_MOST_PLACES = 1_000_000  # hints times pixels; of more hints or pixels the change is computed at a smaller size
 _SWEEPS = 4  # in each direction; a path that winds more often is a little too long
 
 
@@ -133,6 +134,23 @@ def spread(ab: np.ndarray, L: np.ndarray, hints: Sequence[Hint]) -> np.ndarray:
     Returns:
         (2, h, w) float32 normalised.
     """
+    scale = math.sqrt(_MOST_PLACES / (len(hints) * L.size))
+    if scale >= 1:
+        change = _change(ab, L, hints)
+    else:
+        small = max(SMALLEST_SIDE, round(L.shape[1] * scale)), max(SMALLEST_SIDE, round(L.shape[0] * scale))
+        reduced = [cv2.resize(plane, small, interpolation=cv2.INTER_AREA) for plane in (*ab, L)]
+        change = _change(np.stack(reduced[:2]), reduced[2], hints)
+        change = np.stack([cv2.resize(plane, L.shape[::-1], interpolation=cv2.INTER_LINEAR) for plane in change])
+    told = (ab + change).astype(np.float32).clip(-1, 1)
+    for hint in hints:
+        rows, columns, inside = hint.disc(*L.shape)
+        told[:, rows, columns][:, inside] = (ab_of(hint.colour) / color.AB_SCALE)[:, None]
+    return told
+
+
+def _change(ab: np.ndarray, L: np.ndarray, hints: Sequence[Hint]) -> np.ndarray:
+    """What is added to the colours, (2, h, w); arguments as those of :func:`spread`."""
     height, width = L.shape
     side = min(height, width)
     seen = np.concatenate((cv2.bilateralFilter(L, 5, 0.1, 2)[None], ab)).astype(np.float32)
@@ -146,7 +164,7 @@ def spread(ab: np.ndarray, L: np.ndarray, hints: Sequence[Hint]) -> np.ndarray:
     nearness = 1 / (distances**2 + 1e-8)
     shares = nearness / nearness.sum(0)
     strength = np.exp(-((distances.min(0) / REACH) ** 2))
-    return (ab + strength * np.einsum("khw,kc->chw", shares, missing)).astype(np.float32).clip(-1, 1)
+    return strength * np.einsum("khw,kc->chw", shares, missing)
 
 
 def _shorten(distances: np.ndarray, seen: np.ndarray, side: int) -> None:
