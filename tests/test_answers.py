@@ -9,14 +9,14 @@ import pytest
 from PIL import Image
 from scipy import ndimage
 from skimage.color import deltaE_ciede2000, lab2rgb, rgb2lab
-from test_hinted import SPEC, lively
 
 from colorization import Colorizer, Hint
 from colorization.colorize import answers
+from colorization.colorize.cli import colorize
+from colorization.colorize.colorizer import Settings
 from colorization.core import color
 from colorization.core.errors import InputError
 from colorization.data.datamodules import sample_photo
-from colorization.models import checkpoint, descriptions
 
 
 def test_suggestions_are_the_modes_with_their_shares() -> None:
@@ -48,13 +48,11 @@ def test_suggestions_have_the_lightness_of_the_photo_and_the_shares_of_the_defau
         Colorizer.load("shipped-unet", backend="onnx").suggest(Image.fromarray(photo), 0, 0)
 
 
-def test_answers_differ_are_repeated_by_their_seed_and_keep_what_is_told(tmp_path: Path) -> None:
-    spec = {"_target_": "colorization.networks.hinted.HintedUNet", **SPEC}
-    inputs = {"L": {}, "vividness": {}, "hints": {"channels": 3}, "palette": {"length": color.PALETTE_LENGTH}}
-    document = descriptions.describe("hinted", spec, {}, {"image_size": 48}, about={"inputs": inputs})
-    checkpoint.save_weights(tmp_path / "h.safetensors", lively(), document)
-    colorizer = Colorizer.load(tmp_path / "h.safetensors", backend="torch")
-    photo = Image.fromarray(sample_photo("skimage/coffee")[::4, ::4].copy())
+def test_answers_differ_are_repeated_by_their_seed_and_keep_what_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    colorizer = Colorizer.load("shipped-hinted", backend="torch")
+    photo = Image.fromarray(sample_photo("skimage/astronaut")[::4, ::4].copy())
     lightness = ndimage.uniform_filter(rgb2lab(np.asarray(photo))[..., 0], 9)
     y, x = np.unravel_index(np.abs(lightness - 50)[8:-8, 8:-8].argmin(), lightness[8:-8, 8:-8].shape) + np.array([8, 8])
     hint = Hint((x + 0.5) / lightness.shape[1], (y + 0.5) / lightness.shape[0], "#806040")
@@ -67,5 +65,23 @@ def test_answers_differ_are_repeated_by_their_seed_and_keep_what_is_told(tmp_pat
         # The colour as far as sRGB has it at the photo's lightness.
         wanted = rgb2lab(lab2rgb(np.array([lab[0], *rgb2lab(np.array([128, 96, 64]) / 255)[1:]])))
         assert deltaE_ciede2000(lab, wanted) <= 3
-    with pytest.raises(InputError, match="have no other answers"):
+    # A seed is a setting like others: a file is repeated by it, and it stands in the recipe of a folder run.
+    for seed in (1, -1):
+        arguments = [
+            "a.png",
+            "-o",
+            f"seed{seed}.png",
+            "--weights",
+            "shipped-hinted",
+            "--backend",
+            "torch",
+            "--seed",
+            str(seed),
+        ]
+        monkeypatch.chdir(tmp_path)
+        photo.save("a.png")
+        assert colorize(arguments) == (0 if seed == 1 else 2)
+    assert np.array_equal(Image.open("seed1.png"), colorizer.answers(photo, 1, seed=1)[0])
+    assert Settings(seed=0).recipe()["seed"] == 0 and "seed" not in Settings().recipe()
+    with pytest.raises(InputError, match="other answers need one set of weights that takes hints"):
         Colorizer.load("shipped-unet", backend="onnx").answers(photo, 2)

@@ -263,7 +263,7 @@ def test_torchrun_goes_on_with_the_hosts_that_are_left(environment: dict[str, st
         wait_for(lambda: run_of("r").status().get("step", 0) >= 10, process=processes[0])
         assert len(torch.load(run_of("r").last_checkpoint, weights_only=True)["rng"]) == 2
         kill_host(hosts[1][-1])
-        said, _ = processes[0].communicate(timeout=240)
+        said, _ = processes[0].communicate(timeout=PATIENCE)
     assert processes[0].returncode == 0, said
     status = run_of("r").status()
     assert status["state"] == "finished" and status["epoch"] == 2

@@ -5,18 +5,22 @@ Both need weights with a distribution over colours; other answers need weights t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
+from colorization.colorize.hints import Hint, as_given
 from colorization.core import color
+from colorization.models.backends import Backend
 
 APART = 25.0  # Lab units between two colours that are suggested
 WITHIN = 15.0  # of a colour's share: what is so near to it
 SMALLEST_SHARE = 0.02  # of a colour that is suggested
-ANCHORS = 8  # places of which an answer draws the colours
+ANCHORS = 6  # places of which an answer draws the colours
+LIKELY = 0.1  # share of a colour that is drawn: rarer ones made spots
 RADIUS = 0.04  # of an anchor, share of the short side
+APART_BY = 0.16  # between two anchors, share of the short side
 
 
 @dataclass(frozen=True)
@@ -55,40 +59,43 @@ def suggestions(shares: np.ndarray, centres: np.ndarray, most: int) -> list[Sugg
     return sorted(found, key=lambda one: -one.share)
 
 
-def drawn(colorizer: Any, L: np.ndarray, settings: Any, generator: np.random.Generator) -> dict[str, np.ndarray]:
+def drawn(
+    backend: Backend, L: np.ndarray, known: Sequence[Hint], palette: Sequence[str], generator: np.random.Generator
+) -> tuple[Hint, ...]:
     """Hints that make one possible answer of a photo, each drawn as the model thinks of it given those before.
 
     The next place is always the one of which the model is least sure, so the first colours decide most (the anchors of
     Xia et al. 2022, "Disentangled image colorization via global anchors").
 
     Args:
-        colorizer: a :class:`.colorizer.Colorizer` of one set of weights.
+        backend: weights that take hints and have a distribution.
         L: (1, 1, h, w) float32 in [0, 1].
-        settings: :class:`.colorizer.Settings`, whose hints and palette hold for every answer.
+        known, palette: what a person gave, which holds for every answer.
         generator: what draws.
-
-    Returns:
-        ``hints`` and what else is given, for :meth:`.colorizer.Colorizer.answer`.
     """
     height, width = L.shape[2:]
-    given = colorizer.given(L, settings)
-    hints = given.get("hints", np.zeros((1, 3, height, width), np.float32)).copy()
-    centres = color.ab_grid(colorizer.description["network"]["grid"])
-    free = np.ones((height, width), bool)
-    rows, columns = np.ogrid[:height, :width]
+    centres = color.ab_grid(backend.description["network"]["grid"])
+    hints: tuple[Hint, ...] = ()
     for _ in range(ANCHORS):
-        (log_shares,) = colorizer.backends[0].distribution(L, **{**given, "hints": hints})
+        (log_shares,) = backend.distribution(L, **as_given((*known, *hints), palette, height, width))
         doubt = color.spread(log_shares, centres)
-        tall, wide = doubt.shape
-        at = free[np.ix_(np.arange(tall) * height // tall, np.arange(wide) * width // wide)]
-        if not at.any():
+        ys, xs = ((np.arange(n) + 0.5) / n for n in doubt.shape)
+        for hint in hints:
+            distance = np.hypot((ys[:, None] - hint.y) * height, (xs - hint.x) * width)
+            doubt[distance < APART_BY * min(height, width)] = -1
+        y, x = np.unravel_index(doubt.argmax(), doubt.shape)
+        if doubt[y, x] < 0:
             break
-        y, x = np.unravel_index(np.where(at, doubt, -1).argmax(), doubt.shape)
-        shares = np.exp(log_shares[:, y, x].astype(np.float64))
-        colour = centres[generator.choice(len(centres), p=shares / shares.sum())]
-        middle = (y + 0.5) * height / tall, (x + 0.5) * width / wide
-        distances = np.hypot(rows - middle[0], columns - middle[1])
-        inside = distances <= max(1.5, RADIUS * min(height, width))
-        hints[0][:, inside] = np.array([*colour / color.AB_SCALE, 1], np.float32)[:, None]
-        free &= distances > 4 * RADIUS * min(height, width)
-    return {**given, "hints": hints}
+        modes = suggestions(np.exp(log_shares[:, y, x].astype(np.float64)), centres, len(centres))
+        weights = np.array([m.share * (m.share >= LIKELY or m is modes[0]) for m in modes])
+        mode = modes[generator.choice(len(modes), p=weights / weights.sum())]
+        lightness = 100 * float(L[0, 0, int(ys[y] * height), int(xs[x] * width)])
+        hints += (Hint(float(xs[x]), float(ys[y]), shown(lightness, mode.ab), RADIUS),)
+    return hints
+
+
+def shown(lightness: float, ab: tuple[float, float]) -> str:
+    """``#rrggbb`` of a colour at a lightness, both in Lab units, with less chroma where sRGB has not so much."""
+    lab = color.fit_to_gamut(np.array([lightness, *ab], np.float32)[:, None, None])
+    codes = np.rint(255 * color.lab_to_rgb(lab)[:, 0, 0].clip(0, 1)).astype(int)
+    return "#{:02x}{:02x}{:02x}".format(*codes)

@@ -139,6 +139,14 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="colours that shall be in it, e.g. 'navy,#c8a27a'; for weights that take one",
     )
 
+    group.add_argument(
+        "--seed",
+        type=int,
+        metavar="N",
+        help="another answer, which the weights draw from what they think possible; each number is one; for weights "
+        "that take hints",
+    )
+
     group = parser.add_argument_group("how they are written")
     group.add_argument(
         "--type", choices=("same", *TYPES), help="of the files in a folder; default: same as the original's"
@@ -219,13 +227,16 @@ def _size(text: str) -> int | None:
     return None if text == "auto" else int(text)
 
 
+_SETTINGS = ("size", "saturation", "strength", "flips", "merge", "vividness", "seed")
+
+
 def _settings(options: argparse.Namespace, photo: Path | None = None) -> Settings:
     """How photos are colorized, as asked; hints are for one ``photo``."""
     from colorization.colorize.colorizer import Settings
     from colorization.colorize.hints import Hint, Sidecar
     from colorization.files.pictures import open_picture
 
-    asked = {name: getattr(options, name) for name in ("size", "saturation", "strength", "flips", "merge", "vividness")}
+    asked = {name: getattr(options, name) for name in _SETTINGS}
     palette = tuple(filter(None, (options.palette or "").split(",")))
     if photo is None:
         for option in ("hint", "hints"):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,8 @@ class Settings:
         hints: colours that a person gives at places. Weights that take hints see them, and whatever the weights are
             these colours stand at their places in the end (:func:`.hints.spread`).
         palette: colours, as CSS writes them, that shall be in the picture. Only for weights that take a palette.
+        seed: ``None`` the weights' own answer; a number, from 0, another one that it draws from what they think
+            possible (:func:`.answers.drawn`). Only for one set of weights that takes hints.
 
     Raises:
         InputError: a value that cannot work.
@@ -63,6 +65,7 @@ class Settings:
     vividness: float | None = None
     hints: tuple[Hint, ...] = ()
     palette: tuple[str, ...] = ()
+    seed: int | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "hints", tuple(self.hints))
@@ -73,6 +76,8 @@ class Settings:
             value = getattr(self, name)
             if value is not None and not low <= value <= high:
                 raise InputError(f"{name}={value}: should be a number from {low} to {high}")
+        if self.seed is not None and not (isinstance(self.seed, int) and self.seed >= 0):
+            raise InputError(f"seed={self.seed}: should be a whole number from 0")
         if self.merge not in color.MERGES:
             raise InputError(f"merge={self.merge}: should be {' or '.join(color.MERGES)}")
 
@@ -85,9 +90,9 @@ class Settings:
         return f"a person gave {' and '.join(said)}" if said else ""
 
     def recipe(self) -> dict[str, Any]:
-        """As plain values; what a person gives stands in it only where something is given."""
+        """As plain values; what a person gives and the seed stand in it only where they are given."""
         plain = asdict(self)
-        return {k: v for k, v in plain.items() if v or k not in ("hints", "palette")}
+        return {k: v for k, v in plain.items() if v not in ((), None) or k not in ("hints", "palette", "seed")}
 
 
 @dataclass(frozen=True)
@@ -203,6 +208,9 @@ class Colorizer:
             for name, asked in (("vividness", settings.vividness is not None), ("palette", settings.palette)):
                 if asked and name not in descriptions.inputs(b.description):
                     raise InputError(f"{name}: weights of a {b.description['stage']} have no such setting")
+        takes_hints = "hints" in descriptions.inputs(self.description)
+        if settings.seed is not None and (len(self.backends) > 1 or not takes_hints):
+            raise InputError("seed: other answers need one set of weights that takes hints (model=hinted)")
 
     def working_size(self, height: int, width: int, size: int | None) -> tuple[int, int]:
         """Height and width of the reduced copy. The long side of a very long picture is held at four times ``size``.
@@ -232,21 +240,23 @@ class Colorizer:
         ignore it.
         """
         self.check(settings)
+        if settings.seed is not None:
+            generator = np.random.default_rng(settings.seed)
+            drawn = answers.drawn(self.backends[0], L, settings.hints, settings.palette, generator)
+            settings = replace(settings, hints=settings.hints + drawn)
         given = {**self.given(L, settings), **given}
         all_given = {**given, "vividness": settings.vividness}
-        answers = [b(L, **all_given) for b in self.backends]
+        found = [b(L, **all_given) for b in self.backends]
         if settings.flips:
             mirrored = np.ascontiguousarray(L[..., ::-1]), uncertainty.mirrored(all_given)
             others = [b(mirrored[0], **mirrored[1])[..., ::-1] for b in self.backends]
-            answers = [(a + m) / 2 for a, m in zip(answers, others, strict=True)]
+            found = [(one + other) / 2 for one, other in zip(found, others, strict=True)]
         # Weights that are an ensemble say themselves how their members are merged, and count as one.
-        each = [
-            color.merge_ab(a, descriptions.merge(b.description)) for a, b in zip(answers, self.backends, strict=True)
-        ]
+        each = [color.merge_ab(f, descriptions.merge(b.description)) for f, b in zip(found, self.backends, strict=True)]
         merged = color.merge_ab(np.stack(each), settings.merge)[0]
         if settings.hints:
             merged = hints.spread(merged, L[0, 0], settings.hints)
-        return Prediction(L[0, 0], merged, np.concatenate(answers)[:, 0], given)
+        return Prediction(L[0, 0], merged, np.concatenate(found)[:, 0], given)
 
     @staticmethod
     def given(L: np.ndarray, settings: Settings) -> dict[str, np.ndarray]:
@@ -281,33 +291,22 @@ class Colorizer:
         rows, columns, inside = place.disc(*size)
         lightness = 100 * L[0, 0, rows, columns][inside].mean()
         found = answers.suggestions(shares, color.ab_grid(self.description["network"]["grid"]), most)
-        return [(_shown(lightness, one.ab), one.share) for one in found]
+        return [(answers.shown(lightness, one.ab), one.share) for one in found]
 
     def answers(
         self, image: Image.Image | str | os.PathLike[str], k: int, seed: int = 0, **settings: Any
     ) -> list[Image.Image]:
-        """Other whole answers for a photo, each drawn from what the weights think possible (:func:`.answers.drawn`).
+        """Other whole answers for a photo, those of the seeds from ``seed`` on, see :class:`Settings`.
 
         Args:
             image, settings: as for :meth:`colorize`.
             k: how many.
-            seed: the same numbers, the same answers.
 
         Raises:
-            InputError: the photo cannot be read, or the weights take no hints.
+            InputError: the photo cannot be read, or the weights have no other answers.
         """
-        chosen = Settings(**settings)
-        self.check(chosen)
-        if "hints" not in descriptions.inputs(self.description) or len(self.backends) > 1:
-            raise InputError(f"weights of a {self.description['stage']} have no other answers; model=hinted has")
-        page = Page(pictures.read_rgb(image))
-        size = self.working_size(page.pixels.shape[0], page.pixels.shape[1], chosen.size)
-        L = color.reduced_lightness(page.pixels, *size)[None, None]
-        results = []
-        for generator in np.random.default_rng(seed).spawn(k):
-            prediction = self.answer(L, chosen, **answers.drawn(self, L, chosen, generator))
-            results.append(Image.fromarray(self.paint(page, prediction, chosen).pixels))
-        return results
+        rgb = Image.fromarray(pictures.read_rgb(image))
+        return [self.colorize(rgb, seed=seed + i, **settings) for i in range(k)]
 
     def uncertainty(self, prediction: Prediction) -> np.ndarray:
         """Where the colours were guessed: (h, w) float32, a standard deviation in Lab units.
@@ -424,13 +423,6 @@ class Colorizer:
             writing.save(target, pages(), picture.metadata, output, disclosure)
         seconds = round(time.perf_counter() - start, 3)
         return {**facts, "seconds": seconds, "warning": "; ".join(warnings) or None}
-
-
-def _shown(lightness: float, ab: tuple[float, float]) -> str:
-    """``#rrggbb`` of a colour at a lightness, both in Lab units, with less chroma where sRGB has not so much."""
-    lab = color.fit_to_gamut(np.array([lightness, *ab], np.float32)[:, None, None])
-    codes = np.rint(255 * color.lab_to_rgb(lab)[:, 0, 0].clip(0, 1)).astype(int)
-    return "#{:02x}{:02x}{:02x}".format(*codes)
 
 
 def _side_by_side(before: Page, after: Page, side: int = 800) -> Page:
