@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import time
 from pathlib import Path
 from typing import Any
 
@@ -30,17 +29,6 @@ class Probe(pl.Callback):
         digests["steps"] = [int(next(iter(o.state.values()))["step"]) for o in trainer.optimizers]
         rank = dist.get_rank() if dist.is_initialized() else 0
         (self.folder / f"rank{rank}.json").write_text(json.dumps(digests))
-
-
-class Wait(pl.Callback):
-    """The second of two processes waits in its step ``step`` to be killed, and so the first waits for it."""
-
-    def __init__(self, step: int) -> None:
-        self.step = step
-
-    def on_train_batch_start(self, trainer: pl.Trainer, *_: Any) -> None:
-        while trainer.global_step == self.step and trainer.global_rank == 1:
-            time.sleep(1)
 
 
 def normalise(rank: str, file: str, results: str) -> None:

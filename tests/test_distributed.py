@@ -253,9 +253,8 @@ def test_what_torch_says_of_a_lost_process_is_told_from_other_errors(
 def test_torchrun_goes_on_with_the_hosts_that_are_left(environment: dict[str, str]) -> None:
     """Elastic: the second host is killed, the first starts again from the last checkpoint, alone, to the end."""
     environment["GLOO_SOCKET_IFNAME"] = "eth0"
-    options = [*SMALL, *STAGES["baseline"], "datamodule.crops=60", "trainer.max_epochs=2", "run_id=r"]
+    options = [*SMALL, *STAGES["baseline"], "datamodule.crops=60", "trainer.max_epochs=12", "run_id=r"]
     options += ["checkpoint_steps=5", "trainer=ddp", "test=false"]
-    options += ["+callbacks.wait={_target_: distributed_probe.Wait, step: 12}"]  # until it is killed
     with two_hosts() as hosts:
         elastic = ("--nnodes=1:2", "--max-restarts=3")
         by = [(*host, *torchrun(i, *elastic, conf=",last_call_timeout=15")) for i, host in enumerate(hosts, 1)]
@@ -266,9 +265,9 @@ def test_torchrun_goes_on_with_the_hosts_that_are_left(environment: dict[str, st
         said, _ = processes[0].communicate(timeout=PATIENCE)
     assert processes[0].returncode == 0, said
     status = run_of("r").status()
-    assert status["state"] == "finished" and status["epoch"] == 2
+    assert status["state"] == "finished" and status["epoch"] == 12
     content = torch.load(run_of("r").last_checkpoint, weights_only=True)
-    assert len(content["rng"]) == 1 and content["global_step"] == 2 * (240 // 8)
+    assert len(content["rng"]) == 1 and content["global_step"] == 12 * (240 // 8)
 
 
 @pytest.mark.parametrize(("size", "batch", "world"), [(36, 8, 2), (37, 8, 4), (5, 8, 2), (7, 6, 3), (16, 8, 1)])
