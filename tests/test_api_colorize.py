@@ -300,10 +300,8 @@ def test_photos_with_different_hints_at_once_do_not_mix(make_app: Any, hinted: s
             assert np.abs(pixels.astype(int) - alone[number % 4]).max() <= 1, asked[number]
 
 
-def test_gathered_calls_with_different_hints_answer_as_single_ones(tmp_path: Path, compose_train: Any) -> None:
-    save_lively(tmp_path / "hinted.safetensors", compose_train)
-    backend = loading.load(tmp_path / "hinted.safetensors", "cpu", "torch")
-    calls: list[int] = []
+def counted(backend: Any, calls: list[int]) -> Any:
+    """The backend, slowly; ``calls`` gets the size of each batch."""
 
     class Counted:
         name, description, digest = backend.name, backend.description, backend.digest
@@ -313,7 +311,14 @@ def test_gathered_calls_with_different_hints_answer_as_single_ones(tmp_path: Pat
             time.sleep(0.05)  # the others come meanwhile
             return backend(L, **given)
 
-    gathered = Colorizer([Gathered(Counted())])
+    return Counted()
+
+
+def test_gathered_calls_with_different_hints_answer_as_single_ones(tmp_path: Path, compose_train: Any) -> None:
+    save_lively(tmp_path / "hinted.safetensors", compose_train)
+    backend = loading.load(tmp_path / "hinted.safetensors", "cpu", "torch")
+    calls: list[int] = []
+    gathered = Colorizer([Gathered(counted(backend, calls))])
     L = np.random.default_rng(0).random((1, 1, 48, 64), np.float32)
     settings = [
         Settings(), Settings(hints=[Hint(**NAVY)]), Settings(hints=[Hint(**TAN)]), Settings(palette=["navy"]),
@@ -669,16 +674,7 @@ def test_turns_are_bounded_and_in_order() -> None:
 def test_gathered_calls_answer_as_single_ones() -> None:
     backend = loading.load(resolve_weights("shipped-classes"), "cpu", "torch")
     calls: list[int] = []
-
-    class Counted:
-        name, description, digest = backend.name, backend.description, backend.digest
-
-        def __call__(self, L: np.ndarray, **given: Any) -> np.ndarray:
-            calls.append(len(L))
-            time.sleep(0.05)  # the others come meanwhile
-            return backend(L, **given)
-
-    gathered = Gathered(Counted(), most=4)
+    gathered = Gathered(counted(backend, calls), most=4)
     rng = np.random.default_rng(0)
     inputs = [rng.random((1, 1, *size), np.float32) for size in [(48, 64)] * 10 + [(64, 48)] * 6]
     vividness = [None] * 5 + [1.0] * 5 + [None] * 6

@@ -112,6 +112,7 @@ def test_the_command_takes_hints_says_so_and_repeats_them_to_the_byte(tmp_path, 
         (["--hints", "a.png"], "a.png: not a file of hints"),
         (["--hints", "old.json"], "old.json: not a file of hints of format 1"),
         (["--hints", "odd.json"], "odd.json: not a file of hints"),
+        (["--hints", "other.json"], "--hints other.json: its settings cannot be used"),
         (["--palette", "navy,tan"], "palette: weights of a baseline have no such setting"),
     ],
 )
@@ -122,6 +123,7 @@ def test_what_cannot_work_is_one_sentence(wrong, said, tmp_path, monkeypatch, ca
     outside = {"x": 2, "y": 0, "colour": "red"}
     odd = {"format_version": 1, "hints": [outside], "palette": [], "settings": {}, "weights": []}
     Path("odd.json").write_text(json.dumps(odd))
+    Path("other.json").write_text(json.dumps({**odd, "hints": [], "settings": {"brightness": 2}}))
     assert colorize(["a.png", "-o", "b.png", "--weights", "shipped-baseline", *wrong]) in (1, 2)
     error = capsys.readouterr().err
     assert said in error and error.count("\n") == 1

@@ -251,7 +251,10 @@ def _settings(options: argparse.Namespace, photo: Path | None = None) -> Setting
         hints += tuple(Hint.parse(text, width, height) for text in options.hint)
     usual = Settings()
     given = {name: value for name, value in asked.items() if value != getattr(usual, name)}
-    return Settings(**{**before.settings, **given}, hints=hints, palette=palette or before.palette)
+    try:
+        return Settings(**{**before.settings, **given}, hints=hints, palette=palette or before.palette)
+    except TypeError as error:  # the file's settings are somebody else's
+        raise InputError(f"--hints {options.hints}: its settings cannot be used ({error})") from error
 
 
 def _is_folder(options: argparse.Namespace) -> bool:

@@ -230,8 +230,12 @@ class Colorizer:
 
         ``given``, maps of the working size among it: see :meth:`answer`.
         """
-        height, width = self.working_size(pixels.shape[0], pixels.shape[1], settings.size)
-        return self.answer(color.reduced_lightness(pixels, height, width)[None, None], settings, **given)
+        return self.answer(self._seen(pixels, settings), settings, **given)
+
+    def _seen(self, pixels: np.ndarray, settings: Settings) -> np.ndarray:
+        """(1, 1, h, w) float32, the reduced copy that networks see of the pixels."""
+        size = self.working_size(pixels.shape[0], pixels.shape[1], settings.size)
+        return color.reduced_lightness(pixels, *size)[None, None]
 
     def answer(self, L: np.ndarray, settings: Settings = Settings(), **given: np.ndarray) -> Prediction:
         """The network's answer for (1, 1, h, w) float32 lightness in [0, 1].
@@ -282,13 +286,11 @@ class Colorizer:
         place, chosen = Hint(x, y, "#000000"), Settings(**settings)
         if not backends.has_distribution(self.description):
             raise InputError(f"weights of a {self.description['stage']} give no distribution to suggest colours from")
-        rgb = pictures.read_rgb(image)
-        size = self.working_size(rgb.shape[0], rgb.shape[1], chosen.size)
-        L = color.reduced_lightness(rgb, *size)[None, None]
+        L = self._seen(pictures.read_rgb(image), chosen)
         (log_shares,) = self.backends[0].distribution(L, **self.given(L, chosen))
         rows, columns, inside = place.disc(*log_shares.shape[1:])
         shares = np.exp(log_shares[:, rows, columns][:, inside]).mean(1)
-        rows, columns, inside = place.disc(*size)
+        rows, columns, inside = place.disc(*L.shape[2:])
         lightness = 100 * L[0, 0, rows, columns][inside].mean()
         found = answers.suggestions(shares, color.ab_grid(self.description["network"]["grid"]), most)
         return [(answers.shown(lightness, one.ab), one.share) for one in found]
